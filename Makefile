@@ -1,0 +1,100 @@
+# Everything that people and CI run, on a fresh Debian 12 with Rust and Python 3.11. Each target installs what it
+# needs and doesn't find: apt packages (with sudo where there is one), cargo tools, a Python environment in .venv.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+# Targets share cargo's lock and the terminal.
+.NOTPARALLEL:
+
+NEXTEST := 0.9.143
+DENY := 0.20.2
+UV := 0.13.9
+MATURIN := 1.16.0
+
+ROOT := $(CURDIR)
+TARGET := $(or $(CARGO_TARGET_DIR),$(ROOT)/target)
+VENV := $(ROOT)/.venv
+PYTHON ?= python3
+# uv stays with the Python that is there, and trusts whom the system trusts.
+export UV_PYTHON_DOWNLOADS := never
+export UV_SYSTEM_CERTS := 1
+# Cargo where rustup puts it, also for shells that don't know yet.
+export PATH := $(VENV)/bin:$(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
+
+SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
+# $(call apt,packages): installs them, or says how.
+define apt
+if [ "$$(id -u)" != 0 ] && [ -z "$(SUDO)" ]; then \
+  echo "error: missing: $(1). As root: apt-get install $(1)" >&2; exit 1; fi; \
+echo "── installing $(1)"; \
+$(SUDO) apt-get update -qq; \
+$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1)
+endef
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench soak wheel tools base postgres
+
+help: ## Show this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: base $(VENV)/.uv ## The whole story on real data: train, promote, break, roll back (ARGS="--rps 5" is passed on)
+	cargo build --release --locked --package lockgate
+	"$(TARGET)/release/lockgate" demo $(ARGS)
+
+test: tools postgres ## What CI runs: lint, build, all tests, generated pages, end-to-end tests with real clients
+	cargo xtask ci
+	@if [ -d tests/e2e ]; then $(MAKE) --no-print-directory e2e; else \
+	  echo; echo "!!! SKIPPED: there is no tests/e2e, so nothing was tested with real clients !!!"; echo; fi
+
+.PHONY: e2e
+e2e: base postgres $(VENV)/.clients
+	cargo build --locked --package lockgate
+	LOCKGATE_BIN="$(TARGET)/debug/lockgate" "$(VENV)/bin/python" -m pytest tests/e2e -q $(ARGS)
+
+lint: tools ## Format, clippy, tidy, licences
+	cargo xtask lint
+
+bench: base $(VENV)/.clients ## Measure beside other servers (benches/)
+	cargo build --release --locked --package lockgate
+	LOCKGATE_BIN="$(TARGET)/release/lockgate" "$(VENV)/bin/python" benches/run.py $(ARGS)
+
+soak: base $(VENV)/.clients ## Run under traffic and faults for a long time (benches/)
+	cargo build --release --locked --package lockgate
+	LOCKGATE_BIN="$(TARGET)/release/lockgate" "$(VENV)/bin/python" benches/soak.py $(ARGS)
+
+wheel: base $(VENV)/.uv ## Python wheel that carries the binary, into dist/
+	"$(VENV)/bin/uv" pip install --quiet --python "$(VENV)/bin/python" maturin==$(MATURIN)
+	cd python && "$(VENV)/bin/maturin" build --release --locked --out "$(ROOT)/dist"
+
+# A C compiler (SQLite, rustls), git (commits of releases), a Python with venv.
+base:
+	@command -v cargo >/dev/null || { echo "error: no cargo; install Rust from https://rustup.rs" >&2; exit 1; }
+	@missing=(); \
+	command -v cc >/dev/null || missing+=(build-essential); \
+	command -v git >/dev/null || missing+=(git); \
+	command -v $(PYTHON) >/dev/null || missing+=(python3); \
+	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv); \
+	[ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates); \
+	if [ $${#missing[@]} -gt 0 ]; then $(call apt,$${missing[*]}); fi
+
+# The tests start clusters of their own; only the programs are needed.
+postgres:
+	@if ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; then $(call apt,postgresql); fi
+
+tools: base
+	@cargo nextest --version >/dev/null 2>&1 || cargo install --locked cargo-nextest --version $(NEXTEST) \
+	  || echo "cargo-nextest can't be had; cargo test will do" >&2
+	@# One before 0.18 doesn't read our deny.toml.
+	@cargo deny --version 2>/dev/null | grep -qE ' 0\.(1[89]|[2-9][0-9])\.' \
+	  || cargo install --locked --force cargo-deny --version $(DENY)
+
+$(VENV)/.uv: | base
+	[ -x "$(VENV)/bin/pip" ] || $(PYTHON) -m venv --clear "$(VENV)"
+	"$(VENV)/bin/python" -m pip install --quiet uv==$(UV)
+	touch $@
+
+$(VENV)/.clients: $(wildcard tests/requirements.txt) $(VENV)/.uv
+	[ ! -e tests/requirements.txt ] || "$(VENV)/bin/uv" pip install --quiet --python "$(VENV)/bin/python" -r tests/requirements.txt
+	touch $@

@@ -1,0 +1,267 @@
+//! The workers of one environment: which revisions run, and whether they can serve. Where they run is this module's
+//! secret: local processes now.
+
+use crate::AgentError;
+use crate::caller::Caller;
+use crate::gates::Golden;
+use crate::releases::LocalRelease;
+use lockgate_core::digest::Digest;
+use lockgate_core::gate::GateSpec;
+use lockgate_core::plan::{Plan, Revision};
+use lockgate_core::rollout::Readiness;
+use lockgate_core::route::WorkerAddress;
+use lockgate_runtime::supervisor::{WorkerState, WorkerStatus};
+use lockgate_runtime::{Supervisor, WorkerSpec};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How long a worker may finish what is in flight.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// The largest difference from the golden set with which a release may serve, where no parity gate says another one.
+const GOLDEN_ATOL: f64 = 1e-4;
+
+/// How workers are started.
+#[derive(Debug, Clone)]
+pub(crate) struct FleetOptions {
+    pub(crate) program: PathBuf,
+    pub(crate) onnxruntime: PathBuf,
+    pub(crate) sockets: PathBuf,
+    pub(crate) logs: PathBuf,
+}
+
+/// The environment's workers.
+#[derive(Debug)]
+pub(crate) struct Fleet {
+    options: FleetOptions,
+    running: Mutex<BTreeMap<Digest, Running>>,
+    borrowed: std::sync::atomic::AtomicU64,
+}
+
+/// The workers of one revision.
+#[derive(Debug)]
+struct Running {
+    supervisor: Supervisor,
+    release: Digest,
+    /// Whether the golden set was answered rightly; none while it is being asked.
+    checked: Option<Result<(), String>>,
+}
+
+/// A worker for a gate alone.
+#[derive(Debug)]
+pub(crate) struct Borrowed {
+    supervisor: Supervisor,
+}
+
+impl Borrowed {
+    pub(crate) fn address(&self) -> WorkerAddress {
+        self.supervisor.addresses()[0].clone()
+    }
+
+    pub(crate) async fn give_back(self) {
+        self.supervisor.stop(GRACE).await;
+    }
+}
+
+/// One worker's state, for noticing losses.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    pub(crate) release: Digest,
+    pub(crate) worker: u32,
+    pub(crate) status: WorkerStatus,
+}
+
+impl Fleet {
+    pub(crate) fn new(options: FleetOptions) -> Self {
+        Self { options, running: Mutex::default(), borrowed: std::sync::atomic::AtomicU64::new(0) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Digest, Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn spec(&self, release: &LocalRelease, vars: &BTreeMap<String, String>, memory: u64, name: String) -> Result<WorkerSpec, AgentError> {
+        let mut args: Vec<OsString> = vec!["worker".into(), "--model-dir".into(), release.files.clone().into()];
+        args.extend(["--manifest".into(), release.manifest_path.clone().into()]);
+        args.extend(["--onnxruntime".into(), self.options.onnxruntime.clone().into()]);
+        if let Some(rows) = warm_up_file(release)? {
+            args.extend(["--warmup".into(), rows.into()]);
+        }
+        args.extend(["--memory".into(), memory.to_string().into()]);
+        let o = &self.options;
+        let mut spec = WorkerSpec::new(o.program.clone(), args, o.sockets.clone(), o.logs.clone(), name);
+        spec.env = vars.iter().map(|(k, v)| (k.into(), v.into())).collect();
+        Ok(spec)
+    }
+
+    /// Starts a revision's workers where they don't run yet.
+    pub(crate) fn ensure(&self, revision: &Revision, plan: &Plan, release: &LocalRelease) -> Result<(), AgentError> {
+        let key = revision.digest();
+        if self.lock().contains_key(&key) {
+            return Ok(());
+        }
+        let name = format!("w-{}", &key.hex()[..12]);
+        let spec = self.spec(release, &revision.vars, plan.rollout.memory_bytes, name)?;
+        let workers = usize::try_from(plan.rollout.workers).unwrap_or(1);
+        let supervisor = Supervisor::spawn(&spec, workers).map_err(|e| AgentError::Worker(e.to_string()))?;
+        let running = Running { supervisor, release: revision.release, checked: None };
+        self.lock().insert(key, running);
+        Ok(())
+    }
+
+    /// Asks a revision's first worker for its golden set, once its workers are ready, and remembers whether the answers
+    /// were right. A revision serves only after that.
+    pub(crate) async fn check(&self, revision: &Revision, plan: &Plan, release: &LocalRelease) -> Result<(), AgentError> {
+        let key = revision.digest();
+        let address = {
+            let running = self.lock();
+            let Some(found) = running.get(&key) else { return Ok(()) };
+            let ready = found.supervisor.status().borrow().iter().all(|w| w.state == WorkerState::Ready);
+            if found.checked.is_some() || !ready {
+                return Ok(());
+            }
+            found.supervisor.addresses()[0].clone()
+        };
+        let outcome = match golden(release)? {
+            None => Ok(()),
+            Some(golden) => ask(&golden, &address, atol(plan)).await,
+        };
+        if let Some(found) = self.lock().get_mut(&key) {
+            found.checked = Some(outcome);
+        }
+        Ok(())
+    }
+
+    /// Whether a revision can serve.
+    pub(crate) fn readiness(&self, revision: &Revision) -> Readiness {
+        let running = self.lock();
+        let Some(found) = running.get(&revision.digest()) else { return Readiness::Pending };
+        let status = found.supervisor.status();
+        let all = status.borrow();
+        if all.iter().all(|w| matches!(w.state, WorkerState::CrashLoop { .. } | WorkerState::Stopped)) {
+            let why = all.iter().find_map(|w| match &w.state {
+                WorkerState::CrashLoop { last_error } => Some(last_error.clone()),
+                _ => None,
+            });
+            return Readiness::Failed(why.unwrap_or_else(|| "its workers were stopped".to_owned()));
+        }
+        match &found.checked {
+            Some(Err(why)) => Readiness::Failed(why.clone()),
+            Some(Ok(())) if all.iter().any(|w| w.state == WorkerState::Ready) => Readiness::Ready,
+            _ => Readiness::Pending,
+        }
+    }
+
+    /// Where a revision's workers listen, ready or not: the gateway passes over those that don't answer, and finds them
+    /// again when they do, without a new table.
+    pub(crate) fn addresses(&self, revision: &Revision) -> Vec<WorkerAddress> {
+        let running = self.lock();
+        match running.get(&revision.digest()) {
+            Some(found) if matches!(found.checked, Some(Ok(()))) => found.supervisor.addresses().to_vec(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// How many workers of a revision are ready, and how many there should be.
+    pub(crate) fn count(&self, revision: &Revision) -> (u32, u32) {
+        let running = self.lock();
+        let Some(found) = running.get(&revision.digest()) else { return (0, 0) };
+        let status = found.supervisor.status();
+        let all = status.borrow();
+        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        (number(all.iter().filter(|w| w.state == WorkerState::Ready).count()), number(all.len()))
+    }
+
+    /// Every worker's state.
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        let running = self.lock();
+        running
+            .values()
+            .flat_map(|r| {
+                let all = r.supervisor.status().borrow().clone();
+                (0..).zip(all).map(|(worker, status)| Seen { release: r.release, worker, status }).collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
+    /// Stops every revision that is not wanted any more.
+    pub(crate) async fn retain(&self, wanted: &[Digest]) {
+        let ended: Vec<Running> = {
+            let mut running = self.lock();
+            let keys: Vec<Digest> = running.keys().filter(|k| !wanted.contains(k)).copied().collect();
+            keys.iter().filter_map(|k| running.remove(k)).collect()
+        };
+        for one in ended {
+            one.supervisor.stop(GRACE).await;
+        }
+    }
+
+    /// Starts a worker for a gate alone and waits until it is ready.
+    pub(crate) async fn borrow(&self, release: &LocalRelease, plan: &Plan) -> Result<Borrowed, AgentError> {
+        let number = self.borrowed.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let mut spec = self.spec(release, &plan.revision.vars, plan.rollout.memory_bytes, format!("gate-{number}"))?;
+        // A gate is told of the first death; waiting for a crash loop would only take longer to say the same.
+        spec.crash_loop_after = 1;
+        let supervisor = Supervisor::spawn(&spec, 1).map_err(|e| AgentError::Worker(e.to_string()))?;
+        supervisor
+            .ready(Duration::from_secs(60))
+            .await
+            .map_err(|e| AgentError::Gate(format!("the release can't be loaded: {e}")))?;
+        Ok(Borrowed { supervisor })
+    }
+
+    /// The ends of the workers' logs.
+    pub(crate) fn logs(&self, tail: u64) -> String {
+        let mut text = String::new();
+        let mut paths: Vec<PathBuf> =
+            std::fs::read_dir(&self.options.logs).into_iter().flatten().flatten().map(|e| e.path()).collect();
+        paths.sort();
+        for path in paths.iter().filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("w-"))) {
+            let bytes = std::fs::read(path).unwrap_or_default();
+            let from = bytes.len().saturating_sub(usize::try_from(tail).unwrap_or(usize::MAX));
+            text.push_str(&format!("== {}\n{}", path.display(), String::from_utf8_lossy(&bytes[from..])));
+        }
+        text
+    }
+}
+
+fn atol(plan: &Plan) -> f64 {
+    let said = plan.gates.values().find_map(|g| match g {
+        GateSpec::Parity { atol } => Some(*atol),
+        _ => None,
+    });
+    said.unwrap_or(GOLDEN_ATOL)
+}
+
+fn golden(release: &LocalRelease) -> Result<Option<Golden>, AgentError> {
+    let Some(path) = crate::releases::golden_path(release) else { return Ok(None) };
+    let bytes = std::fs::read(&path).map_err(|e| AgentError::io("read", &path, e))?;
+    Golden::parse(&bytes, &release.manifest).map(Some).map_err(AgentError::Untrusted)
+}
+
+async fn ask(golden: &Golden, address: &WorkerAddress, atol: f64) -> Result<(), String> {
+    let reply = async { Caller::open(address).await?.post("/invocations", golden.request()).await };
+    let reply = reply.await.map_err(|e| e.to_string())?;
+    if reply.status != 200 {
+        return Err(format!("it answered its golden set with {}: {}", reply.status, reply.words()));
+    }
+    let scores = crate::gates::read_scores(&reply.body, golden.rows.len()).map_err(|e| e.to_string())?;
+    let (worst, row) = golden.largest_difference(&scores);
+    if worst <= atol {
+        return Ok(());
+    }
+    Err(format!("row {row} of its golden set is answered {worst:.3e} off, allowed {atol:.0e}"))
+}
+
+/// The golden set's rows as a file that a worker warms up with.
+fn warm_up_file(release: &LocalRelease) -> Result<Option<PathBuf>, AgentError> {
+    let Some(golden) = golden(release)? else { return Ok(None) };
+    let path: PathBuf = Path::new(&release.manifest_path).with_extension("warmup.json");
+    if !path.is_file() {
+        crate::home::write_private(&path, &golden.request())?;
+    }
+    Ok(Some(path))
+}

@@ -1,0 +1,131 @@
+//! The agent's own folder: everything that it keeps, and its key.
+
+use crate::AgentError;
+use lockgate_core::clock::Entropy;
+use lockgate_core::gate::PublicKey;
+use p256::ecdsa::SigningKey;
+use p256::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, LineEnding};
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// The agent's folder.
+#[derive(Debug, Clone)]
+pub struct Home {
+    root: PathBuf,
+}
+
+impl Home {
+    /// Opens the folder, and makes it if it is new: for its owner only.
+    ///
+    /// # Errors
+    /// Where it can't be made.
+    pub fn open(root: &Path) -> Result<Self, AgentError> {
+        let root = std::path::absolute(root).map_err(|e| AgentError::io("resolve", root, e))?;
+        for dir in ["", "blobs", "releases", "run", "logs", "predictions", "work"] {
+            let dir = root.join(dir);
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&dir)
+                .map_err(|e| AgentError::io("make the folder", &dir, e))?;
+        }
+        Ok(Self { root })
+    }
+
+    /// The folder itself.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// A place in it.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// The agent's key; made at first start and never sent anywhere.
+    ///
+    /// # Errors
+    /// Where it can't be read or written, or others may read it.
+    pub fn key(&self, entropy: &dyn Entropy) -> Result<SigningKey, AgentError> {
+        let path = self.path("key.pem");
+        match std::fs::read_to_string(&path) {
+            Ok(pem) => {
+                let mode = std::fs::metadata(&path).map_err(|e| AgentError::io("look at", &path, e))?.permissions().mode();
+                if mode & 0o077 != 0 {
+                    return Err(AgentError::Key(format!(
+                        "{} can be read by others (mode {:o}); run: chmod 600 {}",
+                        path.display(),
+                        mode & 0o777,
+                        path.display()
+                    )));
+                }
+                SigningKey::from_pkcs8_pem(&pem)
+                    .map_err(|e| AgentError::Key(format!("{} holds no P-256 key: {e}", path.display())))
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => self.new_key(&path, entropy),
+            Err(e) => Err(AgentError::io("read", &path, e)),
+        }
+    }
+
+    fn new_key(&self, path: &Path, entropy: &dyn Entropy) -> Result<SigningKey, AgentError> {
+        // A random 256-bit number is a valid key but for a chance of 2^-32 on this curve; then the next one is.
+        let key = loop {
+            let mut bytes = [0; 32];
+            entropy.fill(&mut bytes);
+            if let Ok(key) = SigningKey::from_slice(&bytes) {
+                break key;
+            }
+        };
+        let pem = key.to_pkcs8_pem(LineEnding::LF).map_err(|e| AgentError::Key(e.to_string()))?;
+        write_private(path, pem.as_bytes())?;
+        let public = PublicKey::of(&key).map_err(|e| AgentError::Key(e.to_string()))?;
+        write_private(&self.path("key.pub.pem"), public.pem().as_bytes())?;
+        Ok(key)
+    }
+}
+
+/// Writes a file for its owner only, durable before it has its name.
+///
+/// # Errors
+/// Where it can't be written.
+pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), AgentError> {
+    let temporary = path.with_extension("new");
+    let write = || -> std::io::Result<()> {
+        let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)?;
+        match path.parent() {
+            Some(dir) => std::fs::File::open(dir)?.sync_all(),
+            None => Ok(()),
+        }
+    };
+    write().map_err(|e| AgentError::io("write", path, e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fixed;
+    impl Entropy for Fixed {
+        fn fill(&self, buf: &mut [u8]) {
+            buf.fill(3);
+        }
+    }
+
+    #[test]
+    fn a_key_is_made_once_and_is_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::open(&dir.path().join("production")).unwrap();
+        let key = home.key(&Fixed).unwrap();
+        assert_eq!(key.to_bytes(), home.key(&Fixed).unwrap().to_bytes());
+        let path = home.path("key.pem");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(home.key(&Fixed).unwrap_err().to_string().contains("chmod 600"));
+    }
+}

@@ -1,0 +1,134 @@
+//! The agent's own journal: every event is durable here before anything follows from it.
+
+use crate::AgentError;
+use lockgate_core::access::Action;
+use lockgate_core::actor::Actor;
+use lockgate_core::clock::{Clock, Entropy};
+use lockgate_core::entry::{Effect, Entry, Resource, ResourceKind, StoredEntry};
+use lockgate_core::event::{Event, RolloutEvent};
+use lockgate_core::id::{EnvironmentName, ModelName, PromotionId, ulid};
+use lockgate_core::rollout::Deployment;
+use lockgate_store::{NewEntry, StateFilter, StateRow, Store, StoreOptions, Tx};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+const DEPLOYMENT: &str = "Deployment";
+
+/// How many entries are reported at a time: a plan and a few envelopes each, so well below the server's limit.
+const REPORT: u32 = 200;
+
+/// The journal and the deployments that follow from it.
+#[derive(Clone)]
+pub(crate) struct Journal {
+    store: Store,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    environment: EnvironmentName,
+}
+
+impl Journal {
+    pub(crate) async fn open(
+        path: &Path,
+        environment: EnvironmentName,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<Self, AgentError> {
+        let url = path.to_str().ok_or_else(|| AgentError::State(format!("{} is no UTF-8 path", path.display())))?;
+        let store = Store::open(url, StoreOptions::new(clock.clone())).await?;
+        Ok(Self { store, clock, entropy, environment })
+    }
+
+    /// The deployments as the journal left them.
+    pub(crate) async fn deployments(&self) -> Result<BTreeMap<ModelName, Deployment>, AgentError> {
+        let rows: Vec<StateRow> = self
+            .store
+            .read(|conn| Box::pin(async move { Ok::<_, AgentError>(conn.states(&StateFilter::kind(DEPLOYMENT)).await?) }))
+            .await?;
+        rows.iter()
+            .map(|row| {
+                let deployment: Deployment = serde_json::from_str(&row.state)?;
+                Ok((deployment.model.clone(), deployment))
+            })
+            .collect()
+    }
+
+    /// Writes a rollout's event and the state that follows, in one durable transaction, and returns that state.
+    pub(crate) async fn rollout(
+        &self,
+        deployment: &Deployment,
+        promotion: &PromotionId,
+        event: RolloutEvent,
+    ) -> Result<Deployment, AgentError> {
+        let now = self.clock.now_ms();
+        let mut after = deployment.clone();
+        after.apply(promotion, &event, now);
+        let new = self.new(ResourceKind::Rollout, promotion.as_str(), Event::Rollout(Box::new(event)));
+        let row = StateRow {
+            environment: self.environment.to_string(),
+            model: after.model.to_string(),
+            ..StateRow::new(DEPLOYMENT, after.model.as_str(), &after)?
+        };
+        let id = ulid(now, &*self.entropy);
+        self.store
+            .write(move |tx: &mut Tx| {
+                Box::pin(async move {
+                    let entry = tx.append(new, &id, now).await?;
+                    tx.save_state(StateRow { seq: entry.seq, ..row }).await?;
+                    Ok::<_, AgentError>(())
+                })
+            })
+            .await?;
+        Ok(after)
+    }
+
+    /// Writes an event that changes no deployment.
+    pub(crate) async fn note(&self, kind: ResourceKind, id: &str, event: Event) -> Result<Entry, AgentError> {
+        let now = self.clock.now_ms();
+        let (new, id) = (self.new(kind, id, event), ulid(now, &*self.entropy));
+        self.store
+            .write(move |tx: &mut Tx| Box::pin(async move { Ok::<_, AgentError>(tx.append(new, &id, now).await?) }))
+            .await
+    }
+
+    fn new(&self, kind: ResourceKind, id: &str, event: Event) -> NewEntry {
+        NewEntry {
+            actor: Actor::agent(&self.environment),
+            action: Action::AgentReport.as_str().to_owned(),
+            effect: Effect::Allow,
+            resource: Resource {
+                kind,
+                id: id.to_owned(),
+                project: None,
+                environment: Some(self.environment.clone()),
+            },
+            event: Some(event),
+            reason: String::new(),
+            source: None,
+        }
+    }
+
+    /// Entries after the last one that the server has.
+    pub(crate) async fn unreported(&self, after: Option<u64>) -> Result<Vec<StoredEntry>, AgentError> {
+        let from = after.map_or(0, |seq| seq + 1);
+        self.store
+            .read(move |conn| Box::pin(async move { Ok::<_, AgentError>(conn.entries(from, REPORT).await?) }))
+            .await
+    }
+
+    /// A small value that outlives a restart.
+    pub(crate) async fn setting(&self, key: &'static str) -> Result<Option<String>, AgentError> {
+        self.store.read(move |conn| Box::pin(async move { Ok::<_, AgentError>(conn.setting(key).await?) })).await
+    }
+
+    /// Keeps a small value.
+    pub(crate) async fn set_setting(&self, key: &'static str, value: String) -> Result<(), AgentError> {
+        self.store
+            .write(move |tx: &mut Tx| Box::pin(async move { Ok::<_, AgentError>(tx.set_setting(key, &value).await?) }))
+            .await
+    }
+
+    pub(crate) async fn close(&self) {
+        self.store.close().await;
+    }
+}

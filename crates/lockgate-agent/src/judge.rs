@@ -1,0 +1,331 @@
+//! From the gateway's counts to verdicts: exactly the rule of specs/statistics-and-monitoring.md 2.1 and 2.5 to 2.7. Pure.
+//!
+//! One event per unit and guard counts, the first. Evidence that the candidate is worse is merged over all guards, and only
+//! the merged evidence rolls back; a promotion needs every required guard by itself. What isn't known is *unknown*.
+
+use lockgate_core::guard::{GuardSpec, Judgement, Reading, SegmentCount, Verdict};
+use lockgate_core::id::GuardName;
+use lockgate_core::plan::RolloutPlan;
+use lockgate_stats::decision::{Budget, GuardEvidence, Look, Overall, Peaks, Role, Verdict as Proven, decide, log_needed};
+use lockgate_stats::rate::{self, Bound};
+use lockgate_stats::thinning::{self, Segment, Side};
+use lockgate_stats::{latency, merge, srm};
+
+/// How many quantiles of the baseline's latency are watched.
+pub(crate) const QUANTILES: usize = 3;
+
+/// What one side did at one weight.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(crate) struct Counts {
+    pub(crate) units: u64,
+    pub(crate) errors: u64,
+    pub(crate) slow_rollback: [u64; QUANTILES],
+    pub(crate) slow_promote: [u64; QUANTILES],
+    pub(crate) slow_slo: u64,
+    pub(crate) repeats: u64,
+}
+
+/// Both sides at one weight.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Weighed {
+    /// The candidate's share, 0 to 1.
+    pub(crate) weight: f64,
+    pub(crate) candidate: Counts,
+    pub(crate) baseline: Counts,
+}
+
+/// What the judge looks at.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct Evidence {
+    /// One entry for each weight that there was.
+    pub(crate) weights: Vec<Weighed>,
+    /// Whether the gateway had to stop counting units: then nothing new can be proven.
+    pub(crate) saturated: bool,
+    /// Whether there is a baseline to compare with.
+    pub(crate) compared: bool,
+    /// Whether the baseline's latency was known well enough to set thresholds by.
+    pub(crate) thresholds: bool,
+}
+
+/// One guard's numbers.
+struct Numbers {
+    worse: f64,
+    not_worse: f64,
+    below_floor: Option<f64>,
+    segments: Vec<SegmentCount>,
+    words: String,
+}
+
+impl Evidence {
+    fn segments(&self, of: impl Fn(&Counts) -> u64) -> Vec<Segment> {
+        self.weights
+            .iter()
+            .map(|w| Segment { weight: w.weight, candidate_events: of(&w.candidate), baseline_events: of(&w.baseline) })
+            .collect()
+    }
+
+    fn sum(&self, of: impl Fn(&Weighed) -> u64) -> u64 {
+        self.weights.iter().map(of).sum()
+    }
+}
+
+/// Judges a rollout. `peaks` are the largest evidence so far; they are updated.
+pub(crate) fn judge(plan: &RolloutPlan, evidence: &Evidence, peaks: &mut Peaks) -> Judgement {
+    let budget = Budget {
+        alpha_rollback: plan.alpha_rollback,
+        alpha_promote: plan.alpha_promote,
+        alpha_sample_ratio: plan.alpha_sample_ratio,
+    };
+    let weight = 1.0 / plan.guards.len().max(1) as f64;
+    let numbers: Vec<(&GuardName, &GuardSpec, Numbers)> =
+        plan.guards.iter().map(|(name, spec)| (name, spec, numbers(spec, evidence))).collect();
+    let guards: Vec<GuardEvidence> = numbers
+        .iter()
+        .map(|(_, spec, n)| GuardEvidence {
+            weight,
+            role: if spec.is_required() { Role::Required } else { Role::RollbackOnly },
+            log_e_worse: n.worse,
+            log_e_not_worse: n.not_worse,
+            log_e_below_floor: n.below_floor,
+        })
+        .collect();
+    let ratio = if evidence.compared { srm::log_e_stepped(&evidence.segments(|c| c.units)) } else { 0.0 };
+    let look = Look { guards: &guards, log_e_sample_ratio: ratio, min_bake_over: true, peaks: *peaks };
+    let units = |of: fn(&Weighed) -> u64| evidence.sum(of);
+    let (candidate_units, baseline_units) = (units(|w| w.candidate.units), units(|w| w.baseline.units));
+    let (Ok(decision), Ok(needed_rollback), Ok(needed)) = (
+        decide(&look, &budget),
+        log_needed("alpha_rollback", plan.alpha_rollback),
+        log_needed("alpha_promote", plan.alpha_promote),
+    ) else {
+        // Error rates or weights that make no sense were refused when the plan was made; if they get here, nothing is proven.
+        return Judgement { candidate_units, baseline_units, ..Judgement::none() };
+    };
+    *peaks = decision.peaks;
+    let mismatch = matches!(decision.overall, Overall::Hold(_));
+    let readings = numbers
+        .into_iter()
+        .zip(&decision.verdicts)
+        .zip(&guards)
+        .map(|(((name, spec, n), proven), guard)| {
+            let verdict = match proven {
+                Proven::Worse => Verdict::Worse,
+                Proven::NotWorse if !evidence.saturated => Verdict::NotWorse,
+                Proven::NotWorse | Proven::Unknown => Verdict::Unknown,
+            };
+            Reading {
+                guard: name.clone(),
+                verdict,
+                required: spec.is_required(),
+                log_e_worse: bounded(n.worse),
+                log_e_not_worse: bounded(guard.not_worse().unwrap_or(0.0)),
+                needed,
+                summary: n.words,
+                segments: n.segments,
+            }
+        })
+        .collect();
+    Judgement {
+        readings,
+        log_e_rollback: bounded(decision.peaks.log_e_rollback),
+        needed_rollback,
+        sample_ratio_mismatch: mismatch,
+        candidate_units,
+        baseline_units,
+    }
+}
+
+/// A number that JSON can carry; what is none proves nothing.
+fn bounded(log_e: f64) -> f64 {
+    if log_e.is_nan() { 0.0 } else { log_e.clamp(-1e9, 1e9) }
+}
+
+fn numbers(spec: &GuardSpec, evidence: &Evidence) -> Numbers {
+    match spec {
+        GuardSpec::Rate { worse_by, rollback_by, floor } => errors(evidence, 1.0 + worse_by, 1.0 + rollback_by, *floor),
+        GuardSpec::Latency { p99_ms, .. } => slow(evidence, p99_ms.is_some()),
+        GuardSpec::Constant { rollback_by } => repeats(evidence, 1.0 + rollback_by),
+    }
+}
+
+fn counts(evidence: &Evidence, of: impl Fn(&Counts) -> u64) -> Vec<SegmentCount> {
+    evidence
+        .weights
+        .iter()
+        .map(|w| SegmentCount { weight: w.weight, candidate: of(&w.candidate), baseline: of(&w.baseline) })
+        .collect()
+}
+
+fn errors(evidence: &Evidence, worse: f64, rollback: f64, floor: f64) -> Numbers {
+    let (bad, units) = (evidence.sum(|w| w.candidate.errors), evidence.sum(|w| w.candidate.units));
+    let (bad_b, units_b) = (evidence.sum(|w| w.baseline.errors), evidence.sum(|w| w.baseline.units));
+    let words = format!("bad answers: {bad} of {units} units, baseline {bad_b} of {units_b}");
+    let below_floor = Some(rate::log_e(bad, units, floor, Bound::Below));
+    if !evidence.compared {
+        // Without a baseline there is only the absolute bound: more bad answers than the floor allows.
+        let above = rate::log_e(bad, units, floor, Bound::Above);
+        return Numbers { worse: above, not_worse: 0.0, below_floor, segments: counts(evidence, |c| c.errors), words };
+    }
+    let segments = evidence.segments(|c| c.errors);
+    Numbers {
+        worse: thinning::log_e(&segments, rollback, Side::Worse),
+        not_worse: thinning::log_e(&segments, worse, Side::NotWorse),
+        below_floor,
+        segments: counts(evidence, |c| c.errors),
+        words,
+    }
+}
+
+/// Exceedance of the baseline's quantiles, the candidate's latency being made smaller by the margin first; and of the
+/// absolute bound, which one unit in a hundred may exceed.
+fn slow(evidence: &Evidence, bounded_by_slo: bool) -> Numbers {
+    let (slow, units) = (evidence.sum(|w| w.candidate.slow_slo), evidence.sum(|w| w.candidate.units));
+    let slo = if bounded_by_slo { Some(rate::log_e(slow, units, 0.01, Bound::Above)) } else { None };
+    let mut words = Vec::new();
+    if bounded_by_slo {
+        words.push(format!("over the bound: {slow} of {units} units"));
+    }
+    let middle = QUANTILES / 2;
+    let ratio = if evidence.compared && evidence.thresholds {
+        let a: u64 = evidence.sum(|w| w.candidate.slow_rollback[middle]);
+        let b: u64 = evidence.sum(|w| w.baseline.slow_rollback[middle]);
+        words.push(format!("slower than the baseline's p90: {a} units beyond the margin, baseline {b}"));
+        let by = |of: fn(&Counts, usize) -> u64, side| {
+            let each: Vec<Vec<Segment>> = (0..QUANTILES).map(|j| evidence.segments(|c| of(c, j))).collect();
+            latency::log_e(&each, 1.0, side).unwrap_or(0.0)
+        };
+        Some((by(|c, j| c.slow_rollback[j], Side::Worse), by(|c, j| c.slow_promote[j], Side::NotWorse)))
+    } else {
+        None
+    };
+    let (worse, not_worse) = match (ratio, slo) {
+        (Some((worse, fine)), Some(slo)) => (merge::mean(&[worse, slo]).unwrap_or(0.0), fine),
+        (Some((worse, fine)), None) => (worse, fine),
+        (None, slo) => {
+            words.push("the baseline's latency is not known yet".to_owned());
+            (slo.unwrap_or(0.0), 0.0)
+        }
+    };
+    let segments = counts(evidence, |c| c.slow_rollback[middle]);
+    Numbers { worse, not_worse, below_floor: None, segments, words: words.join("; ") }
+}
+
+fn repeats(evidence: &Evidence, rollback: f64) -> Numbers {
+    let (again, units) = (evidence.sum(|w| w.candidate.repeats), evidence.sum(|w| w.candidate.units));
+    let again_b = evidence.sum(|w| w.baseline.repeats);
+    let words = format!("same answer as before: {again} of {units} units, baseline {again_b}");
+    let worse =
+        if evidence.compared { thinning::log_e(&evidence.segments(|c| c.repeats), rollback, Side::Worse) } else { 0.0 };
+    Numbers { worse, not_worse: 0.0, below_floor: None, segments: counts(evidence, |c| c.repeats), words }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lockgate_core::plan::{OnInconclusive, Step};
+
+    fn plan() -> RolloutPlan {
+        let name = |n: &str| GuardName::new(n).unwrap();
+        RolloutPlan {
+            steps: vec![Step { weight: 2500, hold_ms: 0 }, Step { weight: 10_000, hold_ms: 0 }],
+            guards: [
+                (name("errors"), GuardSpec::Rate { worse_by: 0.5, rollback_by: 0.2, floor: 0.005 }),
+                (name("latency"), GuardSpec::Latency { p99_ms: Some(50.0), worse_by: 0.2, rollback_by: 0.05, floor_ms: 1.0 }),
+                (name("constant"), GuardSpec::Constant { rollback_by: 2.0 }),
+            ]
+            .into(),
+            unit_header: None,
+            alpha_rollback: 0.05,
+            alpha_promote: 0.05,
+            alpha_sample_ratio: 0.001,
+            deadline_ms: 0,
+            on_inconclusive: OnInconclusive::Hold,
+            probation_ms: 0,
+            prepare_ms: 1000,
+            workers: 1,
+            timeout_ms: 1000,
+            memory_bytes: 0,
+        }
+    }
+
+    fn seen(candidate: Counts, baseline: Counts) -> Evidence {
+        Evidence {
+            weights: vec![Weighed { weight: 0.25, candidate, baseline }],
+            saturated: false,
+            compared: true,
+            thresholds: true,
+        }
+    }
+
+    fn healthy(units: u64) -> Counts {
+        Counts { units, slow_rollback: [units / 2, units / 10, units / 100], slow_promote: [units / 3, units / 20, 0], ..Counts::default() }
+    }
+
+    #[test]
+    fn nothing_seen_is_unknown() {
+        for evidence in [Evidence::default(), seen(Counts::default(), Counts::default())] {
+            let j = judge(&plan(), &evidence, &mut Peaks::default());
+            assert!(j.worst().is_none());
+            assert!(!j.all_not_worse());
+            assert!(j.readings.iter().all(|r| r.verdict == Verdict::Unknown), "{:?}", j.readings);
+        }
+    }
+
+    #[test]
+    fn a_healthy_candidate_is_proven_not_worse() {
+        let j = judge(&plan(), &seen(healthy(3000), Counts { slow_promote: [4500, 900, 90], ..healthy(9000) }), &mut Peaks::default());
+        assert!(j.all_not_worse(), "{:#?}", j.readings);
+        assert!(j.worst().is_none());
+    }
+
+    #[test]
+    fn bad_answers_roll_back_and_say_so() {
+        let mut candidate = healthy(300);
+        candidate.errors = 30;
+        let j = judge(&plan(), &seen(candidate, healthy(900)), &mut Peaks::default());
+        assert_eq!(j.worst().unwrap().guard.as_str(), "errors");
+        assert!(!j.all_not_worse());
+    }
+
+    #[test]
+    fn a_slow_candidate_rolls_back() {
+        let mut candidate = healthy(300);
+        candidate.slow_rollback = [290, 250, 200];
+        let j = judge(&plan(), &seen(candidate, healthy(900)), &mut Peaks::default());
+        assert_eq!(j.worst().unwrap().guard.as_str(), "latency");
+    }
+
+    #[test]
+    fn answers_that_are_always_the_same_roll_back() {
+        let mut candidate = healthy(300);
+        candidate.repeats = 299;
+        let mut baseline = healthy(900);
+        baseline.repeats = 9;
+        let j = judge(&plan(), &seen(candidate, baseline), &mut Peaks::default());
+        assert_eq!(j.worst().unwrap().guard.as_str(), "constant");
+    }
+
+    #[test]
+    fn unequal_shares_make_the_comparison_void() {
+        let j = judge(&plan(), &seen(healthy(9000), Counts { slow_promote: [4500, 900, 90], ..healthy(9000) }), &mut Peaks::default());
+        assert!(j.sample_ratio_mismatch);
+        assert!(!j.all_not_worse());
+    }
+
+    #[test]
+    fn a_saturated_count_proves_nothing_new() {
+        let mut evidence = seen(healthy(3000), Counts { slow_promote: [4500, 900, 90], ..healthy(9000) });
+        evidence.saturated = true;
+        assert!(!judge(&plan(), &evidence, &mut Peaks::default()).all_not_worse());
+    }
+
+    #[test]
+    fn a_peak_is_remembered() {
+        let mut candidate = healthy(300);
+        candidate.errors = 30;
+        let mut peaks = Peaks::default();
+        judge(&plan(), &seen(candidate, healthy(900)), &mut peaks);
+        let later = judge(&plan(), &seen(healthy(3000), healthy(9000)), &mut peaks);
+        assert!(later.log_e_rollback >= later.needed_rollback, "evidence that once sufficed is not forgotten");
+    }
+}

@@ -1,0 +1,149 @@
+//! The loops that talk to the server. Each of them may fail for ever; the environment goes on.
+
+use crate::reconciler::Reconciler;
+use crate::{AgentError, Shared};
+use lockgate_core::gate::PublicKey;
+use lockgate_core::route::RouteTable;
+use lockgate_core::wire::{Answer, Ask, Desired, Live, Query, Report};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+
+/// How long the server may hold a question for news.
+const WAIT: Duration = Duration::from_secs(20);
+
+/// How long to pause after the server did not answer.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// How often what is seen is told.
+const TELL_EVERY: Duration = Duration::from_millis(400);
+
+/// How often unreported entries are looked for, even if nobody said that there are some.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+
+/// The agent's tasks.
+pub(crate) struct Tasks(Vec<JoinHandle<()>>);
+
+impl Tasks {
+    /// Ends them all.
+    pub(crate) async fn end(self) {
+        for task in &self.0 {
+            task.abort();
+        }
+        for task in self.0 {
+            // Being ended is how they end.
+            let _ = task.await;
+        }
+    }
+}
+
+/// Starts everything.
+pub(crate) async fn start(shared: Arc<Shared>, table: RouteTable) -> Result<Tasks, AgentError> {
+    let (desired_in, desired) = watch::channel(None);
+    let (live_in, live) = watch::channel(None);
+    let reported = Arc::new(Notify::new());
+    let reconciler = Reconciler::new(shared.clone(), table, desired, live_in, reported.clone()).await?;
+    Ok(Tasks(vec![
+        tokio::spawn(reconciler.run()),
+        tokio::spawn(fetch(shared.clone(), desired_in)),
+        tokio::spawn(report(shared.clone(), reported)),
+        tokio::spawn(tell(shared, live)),
+    ]))
+}
+
+/// Says hello until the server answers, and says which entries it has.
+async fn hello(shared: &Shared) -> Option<u64> {
+    loop {
+        let said = match PublicKey::of(&shared.key) {
+            Ok(key) => shared.server.hello(key, &shared.gateway_url).await,
+            Err(error) => Err(AgentError::Key(error.to_string())),
+        };
+        match said {
+            Ok(welcome) => return welcome.reported,
+            Err(error) => {
+                tracing::warn!(%error, "the server does not know this agent yet");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Asks again and again what should be.
+async fn fetch(shared: Arc<Shared>, desired: watch::Sender<Option<Desired>>) {
+    hello(&shared).await;
+    let mut since = 0;
+    let mut answered = BTreeSet::new();
+    loop {
+        match shared.server.desired(since, WAIT).await {
+            Ok(news) => {
+                since = news.version;
+                answered.retain(|id| news.queries.iter().any(|q| q.id == *id));
+                for query in news.queries.iter().filter(|q| !answered.contains(&q.id)).cloned().collect::<Vec<_>>() {
+                    answered.insert(query.id);
+                    tokio::spawn(answer(shared.clone(), query));
+                }
+                desired.send_replace(Some(news));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no news from the server");
+                since = 0;
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn answer(shared: Arc<Shared>, query: Query) {
+    let worker = shared.clone();
+    let found = tokio::task::spawn_blocking(move || match query.ask {
+        Ask::Prediction { id } => worker.predictions.find(&id).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the prediction log can't be searched");
+            None
+        }),
+        Ask::WorkerLog { tail, .. } => Some(worker.fleet.logs(tail).into()),
+    })
+    .await
+    .unwrap_or(None);
+    if let Err(error) = shared.server.answer(&Answer { id: query.id, found }).await {
+        tracing::warn!(%error, "an answer was lost");
+    }
+}
+
+/// Hands journal entries over, in order, each until the server has it.
+async fn report(shared: Arc<Shared>, reported: Arc<Notify>) {
+    let mut through = hello(&shared).await;
+    loop {
+        match shared.journal.unreported(through).await {
+            Ok(entries) if entries.is_empty() => {
+                // Whoever wrote an entry says so; the time-out covers what was written while nobody listened.
+                let _ = tokio::time::timeout(REPORT_EVERY, reported.notified()).await;
+            }
+            Ok(entries) => match shared.server.report(&Report { entries }).await {
+                Ok(answer) => through = answer.through,
+                Err(error) => {
+                    tracing::warn!(%error, "the server does not take the report");
+                    tokio::time::sleep(PAUSE).await;
+                    through = hello(&shared).await;
+                }
+            },
+            Err(error) => {
+                tracing::error!(%error, "the journal can't be read");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Tells what is seen.
+async fn tell(shared: Arc<Shared>, live: watch::Receiver<Option<Live>>) {
+    loop {
+        let seen = live.borrow().clone();
+        if let Some(seen) = seen {
+            // A view that gets lost is replaced by the next one.
+            let _ = shared.server.live(&seen).await;
+        }
+        tokio::time::sleep(TELL_EVERY).await;
+    }
+}

@@ -1,0 +1,252 @@
+//! The prediction log: every answer with its id, as Parquet files that other tools read.
+//!
+//! The gateway hands records over through a bounded channel and counts what it drops. A thread collects them and writes a
+//! file every [`FLUSH_EVERY`] or [`FLUSH_ROWS`]; what a crash may lose is what was collected since. Files are named by the
+//! times of their first and last record, so that a prediction is found by the time in its id.
+
+use crate::AgentError;
+use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray};
+use bytes::Bytes;
+use lockgate_core::id::ModelName;
+use lockgate_gateway::LogRecord;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::basic::Compression;
+use parquet::file::properties::WriterProperties;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long a record waits for its file at the most.
+const FLUSH_EVERY: Duration = Duration::from_secs(5);
+
+/// How many records make a file at once.
+const FLUSH_ROWS: usize = 20_000;
+
+/// How many recorded requests a replay reads at the most.
+const REPLAY_ROWS: usize = 10_000;
+
+/// The log of one environment.
+#[derive(Debug, Clone)]
+pub(crate) struct PredictionLog {
+    folder: PathBuf,
+    pending: Arc<Mutex<Vec<LogRecord>>>,
+}
+
+impl PredictionLog {
+    /// Starts the thread that writes what comes through `records`. It ends, and has written everything, when the gateway's
+    /// end of the channel is dropped.
+    pub(crate) fn start(folder: PathBuf, records: Receiver<LogRecord>) -> (Self, std::thread::JoinHandle<()>) {
+        let log = Self { folder, pending: Arc::default() };
+        let writer = log.clone();
+        let thread = std::thread::spawn(move || writer.collect(&records));
+        (log, thread)
+    }
+
+    fn collect(&self, records: &Receiver<LogRecord>) {
+        let mut last = Instant::now();
+        loop {
+            let wait = FLUSH_EVERY.saturating_sub(last.elapsed()).max(Duration::from_millis(1));
+            let ended = match records.recv_timeout(wait) {
+                Ok(record) => {
+                    let mut pending = self.lock();
+                    pending.push(record);
+                    pending.extend(records.try_iter().take(FLUSH_ROWS));
+                    false
+                }
+                Err(RecvTimeoutError::Timeout) => false,
+                Err(RecvTimeoutError::Disconnected) => true,
+            };
+            if ended || last.elapsed() >= FLUSH_EVERY || self.lock().len() >= FLUSH_ROWS {
+                self.flush();
+                last = Instant::now();
+            }
+            if ended {
+                return;
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<LogRecord>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes what was collected. Records stay findable in memory until their file has its name.
+    fn flush(&self) {
+        let rows: Vec<LogRecord> = self.lock().clone();
+        if rows.is_empty() {
+            return;
+        }
+        match self.write(&rows) {
+            Ok(()) => {
+                self.lock().drain(..rows.len());
+            }
+            Err(error) => {
+                tracing::error!(%error, "the prediction log can't be written; its records are kept and tried again");
+                // A full disk must not fill the memory, too: the oldest records go first.
+                let mut pending = self.lock();
+                let surplus = pending.len().saturating_sub(10 * FLUSH_ROWS);
+                if surplus > 0 {
+                    tracing::error!(surplus, "prediction records were lost");
+                    pending.drain(..surplus);
+                }
+            }
+        }
+    }
+
+    fn write(&self, rows: &[LogRecord]) -> Result<(), AgentError> {
+        let (Some(first), Some(last)) = (rows.iter().map(|r| r.at_ms).min(), rows.iter().map(|r| r.at_ms).max()) else {
+            return Ok(());
+        };
+        let day = &lockgate_core::clock::rfc3339(first)[..10];
+        let folder = self.folder.join(format!("date={day}"));
+        std::fs::create_dir_all(&folder).map_err(|e| AgentError::io("make the folder", &folder, e))?;
+        let path = folder.join(format!("{first}-{last}-{}.parquet", rows.first().map_or("", |r| r.id.as_str())));
+        let temporary = path.with_extension("new");
+        let batch = batch(rows).map_err(|e| AgentError::State(e.to_string()))?;
+        let file = std::fs::File::create(&temporary).map_err(|e| AgentError::io("make", &temporary, e))?;
+        let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
+        let written = ArrowWriter::try_new(file, batch.schema(), Some(properties)).and_then(|mut writer| {
+            writer.write(&batch)?;
+            writer.into_inner()
+        });
+        let file = written.map_err(|e| AgentError::State(format!("{} can't be written: {e}", temporary.display())))?;
+        file.sync_all().and_then(|()| std::fs::rename(&temporary, &path)).map_err(|e| AgentError::io("write", &path, e))
+    }
+
+    /// One prediction's record as JSON.
+    pub(crate) fn find(&self, id: &str) -> Result<Option<serde_json::Value>, AgentError> {
+        if let Some(found) = self.lock().iter().find(|r| r.id == id) {
+            return Ok(Some(row_json(found)));
+        }
+        let at = ulid_ms(id);
+        for path in files(&self.folder)? {
+            // A record's id is drawn a moment before its time is noted; a minute covers the longest request.
+            if at.zip(span(&path)).is_some_and(|(at, (first, last))| at + 60_000 < first || at > last) {
+                continue;
+            }
+            if let Some(found) = find_in(&path, id)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn batch(rows: &[LogRecord]) -> Result<RecordBatch, arrow::error::ArrowError> {
+    let text = |f: &dyn Fn(&LogRecord) -> Option<String>| -> ArrayRef {
+        Arc::new(rows.iter().map(f).collect::<StringArray>())
+    };
+    let body = |bytes: &Option<Bytes>| bytes.as_ref().map(|b| String::from_utf8_lossy(b).into_owned());
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("id", text(&|r| Some(r.id.clone()))),
+        ("at_ms", Arc::new(rows.iter().map(|r| r.at_ms).collect::<Int64Array>())),
+        ("model", text(&|r| Some(r.model.to_string()))),
+        ("release", text(&|r| Some(r.release.to_string()))),
+        ("revision", text(&|r| Some(r.revision.to_string()))),
+        ("assigned", text(&|r| Some(r.assigned.as_str().to_owned()))),
+        ("served", text(&|r| r.served.map(|s| s.as_str().to_owned()))),
+        ("unit", text(&|r| r.unit.clone())),
+        ("status", Arc::new(rows.iter().map(|r| i32::from(r.status)).collect::<Int32Array>())),
+        ("latency_us", Arc::new(rows.iter().map(|r| i64::try_from(r.latency_us).unwrap_or(i64::MAX)).collect::<Int64Array>())),
+        ("protocol", text(&|r| Some(r.protocol.as_str().to_owned()))),
+        ("request_id", text(&|r| r.request_id.clone())),
+        ("request", text(&|r| body(&r.request))),
+        ("response", text(&|r| body(&r.response))),
+    ];
+    RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, array)| (name, array, true)))
+}
+
+fn row_json(r: &LogRecord) -> serde_json::Value {
+    let rows = std::slice::from_ref(r);
+    batch(rows).ok().and_then(|b| json_rows(&b).into_iter().next()).unwrap_or_default()
+}
+
+fn json_rows(batch: &RecordBatch) -> Vec<serde_json::Value> {
+    let schema = batch.schema();
+    (0..batch.num_rows())
+        .map(|row| {
+            let fields = schema.fields().iter().zip(batch.columns()).map(|(field, array)| (field.name().clone(), cell(array, row)));
+            serde_json::Value::Object(fields.collect())
+        })
+        .collect()
+}
+
+fn cell(array: &ArrayRef, row: usize) -> serde_json::Value {
+    if array.is_null(row) {
+        return serde_json::Value::Null;
+    }
+    let any = array.as_any();
+    if let Some(texts) = any.downcast_ref::<StringArray>() {
+        return texts.value(row).into();
+    }
+    if let Some(numbers) = any.downcast_ref::<Int64Array>() {
+        return numbers.value(row).into();
+    }
+    any.downcast_ref::<Int32Array>().map_or(serde_json::Value::Null, |numbers| numbers.value(row).into())
+}
+
+/// All files of the log, oldest first.
+fn files(folder: &Path) -> Result<Vec<PathBuf>, AgentError> {
+    let mut found = Vec::new();
+    let days = std::fs::read_dir(folder).map_err(|e| AgentError::io("read", folder, e))?;
+    for day in days.flatten().map(|d| d.path()).filter(|p| p.is_dir()) {
+        let entries = std::fs::read_dir(&day).map_err(|e| AgentError::io("read", &day, e))?;
+        found.extend(entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "parquet")));
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The times in a file's name.
+fn span(path: &Path) -> Option<(i64, i64)> {
+    let mut parts = path.file_stem()?.to_str()?.splitn(3, '-');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// The time in a ULID.
+fn ulid_ms(id: &str) -> Option<i64> {
+    const DIGITS: &[u8] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+    let head = id.as_bytes().get(..10)?;
+    head.iter().try_fold(0_i64, |ms, c| {
+        let digit = DIGITS.iter().position(|d| d == c)?;
+        ms.checked_mul(32)?.checked_add(i64::try_from(digit).ok()?)
+    })
+}
+
+fn batches(path: &Path) -> Result<Vec<RecordBatch>, AgentError> {
+    let file = std::fs::File::open(path).map_err(|e| AgentError::io("open", path, e))?;
+    ParquetRecordBatchReaderBuilder::try_new(file)
+        .and_then(|b| b.with_batch_size(8192).build())
+        .map_err(|e| AgentError::State(format!("{} can't be read: {e}", path.display())))?
+        .collect::<Result<_, _>>()
+        .map_err(|e| AgentError::State(format!("{} is damaged: {e}", path.display())))
+}
+
+fn find_in(path: &Path, id: &str) -> Result<Option<serde_json::Value>, AgentError> {
+    for batch in batches(path)? {
+        let ids = batch.column_by_name("id").and_then(|c| c.as_any().downcast_ref::<StringArray>());
+        if let Some(row) = ids.and_then(|ids| (0..ids.len()).find(|i| ids.value(*i) == id)) {
+            return Ok(json_rows(&batch.slice(row, 1)).into_iter().next());
+        }
+    }
+    Ok(None)
+}
+
+/// The latest recorded Open Inference requests of a model, for a replay.
+pub(crate) fn requests(folder: &Path, model: &ModelName) -> Result<Vec<Bytes>, AgentError> {
+    let mut found = Vec::new();
+    for path in files(folder)?.into_iter().rev() {
+        for row in batches(&path)?.iter().flat_map(json_rows) {
+            let fits = row["model"] == model.as_str() && row["protocol"] == "oip";
+            if let (true, Some(body)) = (fits, row["request"].as_str()) {
+                found.push(Bytes::from(body.to_owned()));
+            }
+        }
+        if found.len() >= REPLAY_ROWS {
+            break;
+        }
+    }
+    Ok(found)
+}

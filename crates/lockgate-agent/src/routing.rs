@@ -1,0 +1,64 @@
+//! From deployments to the gateway's table. The table follows from the state; it is never edited.
+
+use crate::AgentError;
+use crate::fleet::Fleet;
+use crate::home::{Home, write_private};
+use lockgate_core::id::ModelName;
+use lockgate_core::plan::{Plan, Revision};
+use lockgate_core::rollout::Deployment;
+use lockgate_core::route::{ModelRoute, RouteTable, Split, UnitSource, Variant};
+use std::collections::BTreeMap;
+
+/// Where the last table is kept.
+const FILE: &str = "route.json";
+
+/// The routes that the deployments ask for, with the workers that there are now.
+pub(crate) fn routes(deployments: &BTreeMap<ModelName, Deployment>, fleet: &Fleet) -> BTreeMap<ModelName, ModelRoute> {
+    deployments.iter().filter_map(|(model, d)| Some((model.clone(), route(d, fleet)?))).collect()
+}
+
+/// The plan that a deployment runs by now.
+pub(crate) fn plan(deployment: &Deployment) -> Option<&Plan> {
+    let active = deployment.active.as_ref().map(|a| &*a.plan);
+    active.or_else(|| deployment.serving.as_ref().map(|s| &*s.plan))
+}
+
+fn route(deployment: &Deployment, fleet: &Fleet) -> Option<ModelRoute> {
+    let plan = plan(deployment)?;
+    let traffic = deployment.traffic();
+    if traffic.main.is_none() && traffic.split.is_none() {
+        return None;
+    }
+    let variant = |revision: &Revision| Variant {
+        release: revision.release,
+        revision: revision.digest(),
+        model_version: revision.model_version,
+        workers: fleet.addresses(revision),
+    };
+    Some(ModelRoute {
+        baseline: traffic.main.map(variant),
+        split: traffic.split.map(|(revision, weight, promotion)| Split {
+            salt: promotion.to_string(),
+            candidate: variant(revision),
+            weight,
+        }),
+        backup: traffic.backup.map(variant),
+        unit: plan.rollout.unit_header.clone().map(UnitSource::Header),
+        timeout_ms: plan.rollout.timeout_ms,
+    })
+}
+
+/// The table as it was kept last; an empty one where there is none.
+pub(crate) fn saved(home: &Home) -> Result<RouteTable, AgentError> {
+    let path = home.path(FILE);
+    match std::fs::read(&path) {
+        Ok(text) => Ok(serde_json::from_slice(&text)?),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(RouteTable::default()),
+        Err(e) => Err(AgentError::io("read", &path, e)),
+    }
+}
+
+/// Keeps the table. Before it is published, so that an epoch is never used twice.
+pub(crate) fn save(home: &Home, table: &RouteTable) -> Result<(), AgentError> {
+    write_private(&home.path(FILE), &serde_json::to_vec(table)?)
+}

@@ -1,0 +1,101 @@
+//! Who is asking. Every route lies behind this; there is no anonymous one but the health checks.
+
+use crate::ApiError;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use lockgate_control::{Accounts, Control};
+use lockgate_core::actor::{Actor, ActorKind, Via};
+use lockgate_core::id::EnvironmentName;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// The header in which a loopback client claims a name.
+const CLAIM: &str = "x-lockgate-user";
+
+/// The name of somebody who claims none: MLflow's clients on a laptop, for example.
+const NOBODY: &str = "local";
+
+/// How callers prove who they are.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// Tokens and their owners.
+    pub accounts: Arc<Accounts>,
+    /// Whether a loopback client's claim is believed: only for a server that listens on loopback.
+    pub trust_loopback: bool,
+    /// Where the server listens: the only names that a browser may call it by.
+    pub listen: SocketAddr,
+}
+
+/// Finds out who is asking and hands the [`Actor`] on as an extension.
+pub async fn identify(
+    State((control, identity)): State<(Control, Identity)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    if matches!(request.uri().path(), "/health" | "/version") {
+        return next.run(request).await;
+    }
+    match actor(&control, &identity, &request).await {
+        Ok(actor) => {
+            request.extensions_mut().insert(actor);
+            next.run(request).await
+        }
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn actor(control: &Control, identity: &Identity, request: &Request) -> Result<Actor, ApiError> {
+    let headers = request.headers();
+    if identity.trust_loopback {
+        same_site(identity, request.method(), headers)?;
+    }
+    if let Some(token) = bearer(headers)? {
+        let (kind, name) =
+            identity.accounts.find(&token).ok_or_else(|| ApiError::unauthenticated("this token belongs to nobody"))?;
+        if kind == ActorKind::Agent {
+            let environment = EnvironmentName::new(name).map_err(|e| ApiError::unauthenticated(e.to_string()))?;
+            return Ok(Actor::agent(&environment));
+        }
+        return Ok(control.actor(kind, name, Via::Token).await?);
+    }
+    if !identity.trust_loopback {
+        return Err(ApiError::unauthenticated("say who you are with a token: Authorization: Bearer …"));
+    }
+    let claimed = headers.get(CLAIM).map(|v| v.to_str().unwrap_or_default()).unwrap_or(NOBODY);
+    Ok(control.actor(ActorKind::User, claimed, Via::Loopback).await?)
+}
+
+/// A bearer token, also where a client (MLflow's) sends it as the password of basic authentication.
+fn bearer(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
+    let text = value.to_str().map_err(|_| ApiError::unauthenticated("the Authorization header can't be read"))?;
+    match text.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(Some(token.trim().to_owned())),
+        _ => Err(ApiError::unauthenticated("use Authorization: Bearer …")),
+    }
+}
+
+/// Without login the only thing between a web page and this server is the browser's own honesty: the Host must be ours (a
+/// page that rebinds its name to 127.0.0.1 has another one), and a page of another origin may not write.
+fn same_site(identity: &Identity, method: &Method, headers: &HeaderMap) -> Result<(), ApiError> {
+    let port = identity.listen.port();
+    let ours = |authority: &str| {
+        [format!("127.0.0.1:{port}"), format!("localhost:{port}"), format!("[::1]:{port}"), identity.listen.to_string()]
+            .iter()
+            .any(|a| a == authority)
+    };
+    let host = headers.get(header::HOST).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    if !ours(host) {
+        return Err(ApiError::forbidden(format!("`{host}` is not this server's address")));
+    }
+    if method.is_safe() {
+        return Ok(());
+    }
+    match headers.get(header::ORIGIN).map(|v| v.to_str().unwrap_or("null")) {
+        None => Ok(()),
+        Some(origin) if origin.strip_prefix("http://").is_some_and(ours) => Ok(()),
+        Some(origin) => Err(ApiError::forbidden(format!("a page of {origin} may not change anything here"))),
+    }
+}

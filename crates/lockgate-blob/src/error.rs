@@ -1,0 +1,107 @@
+//! What can go wrong, in words that say what to do.
+
+use lockgate_core::digest::Digest;
+use std::io::{self, ErrorKind};
+use std::path::Path;
+
+/// Why the blob store did not do what it was asked to.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BlobError {
+    /// There are no such bytes.
+    #[error("there is no blob {0}: upload it first")]
+    NotFound(Digest),
+    /// The bytes that came are others than were announced; nothing was kept.
+    #[error("the bytes have digest {found}, but {expected} was announced: nothing was kept, send them again")]
+    Mismatch {
+        /// What was announced.
+        expected: Digest,
+        /// What came.
+        found: Digest,
+    },
+    /// The bytes that lie there are not the ones that were put.
+    #[error(
+        "blob {digest} is damaged (its bytes have digest {found}): upload it again or restore it from a backup"
+    )]
+    Damaged {
+        /// What it should be.
+        digest: Digest,
+        /// What it is.
+        found: Digest,
+    },
+    /// There are more bytes than allowed.
+    #[error("there are more than the allowed {limit} bytes")]
+    TooLarge {
+        /// How many are allowed.
+        limit: u64,
+    },
+    /// No space is left.
+    #[error("no space is left to {what} {place} ({detail}): free some space and try again; nothing was kept")]
+    DiskFull {
+        /// What was to be done.
+        what: &'static str,
+        /// Where.
+        place: String,
+        /// The system's words.
+        detail: String,
+    },
+    /// This user may not do it.
+    #[error("this user may not {what} {place} ({detail}): make it accessible")]
+    Denied {
+        /// What was to be done.
+        what: &'static str,
+        /// Where.
+        place: String,
+        /// The system's words.
+        detail: String,
+    },
+    /// A file operation failed otherwise.
+    #[error("can't {what} {place}: {detail}")]
+    Files {
+        /// What was to be done.
+        what: &'static str,
+        /// Where.
+        place: String,
+        /// The system's words.
+        detail: String,
+    },
+    /// The sender's stream broke off; nothing was kept.
+    #[error("the bytes could not be received ({detail}): nothing was kept, send them again")]
+    Source {
+        /// What happened.
+        detail: String,
+    },
+    /// A file's path can't be placed in a folder.
+    #[error("`{path}` can't be a file of a release: {why}")]
+    Path {
+        /// The path.
+        path: String,
+        /// The rule that it breaks.
+        why: &'static str,
+    },
+    /// The folder for a release's files holds something else.
+    #[error("{folder} holds other files or damaged ones: delete it, or choose another folder")]
+    Occupied {
+        /// The folder.
+        folder: String,
+    },
+    /// The runtime is shutting down.
+    #[error("the operation was broken off because the program is ending")]
+    Ending,
+}
+
+/// Translates an I/O error.
+pub(crate) fn failed(what: &'static str, path: &Path) -> impl Fn(io::Error) -> BlobError {
+    let place = path.display().to_string();
+    move |error| {
+        let (place, detail) = (place.clone(), error.to_string());
+        match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+                BlobError::DiskFull { what, place, detail }
+            }
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+                BlobError::Denied { what, place, detail }
+            }
+            _ => BlobError::Files { what, place, detail },
+        }
+    }
+}

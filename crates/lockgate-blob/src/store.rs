@@ -1,0 +1,214 @@
+//! [`BlobStore`]: opening, reading, verifying.
+
+use crate::error::{BlobError, failed};
+use crate::incoming;
+use lockgate_core::digest::Digest;
+use sha2::{Digest as _, Sha256};
+use std::fs::{DirBuilder, File};
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, ReadBuf};
+
+/// How many bytes are in memory at a time while a blob is read or written.
+pub(crate) const CHUNK: usize = 256 * 1024;
+
+/// A handle to the bytes. Clones share it.
+#[derive(Debug, Clone)]
+pub struct BlobStore {
+    folders: Arc<Folders>,
+}
+
+#[derive(Debug)]
+struct Folders {
+    blobs: PathBuf,
+    incoming: PathBuf,
+    /// Two tasks that make the same folder would get into each other's way.
+    materialising: Mutex<()>,
+}
+
+/// Reads one blob's bytes as they lie there. See [`BlobStore::read_verified`] for checked ones.
+#[derive(Debug)]
+pub struct BlobReader {
+    size: u64,
+    file: tokio::fs::File,
+}
+
+impl BlobReader {
+    /// How many bytes there are.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+}
+
+impl AsyncRead for BlobReader {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.file).poll_read(cx, buf)
+    }
+}
+
+/// Runs file work where it blocks nobody.
+pub(crate) async fn blocking<T, F>(work: F) -> Result<T, BlobError>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T, BlobError> + Send + 'static,
+{
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(BlobError::Ending))
+}
+
+/// Creates a folder for this user only, durably.
+pub(crate) fn create_folder(folder: &Path) -> Result<(), BlobError> {
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Ok(()) => folder.parent().map_or(Ok(()), incoming::sync_folder),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
+        Err(error) => Err(failed("create the folder", folder)(error)),
+    }
+}
+
+impl BlobStore {
+    /// Opens the store in `folder`, which is created where there is none. What a crash left unfinished is deleted.
+    ///
+    /// # Errors
+    /// Where the folder can't be created, read or written.
+    pub async fn open(folder: impl AsRef<Path>) -> Result<Self, BlobError> {
+        let folder = folder.as_ref().to_owned();
+        blocking(move || {
+            let folder = std::path::absolute(&folder).map_err(failed("open", &folder))?;
+            if let Some(above) = folder.parent() {
+                DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(above)
+                    .map_err(failed("create the folder", above))?;
+            }
+            create_folder(&folder)?;
+            let folders = Folders {
+                blobs: folder.join("blobs"),
+                incoming: folder.join("incoming"),
+                materialising: Mutex::new(()),
+            };
+            create_folder(&folders.blobs)?;
+            create_folder(&folders.incoming)?;
+            incoming::clean(&folders.incoming)?;
+            Ok(Self { folders: Arc::new(folders) })
+        })
+        .await
+    }
+
+    /// Where files under way lie.
+    pub(crate) fn incoming(&self) -> &Path {
+        &self.folders.incoming
+    }
+
+    /// Keeps other folders from being made meanwhile.
+    pub(crate) fn materialising(&self) -> MutexGuard<'_, ()> {
+        self.folders.materialising.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where a digest's bytes lie: made from hexadecimal digits alone.
+    pub(crate) fn path(&self, digest: &Digest) -> PathBuf {
+        let hex = digest.hex();
+        let (head, tail) = hex.split_at(2);
+        self.folders.blobs.join(head).join(tail)
+    }
+
+    /// Whether these bytes are there.
+    ///
+    /// # Errors
+    /// Where the store can't be read.
+    pub async fn exists(&self, digest: &Digest) -> Result<bool, BlobError> {
+        self.size(digest).await.map(|size| size.is_some())
+    }
+
+    /// How many bytes there are under this digest; nothing where there are none.
+    ///
+    /// # Errors
+    /// Where the store can't be read.
+    pub async fn size(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
+        let path = self.path(digest);
+        match tokio::fs::metadata(&path).await {
+            Ok(found) => Ok(Some(found.len())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed("read", &path)(error)),
+        }
+    }
+
+    /// Opens the bytes for reading, without checking them.
+    ///
+    /// # Errors
+    /// Where they are not there or can't be read.
+    pub async fn reader(&self, digest: &Digest) -> Result<BlobReader, BlobError> {
+        let (path, digest) = (self.path(digest), *digest);
+        blocking(move || {
+            let file = open_blob(&path, &digest)?;
+            let size = file.metadata().map_err(failed("read", &path))?.len();
+            Ok(BlobReader { size, file: tokio::fs::File::from_std(file) })
+        })
+        .await
+    }
+
+    /// Reads the bytes into memory, at most `limit` of them, and checks them.
+    ///
+    /// # Errors
+    /// Where they are not there, too many or damaged.
+    pub async fn read_verified(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>, BlobError> {
+        let (path, digest) = (self.path(digest), *digest);
+        blocking(move || {
+            let file = open_blob(&path, &digest)?;
+            let mut bytes = Vec::new();
+            file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(failed("read", &path))?;
+            if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > limit {
+                return Err(BlobError::TooLarge { limit });
+            }
+            match Digest::of(&bytes) {
+                found if found == digest => Ok(bytes),
+                found => Err(BlobError::Damaged { digest, found }),
+            }
+        })
+        .await
+    }
+
+    /// Reads the bytes once and checks them; says how many there are.
+    ///
+    /// # Errors
+    /// Where they are not there or damaged.
+    pub async fn verify(&self, digest: &Digest) -> Result<u64, BlobError> {
+        let (path, digest) = (self.path(digest), *digest);
+        blocking(move || verify_file(&path, &digest)).await
+    }
+}
+
+/// Opens a blob's file.
+pub(crate) fn open_blob(path: &Path, digest: &Digest) -> Result<File, BlobError> {
+    File::open(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => BlobError::NotFound(*digest),
+        _ => failed("read", path)(error),
+    })
+}
+
+/// Checks that a file holds the bytes with this digest; says how many.
+pub(crate) fn verify_file(path: &Path, digest: &Digest) -> Result<u64, BlobError> {
+    let mut file = open_blob(path, digest)?;
+    let mut buffer = vec![0; CHUNK];
+    let (mut hasher, mut size) = (Sha256::new(), 0_u64);
+    loop {
+        let read = file.read(&mut buffer).map_err(failed("read", path))?;
+        if read == 0 {
+            break;
+        }
+        hasher.update(&buffer[..read]);
+        size += read as u64;
+    }
+    match Digest::from_bytes(hasher.finalize().into()) {
+        found if found == *digest => Ok(size),
+        found => Err(BlobError::Damaged { digest: *digest, found }),
+    }
+}

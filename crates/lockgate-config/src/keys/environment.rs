@@ -1,0 +1,137 @@
+//! The keys of an environment.
+
+use super::{GATE, GUARD, PRINCIPALS, SOME_TEXTS, VARIABLES};
+use crate::format::Format;
+use crate::shape::{Key, Length, Names, Shape};
+
+const NAMES: Shape = Shape::List(&Shape::Text(Format::EnvironmentName), Length::AtLeastOne);
+
+/// One environment. Nothing is required: what isn't written is inherited by `like`, or has a default.
+pub(crate) const ENVIRONMENT: &[Key] = &[
+    Key::new(
+        "after",
+        Shape::Either(&[Shape::Text(Format::EnvironmentName), NAMES]),
+        "The environment (or all of several) that a release must have been in before.",
+    ),
+    Key::new(
+        "like",
+        Shape::Text(Format::EnvironmentName),
+        "The environment that everything else is inherited from.",
+    ),
+    Key::new(
+        "gates",
+        Shape::Either(&[
+            Shape::List(&Shape::Text(Format::GateName), Length::Any),
+            Shape::Map(&GATE_OVERRIDES),
+        ]),
+        "The gates that a release must pass, by name, with overrides of their keys.",
+    ),
+    Key::new("guards", Shape::Map(&GUARD_OVERRIDES), "Overrides of [guard.*]; all guards apply."),
+    Key::new("approve", Shape::Table(APPROVE), "Who must say yes."),
+    Key::new(
+        "rollout",
+        Shape::List(&Shape::Text(Format::Step), Length::AtLeastOne),
+        "The steps: `canary 5% for 15m`, `25% for 30m`, `100%`. Default: all at once.",
+    ),
+    Key::new(
+        "backup",
+        Shape::Either(&[
+            Shape::Text(Format::Backup),
+            Shape::List(&Shape::Text(Format::Backup), Length::AtLeastOne),
+        ]),
+        "What answers when nothing else can: `model@alias`, `model:version` or a release's digest.",
+    ),
+    Key::new("probation", Shape::Text(Format::Duration), "How long a finished rollout stays armed (0s)."),
+    Key::new(
+        "deadline",
+        Shape::Text(Format::Duration),
+        "How long a step waits for its verdicts beyond its hold (30m).",
+    ),
+    Key::new("on", Shape::Table(ON), "What happens without a verdict."),
+    Key::new(
+        "prepare",
+        Shape::Text(Format::Duration),
+        "How long loading and warming a release may take (5m).",
+    ),
+    Key::new("gates_deadline", Shape::Text(Format::Duration), "How long all gates together may take (1h)."),
+    Key::new("vars", Shape::Map(&VARIABLES), "Variables for the model; part of the revision."),
+    Key::new(
+        "data",
+        Shape::Either(&[Shape::Map(&DATASETS), Shape::Text(Format::DataSource)]),
+        "The environment's datasets: name and path.",
+    ),
+    Key::new("port", Shape::Integer(1, 65_535), "The gateway's port."),
+    Key::new("workers", Shape::Integer(1, 1_000), "Worker processes for each release (1)."),
+    Key::new("timeout", Shape::Text(Format::Duration), "How long one attempt of a request may take (2s)."),
+    Key::new("memory", Shape::Text(Format::Bytes), "Memory limit of one worker; none if it isn't written."),
+    Key::new(
+        "isolation",
+        Shape::Text(Format::OneOfSome(&["process"], &["inline"])),
+        "Whether a worker is a process of its own.",
+    ),
+    Key::new("auto", Shape::Flag, "Whether a release comes here by itself.").warned("`auto` promotions"),
+    Key::new(
+        "soak",
+        Shape::Text(Format::Duration),
+        "How long a release must have been in the environment before.",
+    )
+    .refused("`soak`"),
+    Key::new(
+        "windows",
+        Shape::Either(&[
+            Shape::Text(Format::Window),
+            Shape::List(&Shape::Text(Format::Window), Length::AtLeastOne),
+        ]),
+        "When releases may move forward: `Mon..Thu 09:00-16:00 Europe/Berlin`.",
+    )
+    .refused("`windows`"),
+    Key::new("confirm", Shape::Table(CONFIRM), "What ends the probation, beside time."),
+];
+
+const GATE_OVERRIDES: Names =
+    Names { noun: "gate", form: Format::GateName, shape: Shape::Overrides(&GATE), open: true, built_in: &[] };
+
+const GUARD_OVERRIDES: Names = Names {
+    noun: "guard",
+    form: Format::GuardName,
+    shape: Shape::Overrides(&GUARD),
+    open: true,
+    built_in: &[],
+};
+
+const DATASETS: Names = Names {
+    noun: "dataset",
+    form: Format::Label,
+    shape: Shape::Text(Format::DataSource),
+    open: true,
+    built_in: &[],
+};
+
+const APPROVE: &[Key] = &[
+    Key::new("count", Shape::Integer(1, 100), "How many distinct people (1)."),
+    Key::new("from", PRINCIPALS, "Who may: `group:NAME` or people. Without it: anybody who may approve."),
+    Key::new(
+        "not",
+        Shape::Text(Format::OneOf(&["author"])),
+        "`author`: neither the release's authors nor the requester.",
+    ),
+    Key::new("ttl", Shape::Text(Format::Duration), "How long the promotion waits (7d)."),
+    Key::new("each", Shape::True, "One from each group.").refused("`approve.each`"),
+];
+
+const ON: &[Key] = &[
+    Key::new(
+        "inconclusive",
+        Shape::Text(Format::Inconclusive),
+        "At the deadline: `hold` (default) or `rollback`.",
+    ),
+    Key::new(
+        "sample_ratio",
+        Shape::Text(Format::OneOfSome(&["hold"], &["rollback"])),
+        "When the shares of units don't fit the weights: `hold`.",
+    ),
+];
+
+const CONFIRM: &[Key] = &[Key::new("needs", SOME_TEXTS, "Guards that must have said `not worse`.")
+    .required()
+    .refused("`confirm.needs`")];

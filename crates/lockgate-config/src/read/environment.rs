@@ -1,0 +1,222 @@
+//! One environment.
+
+use super::value::Reader;
+use super::{Context, gates, guards};
+use crate::check::Check;
+use crate::diagnostic::{Class, Origin, Path, Report, quoted};
+use crate::format::{ParsedStep, backup, bytes, data_source, inconclusive, normal_path, principal, step};
+use crate::nearest::suggest;
+use crate::project::{Approve, BackupRef, Principal, ResolvedEnvironment};
+use crate::tree::{Node, Value};
+use lockgate_core::guard::GuardSpec;
+use lockgate_core::id::EnvironmentName;
+use lockgate_core::plan::{OnInconclusive, Step};
+use lockgate_core::route::WHOLE;
+use std::collections::{BTreeMap, BTreeSet};
+
+const SECOND: i64 = 1_000;
+const MINUTE: i64 = 60 * SECOND;
+const DAY: i64 = 24 * 60 * MINUTE;
+
+/// Reads the merged table of one environment.
+pub(crate) fn environment(
+    name: EnvironmentName,
+    after: Vec<EnvironmentName>,
+    node: &Node,
+    context: &Context<'_>,
+    report: &mut Report,
+) -> ResolvedEnvironment {
+    // What this environment needs and doesn't get is collected apart, and told once for all that inherit it.
+    let mut own = report.fresh();
+    let path = Path::of(&["env", name.as_str()]);
+    Check { report: &mut own, removals: false }.environment(node, &path);
+    project_wide(context.root, &mut own);
+    let data = datasets(node);
+    let gates = gates::gates(node, &path, &data, context, &mut own);
+    let guards = guards::guards(node, &path, context, &mut own);
+    let mut reader = Reader { node, path, report: &mut own };
+    let steps = steps(&mut reader, &guards);
+    let read = ResolvedEnvironment {
+        after,
+        gates,
+        steps,
+        approve: approve(&mut reader, context),
+        backup: backup_ref(&mut reader),
+        probation_ms: reader.duration("probation").unwrap_or(0),
+        deadline_ms: reader.positive_duration("deadline", 30 * MINUTE),
+        on_inconclusive: on_inconclusive(node),
+        prepare_ms: reader.positive_duration("prepare", 5 * MINUTE),
+        gates_ms: reader.positive_duration("gates_deadline", 60 * MINUTE),
+        vars: texts(node.get("vars")),
+        data: data.unwrap_or_default(),
+        port: reader.whole("port"),
+        workers: reader.whole("workers").unwrap_or(1),
+        timeout_ms: u64::try_from(reader.positive_duration("timeout", 2 * SECOND)).unwrap_or(0),
+        memory_bytes: node.text_at("memory").and_then(|text| bytes(text).ok()).unwrap_or(0),
+        statistics: context.statistics,
+        guards,
+        unsupported: own.sorted(&[Class::Refused]),
+        origins: origins(node),
+        name,
+    };
+    report.absorb(own);
+    read
+}
+
+/// What the whole project asks for and no environment can have yet.
+fn project_wide(root: &Node, own: &mut Report) {
+    for (key, what) in [("freeze", "`freeze`"), ("drift", "`drift`")] {
+        if let Some(node) = root.get(key) {
+            own.not_yet(&node.key_at, &Path::of(&[key]), what, true);
+        }
+    }
+}
+
+/// The environment's datasets; `None` where they come from a source that isn't supported yet.
+fn datasets(node: &Node) -> Option<BTreeMap<String, String>> {
+    let Some(data) = node.get("data") else { return Some(BTreeMap::new()) };
+    let table = data.table()?;
+    let path = |node: &Node| {
+        let text = node.text()?;
+        Some(if matches!(data_source(text), Ok(None)) { normal_path(text) } else { text.to_owned() })
+    };
+    Some(table.iter().filter_map(|(name, node)| Some((name.clone(), path(node)?))).collect())
+}
+
+pub(super) fn texts(node: Option<&Node>) -> BTreeMap<String, String> {
+    let entries = node.and_then(Node::table).into_iter().flatten();
+    entries.filter_map(|(name, node)| Some((name.clone(), node.text()?.to_owned()))).collect()
+}
+
+fn steps(
+    reader: &mut Reader<'_, '_>,
+    guards: &BTreeMap<lockgate_core::id::GuardName, GuardSpec>,
+) -> Vec<Step> {
+    let Some(rollout) = reader.node.get("rollout") else { return vec![Step { weight: WHOLE, hold_ms: 0 }] };
+    let path = reader.path.key("rollout");
+    let mut steps: Vec<Step> = Vec::new();
+    let mut readable = !rollout.list().is_empty();
+    for (i, item) in rollout.list().iter().enumerate() {
+        let text = item.text().unwrap_or_default();
+        match step(text) {
+            Ok(ParsedStep::Live(step)) => {
+                if let Some(before) = steps.last().filter(|before| before.weight >= step.weight) {
+                    let (a, b) = (share(step.weight), share(before.weight));
+                    let message = format!("the steps of a rollout must grow, but {a} comes after {b}");
+                    reader.report.error(
+                        &item.at,
+                        &path.item(i),
+                        message,
+                        Some("order the steps, and name each share once".to_owned()),
+                    );
+                }
+                steps.push(step);
+            }
+            Ok(ParsedStep::Shadow) if !steps.is_empty() => {
+                let message = format!("{} comes after a step with live traffic", quoted(text));
+                reader.report.error(
+                    &item.at,
+                    &path.item(i),
+                    message,
+                    Some("put shadow steps first".to_owned()),
+                );
+            }
+            Ok(ParsedStep::Shadow) => {}
+            Err(_) => readable = false,
+        }
+    }
+    if readable && steps.last().map(|s| s.weight) != Some(WHOLE) {
+        let help = Some("add \"100%\" at the end".to_owned());
+        reader.wrong("rollout", "the last step of a rollout must be 100%", help);
+    }
+    if readable && steps.len() > 1 && !guards.values().any(GuardSpec::is_required) {
+        let help = "keep a guard of kind `rate` or `latency`, or use rollout = [\"100%\"]";
+        reader.wrong(
+            "rollout",
+            "nothing could let a rollout in steps go on: no guard can prove `not worse`",
+            Some(help.to_owned()),
+        );
+    }
+    steps
+}
+
+fn share(weight: u32) -> String {
+    format!("{}%", f64::from(weight) / 100.0)
+}
+
+fn on_inconclusive(node: &Node) -> OnInconclusive {
+    let text = node.get("on").and_then(|on| on.text_at("inconclusive"));
+    text.and_then(|text| inconclusive(text).ok().flatten()).unwrap_or(OnInconclusive::Hold)
+}
+
+fn backup_ref(reader: &mut Reader<'_, '_>) -> Option<BackupRef> {
+    let node = reader.node.get("backup")?;
+    if let [_, second, ..] = node.one_or_many() {
+        reader.report.not_yet(&second.at, &reader.path.key("backup"), "more than one `backup`", true);
+    }
+    node.one_or_many().iter().find_map(|item| backup(item.text()?).ok())
+}
+
+fn approve(reader: &mut Reader<'_, '_>, context: &Context<'_>) -> Option<Approve> {
+    let node = reader.node.get("approve").filter(|n| n.table().is_some())?;
+    let path = reader.path.key("approve");
+    let mut reader = Reader { node, path, report: reader.report };
+    let count = reader.whole("count").unwrap_or(1);
+    let from = from(&mut reader, context);
+    let ttl_ms = reader.positive_duration("ttl", 7 * DAY);
+    if let Some(from) = from.as_ref().filter(|_| node.get("from").is_some()) {
+        let group =
+            |name: &String| context.groups.get(name).into_iter().flatten().cloned().collect::<Vec<_>>();
+        let people: BTreeSet<String> = from
+            .iter()
+            .flat_map(|who| match who {
+                Principal::Person(person) => vec![person.clone()],
+                Principal::Group(name) => group(name),
+            })
+            .collect();
+        if people.len() < usize::try_from(count).unwrap_or(usize::MAX) {
+            let message = format!("`count` is {count}, but `from` names {} in all", people.len());
+            reader.wrong("from", message, Some("add people to the groups, or lower `count`".to_owned()));
+        }
+    }
+    let not_author = node.text_at("not") == Some("author");
+    Some(Approve { count, from: from.unwrap_or_default(), not_author, ttl_ms })
+}
+
+/// Who may approve; `None` where a name in it is wrong, which is reported.
+fn from(reader: &mut Reader<'_, '_>, context: &Context<'_>) -> Option<Vec<Principal>> {
+    let mut all = Vec::new();
+    let mut fine = true;
+    for (i, item) in reader.node.get("from").map(Node::list).unwrap_or_default().iter().enumerate() {
+        match item.text().map(principal) {
+            Some(Ok(Principal::Group(group))) if !context.groups.contains_key(&group) => {
+                fine = false;
+                let names: Vec<&str> = context.groups.keys().map(String::as_str).collect();
+                let help = suggest(&group, "group", &names)
+                    .unwrap_or_else(|| format!("add it: [groups] {group} = [\"bob@example.com\"]"));
+                let message = format!("there is no group `{group}`");
+                reader.report.error(&item.at, &reader.path.key("from").item(i), message, Some(help));
+            }
+            Some(Ok(who)) => all.push(who),
+            _ => fine = false,
+        }
+    }
+    fine.then_some(all)
+}
+
+/// Where each value comes from, by its path inside the environment.
+fn origins(node: &Node) -> BTreeMap<String, Origin> {
+    fn walk(node: &Node, path: &Path, into: &mut BTreeMap<String, Origin>) {
+        match &node.value {
+            Value::Table(table) if !table.is_empty() => {
+                table.iter().for_each(|(key, entry)| walk(entry, &path.key(key), into))
+            }
+            _ => drop(into.insert(path.to_string(), node.at.clone())),
+        }
+    }
+    let mut all = BTreeMap::new();
+    for (key, entry) in node.table().into_iter().flatten() {
+        walk(entry, &Path::of(&[key]), &mut all);
+    }
+    all
+}

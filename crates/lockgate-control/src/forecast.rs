@@ -1,0 +1,102 @@
+//! How long a rollout will take at the traffic that is there, told before it starts.
+
+use crate::view::{Forecast, ForecastRow};
+use lockgate_core::guard::GuardSpec;
+use lockgate_core::plan::{OnInconclusive, Plan};
+use lockgate_core::route::WHOLE;
+use lockgate_stats::forecast::{Traffic, not_worse};
+
+/// The rate of bad answers that is assumed where none was measured yet.
+const BASE_RATE: f64 = 0.001;
+
+/// How often a healthy candidate's latency, made smaller by the margin, still exceeds the baseline's median: for
+/// log-normal latency with a spread of 0.5, as in the house's simulations (specs/statistics-and-monitoring.md 5), and a
+/// margin of 20 %, 36 % of requests instead of 50 %.
+const SLOW_RATIO: f64 = 0.715;
+
+/// Slower than this and a person should be told of a faster way.
+const PATIENCE: f64 = 3600.0;
+
+/// What `plan`'s rollout will take. `asked` is what a person expects, `measured` what the environment sees now, both in
+/// requests per second; `seen` the requests and bad answers so far.
+pub(crate) fn forecast(plan: &Plan, asked: Option<f64>, measured: Option<f64>, seen: Option<(u64, u64)>) -> Forecast {
+    let (rate, basis) = match (asked, measured) {
+        (Some(rate), _) => (rate, "as you said"),
+        (None, Some(rate)) => (rate, "as measured now"),
+        (None, None) => (0.0, "no traffic measured; say what you expect with --rps"),
+    };
+    let base = match seen {
+        Some((requests, errors)) if requests >= 1000 => (errors as f64 / requests as f64).max(1e-6),
+        _ => BASE_RATE,
+    };
+    let mut rows = Vec::new();
+    let mut total = Some(0.0);
+    for step in plan.rollout.steps.iter().filter(|s| s.weight < WHOLE) {
+        let share = f64::from(step.weight) / f64::from(WHOLE);
+        let mut slowest = Some(step.hold_ms as f64 / 1000.0);
+        for (guard, spec) in plan.rollout.guards.iter().filter(|(_, s)| s.is_required()) {
+            let seconds = seconds(spec, rate, share, base, plan.rollout.alpha_promote);
+            slowest = slowest.zip(seconds).map(|(a, b)| a.max(b));
+            rows.push(ForecastRow { share, guard: guard.clone(), seconds });
+        }
+        total = total.zip(slowest).map(|(sum, s)| sum + s);
+    }
+    let advice = advice(plan, rate, base, total);
+    Forecast { rate, basis: basis.to_owned(), rows, total_seconds: total, advice }
+}
+
+fn seconds(spec: &GuardSpec, rate: f64, share: f64, base: f64, alpha: f64) -> Option<f64> {
+    let traffic = |base_rate, true_ratio| Traffic { units_per_second: rate, share, base_rate, true_ratio };
+    match spec {
+        GuardSpec::Rate { worse_by, floor, .. } => {
+            not_worse(&traffic(base, 1.0), 1.0 + worse_by, Some(*floor), alpha).map(|f| f.seconds)
+        }
+        // Three thresholds are merged by their mean, so the best of them needs three times the evidence.
+        GuardSpec::Latency { .. } => not_worse(&traffic(0.5, SLOW_RATIO), 1.0, None, alpha / 3.0).map(|f| f.seconds),
+        GuardSpec::Constant { .. } => None,
+    }
+}
+
+fn advice(plan: &Plan, rate: f64, base: f64, total: Option<f64>) -> Vec<String> {
+    let budget: f64 = plan
+        .rollout
+        .steps
+        .iter()
+        .filter(|s| s.weight < WHOLE)
+        .map(|s| (s.hold_ms + plan.rollout.deadline_ms) as f64 / 1000.0)
+        .sum();
+    if plan.rollout.steps.len() < 2 || rate <= 0.0 || total.is_some_and(|t| t <= PATIENCE.min(budget)) {
+        return Vec::new();
+    }
+    let outcome = match plan.rollout.on_inconclusive {
+        OnInconclusive::Hold => "holds and asks a person",
+        OnInconclusive::Rollback => "goes back",
+    };
+    let mut advice = vec![match total {
+        Some(t) => format!(
+            "at {rate:.1} requests/s the guards need about {:.0} min, and a step waits {:.0} min at most: it then {outcome}",
+            t / 60.0,
+            plan.rollout.deadline_ms as f64 / 60_000.0
+        ),
+        None => format!("at {rate:.1} requests/s the guards can't decide: the rollout {outcome} at its deadline"),
+    }];
+    let half = plan
+        .rollout
+        .guards
+        .values()
+        .filter(|s| s.is_required())
+        .map(|s| seconds(s, rate, 0.5, base, plan.rollout.alpha_promote))
+        .try_fold(0.0_f64, |worst, s| s.map(|s| worst.max(s)));
+    if let Some(half) = half {
+        let now = plan.rollout.steps.first().map_or(0.0, |s| f64::from(s.weight) / f64::from(WHOLE));
+        if now < 0.5 {
+            advice.push(format!("larger steps decide sooner: one step of 50% would take about {:.0} min", half / 60.0));
+        }
+    }
+    advice.push(
+        "a replay gate decides without waiting for traffic: record requests and replay them before the rollout"
+            .to_owned(),
+    );
+    advice.push("shadowing compares both releases on every request: a whole day's traffic counts, not a share".to_owned());
+    advice
+}

@@ -1,0 +1,160 @@
+//! The control plane's use cases, one function per verb: permission, transaction and audit entry in one place.
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`view`] | what is shown |
+//! | `configuration` | the project's `lockgate.toml` |
+//! | `release` | releases from registered models |
+//! | `planner`, `forecast` | plans, and how long they will take |
+//! | `promotion` | plan, request, approve, reject, instruct |
+//! | `agent` | what agents fetch and report |
+//! | `overview`, `why`, `history`, `trace` | looking at it |
+//! | `audit` | verifying and rebuilding |
+//! | `people` | names and opaque ids |
+//! | `states`, `projection` | log, state and query tables in one transaction |
+//! | [`tracking`] | experiments, runs, registered models, artifacts |
+
+mod agent;
+mod audit;
+mod configuration;
+mod error;
+mod forecast;
+mod history;
+mod overview;
+mod people;
+mod planner;
+mod projection;
+mod promotion;
+mod release;
+mod states;
+mod trace;
+pub mod tracking;
+pub mod view;
+mod why;
+
+pub use configuration::{Applied, NewConfiguration, overrides};
+pub use error::ControlError;
+pub use people::Accounts;
+pub use projection::Inconsistent;
+
+use futures_util::future::BoxFuture;
+use lockgate_blob::{BlobStore, Expect};
+use lockgate_core::clock::{Clock, Entropy};
+use lockgate_core::digest::Digest;
+use lockgate_store::{Store, Tx};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// The control plane. Cheap to clone; several servers may stand over one database.
+#[derive(Clone)]
+pub struct Control {
+    store: Store,
+    blobs: BlobStore,
+    tracking: tracking::Tracking,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    version: watch::Sender<u64>,
+    agents: Arc<agent::Agents>,
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Control").finish_non_exhaustive()
+    }
+}
+
+impl Control {
+    /// Puts the control plane over a database and a blob store.
+    #[must_use]
+    pub fn new(store: Store, blobs: BlobStore, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
+        let tracking = tracking::Tracking::new(store.clone(), blobs.clone(), clock.clone(), entropy.clone());
+        // The version only has to differ from what agents have seen of an earlier process.
+        let first = u64::try_from(clock.now_ms()).unwrap_or(0);
+        Self { store, blobs, tracking, clock, entropy, version: watch::Sender::new(first), agents: Arc::default() }
+    }
+
+    /// Tracking data and the model registry.
+    #[must_use]
+    pub fn tracking(&self) -> &tracking::Tracking {
+        &self.tracking
+    }
+
+    /// The blobs.
+    #[must_use]
+    pub fn blobs(&self) -> &BlobStore {
+        &self.blobs
+    }
+
+    /// Keeps bytes that must have this digest.
+    ///
+    /// # Errors
+    /// Where they have another one, break off or can't be written; nothing is kept then.
+    pub async fn put_blob<R>(&self, bytes: R, digest: &Digest) -> Result<(), ControlError>
+    where
+        R: tokio::io::AsyncRead + Send + Unpin,
+    {
+        self.blobs.put_stream(bytes, Expect::digest(*digest)).await?;
+        Ok(())
+    }
+
+    /// Bytes by their digest, and how many.
+    ///
+    /// # Errors
+    /// Where there are none.
+    pub async fn get_blob(&self, digest: &Digest) -> Result<(lockgate_blob::BlobReader, u64), ControlError> {
+        if !self.blobs.exists(digest).await? {
+            return Err(ControlError::not_found(format!("there are no bytes with digest {digest}")));
+        }
+        let reader = self.blobs.reader(digest).await?;
+        let size = reader.size();
+        Ok((reader, size))
+    }
+
+    /// The clock.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// Runs one durable transaction.
+    async fn write<T, F>(&self, job: F) -> Result<T, ControlError>
+    where
+        T: Send + 'static,
+        F: for<'a> FnOnce(&'a mut Tx) -> BoxFuture<'a, Result<T, ControlError>> + Send + 'static,
+    {
+        self.store.write(job).await
+    }
+
+    /// Tells waiting agents that there may be something new.
+    fn changed(&self) {
+        self.version.send_modify(|v| *v += 1);
+    }
+
+    /// Moves every promotion on as far as time and conditions allow. Input-free: called on a timer and after restarts.
+    ///
+    /// # Errors
+    /// Where the database fails; nothing is lost, the next call goes on.
+    pub async fn reconcile(&self) -> Result<(), ControlError> {
+        let mut moved = false;
+        for promotion in self.promotions().await? {
+            if promotion.stage.is_terminal() {
+                continue;
+            }
+            let (control, id) = (self.clone(), promotion.id.clone());
+            let before = promotion.stage.clone();
+            let after = self
+                .write(move |tx| {
+                    Box::pin(async move {
+                        control.advance_in(tx, &id).await?;
+                        states::promotion(tx, &id).await
+                    })
+                })
+                .await?;
+            moved |= after.stage != before;
+        }
+        if moved {
+            self.changed();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,104 @@
+//! People and machines: opaque ids in the log, names in a table of their own.
+
+use crate::Control;
+use crate::error::ControlError;
+use lockgate_core::actor::{Actor, ActorKind, Via};
+use lockgate_core::id::{PrincipalId, ulid};
+use std::collections::BTreeMap;
+
+/// Names of principals by their opaque ids.
+pub(crate) type Names = BTreeMap<PrincipalId, String>;
+
+/// The accounts of a server with login: who holds which token.
+#[derive(Debug, Clone, Default)]
+pub struct Accounts {
+    by_hash: BTreeMap<String, (ActorKind, String)>,
+}
+
+impl Accounts {
+    /// Reads accounts: one a line, `user|service|agent NAME SHA256-OF-TOKEN`; empty lines and `#` comments are skipped.
+    ///
+    /// # Errors
+    /// A sentence with the line's number.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut by_hash = BTreeMap::new();
+        for (number, line) in text.lines().enumerate() {
+            let line = line.split('#').next().unwrap_or_default().trim();
+            if line.is_empty() {
+                continue;
+            }
+            let fail = |what: &str| format!("line {}: {what}", number + 1);
+            let [kind, name, hash] = line.split_whitespace().collect::<Vec<_>>()[..] else {
+                return Err(fail("expected three words: user|service|agent, a name, and the SHA-256 of the token"));
+            };
+            let kind = match kind {
+                "user" => ActorKind::User,
+                "service" => ActorKind::Service,
+                "agent" => ActorKind::Agent,
+                other => return Err(fail(&format!("`{other}` is no kind of account; use user, service or agent"))),
+            };
+            if hash.len() != 64 || !hash.bytes().all(|b| b.is_ascii_hexdigit()) {
+                return Err(fail("the token's SHA-256 must be 64 hexadecimal digits"));
+            }
+            if by_hash.insert(hash.to_ascii_lowercase(), (kind, name.to_owned())).is_some() {
+                return Err(fail("this token belongs to two accounts"));
+            }
+        }
+        Ok(Self { by_hash })
+    }
+
+    /// Whose token this is.
+    #[must_use]
+    pub fn find(&self, token: &str) -> Option<(ActorKind, &str)> {
+        let hash = lockgate_core::digest::Digest::of(token.as_bytes()).hex();
+        self.by_hash.get(&hash).map(|(kind, name)| (*kind, name.as_str()))
+    }
+}
+
+impl Control {
+    /// The actor behind a name, who gets an opaque id at first sight.
+    ///
+    /// # Errors
+    /// Where the name is empty or too long, or the database fails.
+    pub async fn actor(&self, kind: ActorKind, name: &str, via: Via) -> Result<Actor, ControlError> {
+        let name = name.trim();
+        if name.is_empty() || name.chars().count() > 200 || name.chars().any(char::is_control) {
+            return Err(ControlError::invalid("a name must have 1 to 200 characters"));
+        }
+        let id = match self.agents.principal(kind, name) {
+            Some(id) => id,
+            None => self.principal(kind, name).await?,
+        };
+        Ok(Actor { kind, id, via, sealed: None })
+    }
+
+    async fn principal(&self, kind: ActorKind, name: &str) -> Result<PrincipalId, ControlError> {
+        let prefix = if kind == ActorKind::Service { "svc" } else { "u" };
+        let new = PrincipalId::new(format!("{prefix}_{}", ulid(self.clock.now_ms(), &*self.entropy).to_lowercase()))?;
+        let owned = name.to_owned();
+        let id = self.write(move |tx| Box::pin(async move { Ok(tx.principal(kind, &owned, &new).await?.id) })).await?;
+        self.agents.remember(kind, name, id.clone());
+        Ok(id)
+    }
+
+    /// All principals' ids by name.
+    pub(crate) async fn principals_by_name(&self) -> Result<BTreeMap<String, PrincipalId>, ControlError> {
+        Ok(self.names().await?.into_iter().map(|(id, name)| (name, id)).collect())
+    }
+
+    /// All principals' names by id.
+    pub(crate) async fn names(&self) -> Result<Names, ControlError> {
+        let all = self.store.read(|conn| Box::pin(async move { Ok::<_, ControlError>(conn.principals().await?) })).await?;
+        Ok(all.into_iter().map(|p| (p.id, p.name)).collect())
+    }
+
+    /// One principal's name; its id where the name was erased.
+    pub(crate) async fn name_of(&self, id: &PrincipalId) -> Result<String, ControlError> {
+        Ok(named(&self.names().await?, id))
+    }
+}
+
+/// A principal's name, or its id where the name was erased.
+pub(crate) fn named(names: &Names, id: &PrincipalId) -> String {
+    names.get(id).cloned().unwrap_or_else(|| id.to_string())
+}

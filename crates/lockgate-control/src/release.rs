@@ -1,0 +1,384 @@
+//! Releases: made from a registered model version, its code and its data; found by their digest.
+
+use crate::Control;
+use crate::error::ControlError;
+use crate::people::{Names, named};
+use crate::projection::{ReleaseState, State};
+use crate::states::{self, Act};
+use crate::tracking::ModelVersionInfo;
+use crate::view::{NewRelease, ReleaseView};
+use lockgate_core::access::{Action, Target, authorize};
+use lockgate_core::actor::{Actor, ActorKind, Via};
+use lockgate_core::digest::Digest;
+use lockgate_core::entry::{Resource, ResourceKind};
+use lockgate_core::event::Event;
+use lockgate_core::id::ModelName;
+use lockgate_core::promotion::Promotion;
+use lockgate_core::release::{File, MANIFEST_VERSION, Manifest, Runtime, is_safe_path};
+use lockgate_core::schema::{Column, ColumnType, FeatureSchema};
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Where a model keeps its recorded rows with their offline predictions, by convention.
+const GOLDEN: &str = "golden.json";
+
+/// The golden set among a model's files: at its root, or where `log_model(extra_files=…)` puts it.
+fn golden(files: &[File]) -> Option<String> {
+    let at = |path: &str| files.iter().find(|f| f.path == path).map(|f| f.path.clone());
+    at(GOLDEN).or_else(|| at(&format!("extra_files/{GOLDEN}")))
+}
+
+/// The largest `MLmodel` file that is read.
+const MLMODEL_LIMIT: u64 = 1 << 20;
+
+/// What Lockgate reads of an `MLmodel` file.
+#[derive(Debug, Deserialize)]
+struct MlModel {
+    #[serde(default)]
+    flavors: BTreeMap<String, serde_json::Value>,
+    #[serde(default)]
+    signature: Option<Signature>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Signature {
+    #[serde(default)]
+    inputs: Option<String>,
+    #[serde(default)]
+    outputs: Option<String>,
+}
+
+/// One column of a signature as MLflow writes it.
+#[derive(Debug, Deserialize)]
+struct Spec {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(default)]
+    required: Option<bool>,
+}
+
+/// The feature schema and the runtime that an `MLmodel` file describes.
+fn describe(text: &str) -> Result<(FeatureSchema, Runtime), ControlError> {
+    let model: MlModel = serde_saphyr::from_str(text)
+        .map_err(|e| ControlError::invalid(format!("the model's MLmodel file can't be read: {e}")))?;
+    let Some(onnx) = model.flavors.get("onnx") else {
+        let flavours: Vec<&str> = model.flavors.keys().map(String::as_str).collect();
+        return Err(ControlError::invalid(format!("the model has no ONNX flavour; it has {}", flavours.join(", ")))
+            .with_hint("log it with mlflow.onnx.log_model; other flavours come with a later version"));
+    };
+    let entry = onnx.get("data").and_then(serde_json::Value::as_str).unwrap_or("model.onnx").to_owned();
+    let signature = model.signature.ok_or_else(|| {
+        ControlError::invalid("the model has no signature, so nothing can check what it is asked")
+            .with_hint("log it with signature=mlflow.models.infer_signature(inputs, outputs)")
+    })?;
+    let inputs = columns(signature.inputs.as_deref().unwrap_or("[]"), "input")?;
+    let outputs = columns(signature.outputs.as_deref().unwrap_or("[]"), "output")?;
+    Ok((FeatureSchema { inputs, outputs }, Runtime::Onnx { entry }))
+}
+
+fn columns(json: &str, what: &str) -> Result<Vec<Column>, ControlError> {
+    let specs: Vec<Spec> = serde_json::from_str(json)
+        .map_err(|e| ControlError::invalid(format!("the model's signature can't be read ({what}s): {e}")))?;
+    let mut names = BTreeSet::new();
+    let mut columns = Vec::new();
+    for (i, spec) in specs.into_iter().enumerate() {
+        let kind = match spec.kind.as_str() {
+            "boolean" => ColumnType::Boolean,
+            "integer" => ColumnType::Integer,
+            "long" => ColumnType::Long,
+            "float" => ColumnType::Float,
+            "double" => ColumnType::Double,
+            "string" => ColumnType::String,
+            // A tensor has no columns: requests must name the graph's own tensors.
+            "tensor" => continue,
+            other => {
+                return Err(ControlError::invalid(format!(
+                    "{what} {} has type `{other}`, which this version can't serve",
+                    spec.name.unwrap_or_else(|| i.to_string())
+                )));
+            }
+        };
+        let name = spec.name.unwrap_or_else(|| format!("{what}_{i}"));
+        if !names.insert(name.clone()) {
+            return Err(ControlError::invalid(format!("the model's signature names {what} `{name}` twice")));
+        }
+        columns.push(Column { name, kind, required: spec.required.unwrap_or(true), range: None });
+    }
+    Ok(columns)
+}
+
+/// How two manifests differ, one sentence a difference.
+pub(crate) fn differences(old: &Manifest, new: &Manifest) -> Vec<String> {
+    let mut found = Vec::new();
+    if old.model_version != new.model_version {
+        found.push(format!("model version {} → {}", old.model_version, new.model_version));
+    }
+    let hashes = |m: &Manifest| -> BTreeMap<String, Digest> { m.files.iter().map(|f| (f.path.clone(), f.sha256)).collect() };
+    found.extend(map_differences("file", &hashes(old), &hashes(new), |d| d.short()));
+    let data = |m: &Manifest| -> BTreeMap<String, Digest> { m.data.iter().map(|d| (d.name.clone(), d.sha256)).collect() };
+    found.extend(map_differences("data", &data(old), &data(new), |d| d.short()));
+    found.extend(map_differences("parameter", &old.params, &new.params, Clone::clone));
+    let commit = |m: &Manifest| m.code.as_ref().map(|c| c.commit.chars().take(12).collect::<String>());
+    if commit(old) != commit(new) {
+        let word = |c: Option<String>| c.unwrap_or_else(|| "none".to_owned());
+        found.push(format!("code {} → {}", word(commit(old)), word(commit(new))));
+    }
+    let patch = |m: &Manifest| m.code.as_ref().and_then(|c| c.patch);
+    if patch(old) != patch(new) {
+        found.push("the uncommitted changes differ".to_owned());
+    }
+    found.extend(old.feature_schema.differences(&new.feature_schema));
+    found
+}
+
+fn map_differences<V: PartialEq>(
+    what: &str,
+    old: &BTreeMap<String, V>,
+    new: &BTreeMap<String, V>,
+    show: impl Fn(&V) -> String,
+) -> Vec<String> {
+    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    names
+        .into_iter()
+        .filter_map(|name| match (old.get(name), new.get(name)) {
+            (Some(a), Some(b)) if a == b => None,
+            (Some(a), Some(b)) => Some(format!("{what} {name}: {} → {}", show(a), show(b))),
+            (Some(_), None) => Some(format!("{what} {name} is gone")),
+            (None, _) => Some(format!("{what} {name} is new")),
+        })
+        .collect()
+}
+
+impl Control {
+    /// Makes a release of a registered model version. Making it again gives the same release.
+    ///
+    /// # Errors
+    /// Where the version can't be found or can't be served, or a file or the code's archive is missing.
+    pub async fn create_release(&self, actor: &Actor, new: NewRelease) -> Result<ReleaseView, ControlError> {
+        authorize(actor, Action::ReleaseCreate, Target::Server)?;
+        let project = self.project().await?;
+        let info = self.model_version(&new.model, &new.version).await?;
+        let manifest = self.manifest(project.name.clone(), &info, &new).await?;
+        manifest.validate().map_err(|e| ControlError::invalid(e.to_string()))?;
+        let digest = manifest.digest()?;
+        let mut authors = BTreeSet::from([actor.id.clone()]);
+        for name in new.authors.iter().chain(&info.user) {
+            authors.insert(self.actor(ActorKind::User, name, Via::Internal).await?.id);
+        }
+        let (control, actor) = (self.clone(), actor.clone());
+        let existed = self
+            .write(move |tx| {
+                Box::pin(async move {
+                    if tx.load_state("Release", &digest.to_string()).await?.is_some() {
+                        return Ok(true);
+                    }
+                    let resource = Resource {
+                        kind: ResourceKind::Release,
+                        id: digest.to_string(),
+                        project: Some(manifest.project.clone()),
+                        environment: None,
+                    };
+                    let event = Event::ReleaseCreated { digest, manifest: Box::new(manifest), authors };
+                    let act = Act {
+                        actor,
+                        action: Action::ReleaseCreate,
+                        resource,
+                        event,
+                        reason: String::new(),
+                        source: None,
+                    };
+                    control.record(tx, act).await?;
+                    Ok(false)
+                })
+            })
+            .await?;
+        let release = self.find_release(&digest.to_string()).await?;
+        let mut view = self.view_release(release, &self.promotions().await?, &self.names().await?);
+        view.existed = existed;
+        Ok(view)
+    }
+
+    async fn manifest(
+        &self,
+        project: lockgate_core::id::ProjectName,
+        info: &ModelVersionInfo,
+        new: &NewRelease,
+    ) -> Result<Manifest, ControlError> {
+        let mut files: Vec<File> = Vec::new();
+        for (path, digest, size) in &info.files {
+            if !is_safe_path(path) {
+                return Err(ControlError::invalid(format!("the model has a file `{path}`, whose path is not safe")));
+            }
+            if !self.blobs.exists(digest).await? {
+                return Err(ControlError::conflict(format!("the bytes of the model's file `{path}` are missing"))
+                    .with_hint("log the model again"));
+            }
+            files.push(File { path: path.clone(), size: *size, sha256: *digest });
+        }
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        let mlmodel = files.iter().find(|f| f.path == "MLmodel" && f.size <= MLMODEL_LIMIT).ok_or_else(|| {
+            ControlError::invalid(format!("version {} of `{}` has no MLmodel file", info.version, info.name))
+        })?;
+        let text = self.blobs.read_verified(&mlmodel.sha256, MLMODEL_LIMIT).await?;
+        let (feature_schema, runtime) = describe(&String::from_utf8_lossy(&text))?;
+        if let Some(code) = &new.code {
+            if !self.blobs.exists(&code.archive).await? {
+                return Err(ControlError::conflict("the code's archive was not uploaded"));
+            }
+        }
+        let mut data = new.data.clone();
+        data.sort_by(|a, b| a.name.cmp(&b.name));
+        data.dedup_by(|a, b| a.name == b.name);
+        let golden = golden(&files);
+        Ok(Manifest {
+            v: MANIFEST_VERSION,
+            project,
+            model: new.model.clone(),
+            model_version: info.version,
+            run_id: info.run_id.clone(),
+            files,
+            code: new.code.clone(),
+            data,
+            params: info.params.clone(),
+            feature_schema,
+            runtime,
+            golden,
+        })
+    }
+
+    /// The registered version behind a number, an alias or `latest`.
+    pub(crate) async fn model_version(&self, model: &ModelName, version: &str) -> Result<ModelVersionInfo, ControlError> {
+        self.tracking.resolve_model(model.as_str(), version).await
+    }
+
+    pub(crate) async fn resolve_version(&self, model: &ModelName, version: &str) -> Result<u64, ControlError> {
+        Ok(self.model_version(model, version).await?.version)
+    }
+
+    /// All releases.
+    pub(crate) async fn releases(&self) -> Result<Vec<ReleaseState>, ControlError> {
+        let rows = self.rows("Release").await?;
+        rows.iter()
+            .map(|row| match states::read("Release", &row.state)? {
+                State::Release(state) => Ok(*state),
+                _ => Err(ControlError::Internal("a release's state is of another kind".to_owned())),
+            })
+            .collect()
+    }
+
+    /// The release behind a digest, the beginning of one, or `latest`.
+    pub(crate) async fn find_release(&self, text: &str) -> Result<ReleaseState, ControlError> {
+        let mut all = self.releases().await?;
+        all.sort_by_key(|r| r.created);
+        let hint = "`lockgate release list` shows them";
+        if text == "latest" {
+            return all.pop().ok_or_else(|| {
+                ControlError::not_found("there is no release yet").with_hint("lockgate release create MODEL")
+            });
+        }
+        let wanted = text.strip_prefix("sha256:").unwrap_or(text).to_ascii_lowercase();
+        if wanted.len() < 6 || !wanted.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(ControlError::invalid(format!("`{text}` is no release: give at least six digits of its digest"))
+                .with_hint(hint));
+        }
+        let mut found = all.into_iter().filter(|r| r.digest.hex().starts_with(&wanted));
+        match (found.next(), found.next()) {
+            (Some(one), None) => Ok(one),
+            (None, _) => Err(ControlError::not_found(format!("there is no release {text}")).with_hint(hint)),
+            (Some(_), Some(_)) => {
+                Err(ControlError::invalid(format!("several releases begin with {text}")).with_hint("give more digits"))
+            }
+        }
+    }
+
+    /// One release.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub async fn release(&self, actor: &Actor, text: &str) -> Result<ReleaseView, ControlError> {
+        authorize(actor, Action::Read, Target::Server)?;
+        let release = self.find_release(text).await?;
+        Ok(self.view_release(release, &self.promotions().await?, &self.names().await?))
+    }
+
+    /// All releases, newest first.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn list_releases(&self, actor: &Actor) -> Result<Vec<ReleaseView>, ControlError> {
+        authorize(actor, Action::Read, Target::Server)?;
+        let (promotions, names) = (self.promotions().await?, self.names().await?);
+        let mut all = self.releases().await?;
+        all.sort_by_key(|r| std::cmp::Reverse(r.created));
+        Ok(all.into_iter().map(|r| self.view_release(r, &promotions, &names)).collect())
+    }
+
+    /// How two releases differ.
+    ///
+    /// # Errors
+    /// Where one of them can't be found.
+    pub async fn diff_releases(&self, actor: &Actor, old: &str, new: &str) -> Result<Vec<String>, ControlError> {
+        authorize(actor, Action::Read, Target::Server)?;
+        Ok(differences(&self.find_release(old).await?.manifest, &self.find_release(new).await?.manifest))
+    }
+
+    pub(crate) fn view_release(&self, release: ReleaseState, promotions: &[Promotion], names: &Names) -> ReleaseView {
+        let mut latest: BTreeMap<_, &Promotion> = BTreeMap::new();
+        for p in promotions.iter().filter(|p| p.plan.revision.release == release.digest) {
+            let slot = latest.entry(p.plan.environment.clone()).or_insert(p);
+            if p.created >= slot.created {
+                *slot = p;
+            }
+        }
+        ReleaseView {
+            digest: release.digest,
+            authors: release.authors.iter().map(|id| named(names, id)).collect(),
+            manifest: release.manifest,
+            created: release.created,
+            environments: latest.into_iter().map(|(e, p)| (e, p.stage.name().to_owned())).collect(),
+            existed: true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MLMODEL: &str = r#"
+artifact_path: model
+flavors:
+  onnx:
+    data: model.onnx
+    onnx_version: 1.18.0
+  python_function:
+    loader_module: mlflow.onnx
+signature:
+  inputs: '[{"type": "float", "name": "a", "required": true}, {"type": "long", "name": "b"}]'
+  outputs: '[{"type": "float", "name": "probability", "required": true}]'
+  params: null
+"#;
+
+    #[test]
+    fn an_mlmodel_file_gives_schema_and_runtime() {
+        let (schema, runtime) = describe(MLMODEL).unwrap();
+        assert_eq!(runtime, Runtime::Onnx { entry: "model.onnx".to_owned() });
+        let names: Vec<&str> = schema.inputs.iter().map(|c| c.name.as_str()).collect();
+        assert_eq!(names, ["a", "b"]);
+        assert_eq!(schema.inputs[1].kind, ColumnType::Long);
+    }
+
+    #[test]
+    fn what_can_not_be_served_is_said() {
+        let error = describe("flavors:\n  sklearn: {}\n").unwrap_err();
+        assert!(error.to_string().contains("no ONNX flavour"), "{error}");
+        assert!(error.hint().unwrap().contains("onnx.log_model"));
+        let error = describe("flavors: {onnx: {data: m.onnx}}\n").unwrap_err();
+        assert!(error.to_string().contains("no signature"), "{error}");
+        let twice = MLMODEL.replace(r#""name": "b""#, r#""name": "a""#);
+        assert!(describe(&twice).unwrap_err().to_string().contains("twice"));
+        assert!(describe(": : :").is_err());
+    }
+}

@@ -1,0 +1,302 @@
+//! What the control plane shows: the bodies of the native API, the same for CLI, UI and programs.
+
+use lockgate_core::clock::Millis;
+use lockgate_core::digest::Digest;
+use lockgate_core::gate::Outcome;
+use lockgate_core::id::{EnvironmentName, GateName, GuardName, ModelName, ProjectName, PromotionId};
+use lockgate_core::plan::Plan;
+use lockgate_core::promotion::Stage;
+use lockgate_core::release::Manifest;
+use lockgate_core::wire::{LiveModel, LiveRollout};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A release.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReleaseView {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// Its authors' names.
+    pub authors: Vec<String>,
+    /// When it was made.
+    pub created: Millis,
+    /// Where it is now: environment and stage of its latest promotion there.
+    pub environments: BTreeMap<EnvironmentName, String>,
+    /// Whether it existed before the call that returned this view.
+    #[serde(default)]
+    pub existed: bool,
+}
+
+/// One gate of a promotion.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GateView {
+    /// Its name.
+    pub gate: GateName,
+    /// Its kind.
+    pub kind: String,
+    /// How it ended; none while there is no evidence.
+    pub outcome: Option<Outcome>,
+    /// The finding's sentence.
+    pub summary: String,
+    /// Digest of the gate's log.
+    pub log: Option<Digest>,
+}
+
+/// Approvals of a promotion.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalView {
+    /// How many people must say yes.
+    pub needed: u32,
+    /// How many are still missing.
+    pub missing: u32,
+    /// Whose yes counts, in words.
+    pub from: String,
+    /// Who said yes.
+    pub by: Vec<String>,
+}
+
+/// A promotion.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PromotionView {
+    /// Its id.
+    pub id: PromotionId,
+    /// The project.
+    pub project: ProjectName,
+    /// The environment.
+    pub environment: EnvironmentName,
+    /// The model.
+    pub model: ModelName,
+    /// The registered model's version.
+    pub model_version: u64,
+    /// The release.
+    pub release: Digest,
+    /// The plan's hash.
+    pub plan_hash: Digest,
+    /// The plan.
+    pub plan: Plan,
+    /// Where it stands.
+    pub stage: Stage,
+    /// The stage's name.
+    pub stage_name: String,
+    /// Its gates.
+    pub gates: Vec<GateView>,
+    /// Its approvals, where it needs any.
+    pub approvals: Option<ApprovalView>,
+    /// Who asked for it.
+    pub requester: String,
+    /// The release's authors.
+    pub authors: Vec<String>,
+    /// When it was asked for.
+    pub created: Millis,
+    /// When the present stage began.
+    pub since: Millis,
+    /// What the agent sees right now, where it moves traffic.
+    pub live: Option<LiveRollout>,
+    /// The next sensible command.
+    pub next: String,
+}
+
+/// How long one guard will need at one step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ForecastRow {
+    /// The candidate's share, 0 to 1.
+    pub share: f64,
+    /// The guard.
+    pub guard: GuardName,
+    /// Expected seconds to *not worse* if the release is as good as the baseline; none where it can't be foretold.
+    pub seconds: Option<f64>,
+}
+
+/// What a plan foretells.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Forecast {
+    /// Requests per second that it is based on.
+    pub rate: f64,
+    /// Where the rate comes from, in words.
+    pub basis: String,
+    /// Rows, one for each step below 100 % and guard.
+    pub rows: Vec<ForecastRow>,
+    /// Expected seconds for all steps together.
+    pub total_seconds: Option<f64>,
+    /// What could decide sooner, where this takes too long.
+    pub advice: Vec<String>,
+}
+
+/// A plan with everything that a person needs to judge it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlanView {
+    /// The plan.
+    pub plan: Plan,
+    /// Its hash.
+    pub plan_hash: Digest,
+    /// How the release differs from what serves now, one sentence a line.
+    pub changes: Vec<String>,
+    /// Why it can't be promoted now, one sentence a line; empty where it can.
+    pub obstacles: Vec<String>,
+    /// What to know beforehand.
+    pub warnings: Vec<String>,
+    /// Who may approve, in words.
+    pub approval: String,
+    /// Where a rollback goes and what it needs, in words.
+    pub rollback: String,
+    /// What the rollout will take.
+    pub forecast: Option<Forecast>,
+    /// The next sensible command.
+    pub next: String,
+}
+
+/// One environment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EnvironmentView {
+    /// Its name.
+    pub name: EnvironmentName,
+    /// The environments before it.
+    pub after: Vec<EnvironmentName>,
+    /// Where its gateway listens.
+    pub gateway: Option<String>,
+    /// When its agent was last heard of.
+    pub agent_seen: Option<Millis>,
+    /// Whether its agent is there.
+    pub connected: bool,
+    /// How it is kept apart from the others.
+    pub isolation: Option<String>,
+    /// What it runs, as its agent sees it.
+    pub models: BTreeMap<ModelName, LiveModel>,
+}
+
+/// Everything at a glance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StatusView {
+    /// The project, once one is configured.
+    pub project: Option<ProjectName>,
+    /// The server's time.
+    pub now: Millis,
+    /// Environments, in order.
+    pub environments: Vec<EnvironmentView>,
+    /// Active promotions and the latest ended one of each environment, newest first.
+    pub promotions: Vec<PromotionView>,
+    /// The next sensible command.
+    pub next: String,
+}
+
+/// One line of a story.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TimelineView {
+    /// When.
+    pub at: Millis,
+    /// Who.
+    pub by: String,
+    /// What happened, as a sentence.
+    pub what: String,
+    /// The audit entry.
+    pub seq: u64,
+}
+
+/// Why a promotion stands where it stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WhyView {
+    /// The promotion.
+    pub promotion: PromotionView,
+    /// The answer, as a sentence.
+    pub answer: String,
+    /// What happened, in order.
+    pub timeline: Vec<TimelineView>,
+}
+
+/// What an environment served from some time on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HistoryRow {
+    /// From when on.
+    pub at: Millis,
+    /// The environment.
+    pub environment: EnvironmentName,
+    /// The model.
+    pub model: ModelName,
+    /// What served from then on: the share of each release, 0 to 1.
+    pub serving: Vec<HistoryShare>,
+    /// What happened.
+    pub what: String,
+    /// The promotion.
+    pub promotion: PromotionId,
+    /// The audit entry.
+    pub seq: u64,
+}
+
+/// One release's share.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HistoryShare {
+    /// The release.
+    pub release: Digest,
+    /// The registered model's version.
+    pub model_version: u64,
+    /// Its share, 0 to 1.
+    pub share: f64,
+}
+
+/// How one prediction came about.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TraceView {
+    /// The prediction log's row.
+    pub prediction: serde_json::Value,
+    /// The environment that answered.
+    pub environment: EnvironmentName,
+    /// The release that answered.
+    pub release: ReleaseView,
+    /// The promotion that brought it, where one did.
+    pub promotion: Option<PromotionView>,
+    /// The run's parameters, metrics and tags.
+    pub run: Option<serde_json::Value>,
+}
+
+/// What a verification of the audit log found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditView {
+    /// Entries that were checked.
+    pub entries: u64,
+    /// The chain's hash after the last one.
+    pub head: Digest,
+    /// Whether the chain holds.
+    pub chain_ok: bool,
+    /// Whether the query tables, rebuilt from the log, are equal to those in use.
+    pub tables_ok: bool,
+    /// What is wrong, where something is.
+    pub problem: Option<String>,
+}
+
+/// What `release create` needs to know.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NewRelease {
+    /// The registered model.
+    pub model: ModelName,
+    /// A version number, or an alias.
+    pub version: String,
+    /// The code, where the release is made in a Git repository; its archive is uploaded before.
+    #[serde(default)]
+    pub code: Option<lockgate_core::release::Code>,
+    /// The datasets that went in.
+    #[serde(default)]
+    pub data: Vec<lockgate_core::release::Dataset>,
+    /// E-mail addresses or names of the commits' authors.
+    #[serde(default)]
+    pub authors: Vec<String>,
+}
+
+/// What `plan` and `promote` need to know.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PromotionRequest {
+    /// The release: its digest, or the beginning of its digest.
+    pub release: String,
+    /// The environment.
+    pub environment: EnvironmentName,
+    /// Expected requests per second, for the forecast; measured where the environment has traffic.
+    #[serde(default)]
+    pub rate: Option<f64>,
+    /// The plan that was looked at; refused where the present plan is another one.
+    #[serde(default)]
+    pub plan_hash: Option<Digest>,
+    /// Why a release that was rolled back may enter again.
+    #[serde(default)]
+    pub lift_quarantine: Option<String>,
+}

@@ -1,0 +1,186 @@
+//! Why a promotion stands where it stands: the answer, the numbers, and what happened in order.
+
+use crate::Control;
+use crate::error::ControlError;
+use crate::people::{Names, named};
+use crate::view::{TimelineView, WhyView};
+use lockgate_core::access::{Action, Target, authorize};
+use lockgate_core::actor::Actor;
+use lockgate_core::entry::{Effect, Entry, ResourceKind};
+use lockgate_core::event::{Event, InstructionKind, PromotionEvent, RolloutEvent};
+use lockgate_core::gate::Outcome;
+use lockgate_core::id::PromotionId;
+use lockgate_core::promotion::{Promotion, Stage};
+use lockgate_core::route::WHOLE;
+
+/// How many entries are read at a time.
+pub(crate) const PAGE: u32 = 1000;
+
+impl Control {
+    /// Explains a promotion.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub async fn why(&self, actor: &Actor, id: &PromotionId) -> Result<WhyView, ControlError> {
+        authorize(actor, Action::Read, Target::Server)?;
+        let promotion = self.load_promotion(id).await?;
+        let names = self.names().await?;
+        let timeline = self
+            .entries_of(ResourceKind::Promotion, id.as_str())
+            .await?
+            .iter()
+            .map(|entry| TimelineView {
+                at: source_time(entry),
+                by: who(&names, entry),
+                what: sentence(entry),
+                seq: entry.seq,
+            })
+            .collect();
+        let answer = answer(&promotion);
+        Ok(WhyView { promotion: self.view_promotion(&promotion, &names), answer, timeline })
+    }
+
+    /// All entries about one resource.
+    pub(crate) async fn entries_of(&self, kind: ResourceKind, id: &str) -> Result<Vec<Entry>, ControlError> {
+        let id = id.to_owned();
+        self.store
+            .read(move |conn| {
+                Box::pin(async move {
+                    let mut all: Vec<Entry> = Vec::new();
+                    loop {
+                        let from = all.last().map_or(0, |e| e.seq + 1);
+                        let page = conn.entries_for(kind, &id, from, PAGE).await?;
+                        if page.is_empty() {
+                            return Ok::<_, ControlError>(all);
+                        }
+                        all.extend(page);
+                    }
+                })
+            })
+            .await
+    }
+}
+
+/// When it happened: at the agent, where an agent reported it.
+pub(crate) fn source_time(entry: &Entry) -> i64 {
+    let ts = entry.source.as_ref().map_or(&entry.ts, |s| &s.ts);
+    lockgate_core::clock::parse_rfc3339(ts).unwrap_or_default()
+}
+
+fn who(names: &Names, entry: &Entry) -> String {
+    match &entry.source {
+        Some(source) => format!("agent of {}", source.agent),
+        None => named(names, &entry.actor.id),
+    }
+}
+
+fn answer(p: &Promotion) -> String {
+    let subject = format!("{} v{} → {}", p.plan.model, p.plan.revision.model_version, p.plan.environment);
+    match &p.stage {
+        Stage::RolledBack { cause, last_request_ms, candidate_requests, candidate_errors, .. } => format!(
+            "{subject} was rolled back because {}. It answered {candidate_requests} requests, {candidate_errors} of them badly; the last \
+             request went to it {last_request_ms} ms after the decision.",
+            cause.summary()
+        ),
+        Stage::RollingBack { cause } => format!("{subject} is going back because {}.", cause.summary()),
+        Stage::Rejected { reason } => format!("{subject} was rejected: {reason}."),
+        Stage::Expired { missing } => format!("{subject} expired: {missing}."),
+        Stage::AwaitingApproval => format!("{subject} waits for {} approval(s).", p.approvals_missing()),
+        Stage::Gating => format!("{subject} is in its gates; {} to go.", p.missing_gates().len()),
+        Stage::Queued => format!("{subject} waits until no other promotion moves this model's traffic."),
+        Stage::Rolling { rollout } => match &rollout.held {
+            Some(held) => format!("{subject} is held: {held}."),
+            None => format!("{subject} has {}% of the traffic.", rollout.weight * 100 / WHOLE),
+        },
+        Stage::Probation { .. } | Stage::Confirmed => {
+            format!("{subject} serves: every gate passed, and no guard found it worse.")
+        }
+        Stage::Superseded { by } => format!("{subject} was replaced by {by}."),
+        Stage::Cancelled => format!("{subject} was taken back."),
+        Stage::FailingOver => format!("{subject}: the backup is taking over."),
+        Stage::OnBackup => format!("{subject}: the backup serves, because neither side could."),
+        Stage::Stranded { summary } => format!("{subject}: nothing can serve: {summary}."),
+    }
+}
+
+/// What an entry says, as a sentence.
+pub(crate) fn sentence(entry: &Entry) -> String {
+    if entry.effect == Effect::Deny {
+        return format!("refused {}: {}", entry.action, entry.reason);
+    }
+    let text = match &entry.event {
+        Some(Event::Promotion(event)) => promotion_sentence(event),
+        Some(Event::Rollout(event)) => rollout_sentence(event),
+        Some(Event::ReleaseCreated { digest, .. }) => format!("made release {}", digest.short()),
+        Some(Event::ConfigurationApplied { digest, .. }) => format!("applied configuration {}", digest.short()),
+        Some(Event::AgentEnrolled { key }) => format!("the agent made its key {} known", key.id().short()),
+        Some(Event::Worker(event)) => match event {
+            lockgate_core::event::WorkerEvent::Lost { model, worker, how, .. } => {
+                format!("worker {worker} of {model} was lost: {how}")
+            }
+            lockgate_core::event::WorkerEvent::Back { model, worker, after_ms, .. } => {
+                format!("worker {worker} of {model} came back after {after_ms} ms")
+            }
+        },
+        None => entry.action.clone(),
+    };
+    if entry.reason.is_empty() { text } else { format!("{text} ({})", entry.reason) }
+}
+
+fn promotion_sentence(event: &PromotionEvent) -> String {
+    match event {
+        PromotionEvent::Planned { plan, plan_hash } => {
+            format!("asked for it, by plan {} with {} gate(s)", plan_hash.short(), plan.gates.len())
+        }
+        PromotionEvent::EvidenceRecorded { gate, outcome, summary, .. } => {
+            let verb = match outcome {
+                Outcome::Pass => "passed",
+                Outcome::Fail => "FAILED",
+                Outcome::Error => "could not be carried out",
+            };
+            format!("gate `{gate}` {verb}: {summary}")
+        }
+        PromotionEvent::GatesPassed => "every gate has passed".to_owned(),
+        PromotionEvent::Approved { plan_hash, .. } => format!("approved plan {}", plan_hash.short()),
+        PromotionEvent::ApprovalsComplete => "has every approval that it needs".to_owned(),
+        PromotionEvent::Released => "may roll out".to_owned(),
+        PromotionEvent::Rejected { reason } => format!("rejected: {reason}"),
+        PromotionEvent::Expired { missing } => format!("expired: {missing}"),
+        PromotionEvent::Superseded { by } => format!("replaced by {by}"),
+        PromotionEvent::Cancelled => "taken back".to_owned(),
+        PromotionEvent::Instructed { instruction } => match instruction.kind {
+            InstructionKind::Pause => "told it to pause".to_owned(),
+            InstructionKind::Resume => "told it to go on".to_owned(),
+            InstructionKind::Abort => "told it to abort".to_owned(),
+            InstructionKind::Rollback => "told it to roll back".to_owned(),
+        },
+    }
+}
+
+/// What a rollout's event says, as a sentence.
+pub(crate) fn rollout_sentence(event: &RolloutEvent) -> String {
+    match event {
+        RolloutEvent::Started { .. } => "verified all evidence with its own keys and began to prepare".to_owned(),
+        RolloutEvent::Aborted { reason } => format!("gave up before any traffic moved: {reason}"),
+        RolloutEvent::StepEntered { step, weight, .. } => {
+            format!("step {}: {}% of the traffic", step + 1, f64::from(*weight) * 100.0 / f64::from(WHOLE))
+        }
+        RolloutEvent::StepSettled { step } => format!("every gateway has applied step {}", step + 1),
+        RolloutEvent::Held { reason, .. } => format!("held: {reason}"),
+        RolloutEvent::Paused { .. } => "paused".to_owned(),
+        RolloutEvent::Resumed { .. } => "went on".to_owned(),
+        RolloutEvent::Promoted { .. } => "serves all traffic; probation begins".to_owned(),
+        RolloutEvent::Confirmed => "confirmed".to_owned(),
+        RolloutEvent::RollbackDecided { cause, .. } => format!("decided to go back: {}", cause.summary()),
+        RolloutEvent::RollbackApplied { took_ms } => {
+            format!("every gateway has applied the way back, {took_ms} ms after the decision")
+        }
+        RolloutEvent::RolledBack { last_request_ms, verified_ms, candidate_requests, candidate_errors } => format!(
+            "rolled back: last request to it {last_request_ms} ms after the decision, seen to be zero after {verified_ms} ms; it had \
+             answered {candidate_requests} requests, {candidate_errors} badly"
+        ),
+        RolloutEvent::FailoverDecided { summary, .. } => format!("what it would go back to is broken too: {summary}"),
+        RolloutEvent::OnBackup => "the backup serves".to_owned(),
+        RolloutEvent::Stranded { summary } => format!("nothing can serve: {summary}"),
+    }
+}

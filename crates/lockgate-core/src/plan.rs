@@ -1,0 +1,198 @@
+//! The plan: everything that a promotion will do, fixed and hashed before anybody approves it.
+
+use crate::clock::Millis;
+use crate::digest::{Digest, NotCanonical};
+use crate::gate::GateSpec;
+use crate::guard::GuardSpec;
+use crate::id::{EnvironmentName, GateName, GuardName, ModelName, PrincipalId, ProjectName, PromotionId};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A release with the resolved configuration that it runs under: what is really deployed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revision {
+    /// The release.
+    pub release: Digest,
+    /// Digest of the environment's resolved configuration for it.
+    pub configuration: Digest,
+    /// The registered model's version, for people.
+    pub model_version: u64,
+    /// The promotion that brought it; none for a backup that the configuration names.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub promotion: Option<PromotionId>,
+    /// The environment's variables for it.
+    pub vars: BTreeMap<String, String>,
+}
+
+impl Revision {
+    /// The revision's identity: SHA-256 over both digests.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        Digest::of_parts(&[self.release.as_bytes(), self.configuration.as_bytes()])
+    }
+}
+
+/// One step of a rollout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// The candidate's share in parts of [`crate::route::WHOLE`].
+    pub weight: u32,
+    /// The shortest time to stay, in milliseconds.
+    pub hold_ms: i64,
+}
+
+/// What to do when the evidence doesn't suffice by the deadline. There is no *promote*.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnInconclusive {
+    /// Stay where it is and ask a person.
+    Hold,
+    /// Go back.
+    Rollback,
+}
+
+/// Who must say yes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalRule {
+    /// How many distinct people.
+    pub count: u32,
+    /// The people who may; empty means anybody.
+    pub from: BTreeSet<PrincipalId>,
+    /// The groups' names, for people.
+    pub groups: Vec<String>,
+    /// Whether the release's authors and the requester are excluded.
+    pub not_author: bool,
+    /// How long the promotion waits, in milliseconds.
+    pub ttl_ms: i64,
+}
+
+/// Evidence that an earlier environment must have left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lineage {
+    /// The earlier environment.
+    pub environment: EnvironmentName,
+    /// Its gates.
+    pub gates: Vec<GateName>,
+}
+
+/// How a rollout runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RolloutPlan {
+    /// The steps; the last one has all the traffic.
+    pub steps: Vec<Step>,
+    /// What is watched.
+    pub guards: BTreeMap<GuardName, GuardSpec>,
+    /// The lower-case header that names a request's unit.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub unit_header: Option<String>,
+    /// Chance of a false rollback over the whole rollout.
+    pub alpha_rollback: f64,
+    /// Chance, for each guard, of a false *not worse*.
+    pub alpha_promote: f64,
+    /// Chance of a false sample-ratio alarm.
+    pub alpha_sample_ratio: f64,
+    /// How long a step waits for its verdicts beyond its hold, in milliseconds.
+    pub deadline_ms: i64,
+    /// What happens then.
+    pub on_inconclusive: OnInconclusive,
+    /// How long all traffic is served before the release counts as confirmed, in milliseconds.
+    pub probation_ms: i64,
+    /// How long loading and warming may take, in milliseconds.
+    pub prepare_ms: i64,
+    /// Worker processes for each release.
+    pub workers: u32,
+    /// How long one attempt of a request may take, in milliseconds.
+    pub timeout_ms: u64,
+    /// Memory limit of one worker in bytes; 0 means none.
+    pub memory_bytes: u64,
+}
+
+/// What a promotion will do. Its hash is what people approve.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The project.
+    pub project: ProjectName,
+    /// The environment to enter.
+    pub environment: EnvironmentName,
+    /// The model.
+    pub model: ModelName,
+    /// What will be deployed.
+    pub revision: Revision,
+    /// What the environment served when the plan was made: the other side of the comparison, and where a rollback goes.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub baseline: Option<Revision>,
+    /// What answers when neither can.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub backup: Option<Revision>,
+    /// What earlier environments must have proven.
+    pub lineage: Vec<Lineage>,
+    /// What this environment must prove.
+    pub gates: BTreeMap<GateName, GateSpec>,
+    /// Who must say yes, if anybody.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub approval: Option<ApprovalRule>,
+    /// How traffic moves.
+    pub rollout: RolloutPlan,
+    /// The environment's datasets: name and path in the project.
+    pub data: BTreeMap<String, String>,
+    /// Path of the requirements for the project's Python, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub python: Option<String>,
+    /// The task of the model (`binary`, `multiclass`, `regression`, `other`).
+    pub task: String,
+    /// The label's column.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub target: Option<String>,
+    /// Who made the release: authors of its commits and of its run.
+    pub authors: BTreeSet<PrincipalId>,
+    /// Who asked for the promotion.
+    pub requester: PrincipalId,
+    /// How long all gates together may take, in milliseconds.
+    pub gates_ms: i64,
+    /// When the plan was made.
+    pub made: Millis,
+}
+
+impl Plan {
+    /// The plan's hash.
+    ///
+    /// # Errors
+    /// Where a number in it is not finite.
+    pub fn hash(&self) -> Result<Digest, NotCanonical> {
+        Digest::of_json(self)
+    }
+
+    /// What the candidate is compared with and rolled back to: the baseline, or the backup for a first release.
+    #[must_use]
+    pub fn control(&self) -> Option<&Revision> {
+        self.baseline.as_ref().or(self.backup.as_ref())
+    }
+
+    /// Checks the plan's own rules.
+    ///
+    /// # Errors
+    /// The first rule that it breaks, as a sentence.
+    pub fn validate(&self) -> Result<(), String> {
+        let steps = &self.rollout.steps;
+        if steps.last().map(|s| s.weight) != Some(crate::route::WHOLE) {
+            return Err("the last step of a rollout must be 100%".to_owned());
+        }
+        if steps.windows(2).any(|w| w[0].weight >= w[1].weight) {
+            return Err("the steps of a rollout must grow".to_owned());
+        }
+        if steps.iter().any(|s| s.weight == 0 || s.hold_ms < 0) {
+            return Err("a step of a rollout needs a share above 0% and a time of at least 0s".to_owned());
+        }
+        let alphas = [self.rollout.alpha_rollback, self.rollout.alpha_promote, self.rollout.alpha_sample_ratio];
+        if alphas.iter().any(|a| !(*a > 0.0 && *a < 1.0)) {
+            return Err("an error rate must lie between 0 and 1".to_owned());
+        }
+        if self.rollout.workers == 0 {
+            return Err("an environment needs at least one worker".to_owned());
+        }
+        if steps.len() > 1 && self.control().is_some() && !self.rollout.guards.values().any(GuardSpec::is_required) {
+            return Err("a rollout in steps needs at least one guard that can prove `not worse`".to_owned());
+        }
+        Ok(())
+    }
+}

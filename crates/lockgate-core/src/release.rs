@@ -1,0 +1,185 @@
+//! The release: an immutable bundle whose identity is the digest of its manifest.
+
+use crate::digest::{Digest, NotCanonical};
+use crate::id::{ModelName, ProjectName};
+use crate::schema::FeatureSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The version of the manifest's form that this program writes.
+pub const MANIFEST_VERSION: u32 = 1;
+
+/// One file of a release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct File {
+    /// Path below the model's folder, with `/`, never absolute, without `..`.
+    pub path: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// SHA-256 of the content.
+    pub sha256: Digest,
+}
+
+/// The code that made a release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Code {
+    /// The Git commit (40 or 64 hexadecimal digits).
+    pub commit: String,
+    /// SHA-256 of `git diff HEAD` where the tree was dirty.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub patch: Option<Digest>,
+    /// SHA-256 of the archive of the tree (tar), from which gates run.
+    pub archive: Digest,
+}
+
+/// One dataset version that went into a release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dataset {
+    /// Its name; for a plain file its path in the project.
+    pub name: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// SHA-256 of the content.
+    pub sha256: Digest,
+}
+
+/// What runs a release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Runtime {
+    /// ONNX Runtime; `entry` is the path of the graph among the release's files.
+    Onnx {
+        /// Path of the `.onnx` file.
+        entry: String,
+    },
+}
+
+/// The release's manifest. Its canonical JSON's SHA-256 is the release's digest.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of this form.
+    pub v: u32,
+    /// The project.
+    pub project: ProjectName,
+    /// The registered model.
+    pub model: ModelName,
+    /// The registered version, as MLflow counts.
+    pub model_version: u64,
+    /// The run that logged the model.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub run_id: Option<String>,
+    /// All files, ordered by path.
+    pub files: Vec<File>,
+    /// The code, where the release was made in a Git repository.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub code: Option<Code>,
+    /// The dataset versions, ordered by name.
+    pub data: Vec<Dataset>,
+    /// The run's parameters.
+    pub params: BTreeMap<String, String>,
+    /// Inputs and outputs.
+    pub feature_schema: FeatureSchema,
+    /// What it needs to run.
+    pub runtime: Runtime,
+    /// Path of the recorded rows with their offline predictions among the files (the parity gate's golden set).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub golden: Option<String>,
+}
+
+/// A manifest that breaks a rule.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("this release manifest is not valid: {0}")]
+pub struct InvalidManifest(pub String);
+
+impl Manifest {
+    /// The release's digest.
+    ///
+    /// # Errors
+    /// Where a range in the schema is not finite.
+    pub fn digest(&self) -> Result<Digest, NotCanonical> {
+        Digest::of_json(self)
+    }
+
+    /// Checks the manifest's own rules: version, order, safe paths, an entry that is among the files.
+    ///
+    /// # Errors
+    /// The first rule that it breaks.
+    pub fn validate(&self) -> Result<(), InvalidManifest> {
+        let fail = |what: String| Err(InvalidManifest(what));
+        if self.v != MANIFEST_VERSION {
+            return fail(format!("it has version {}, this program knows version {MANIFEST_VERSION}", self.v));
+        }
+        if self.files.is_empty() {
+            return fail("it lists no files".to_owned());
+        }
+        if let Some(bad) = self.files.iter().find(|f| !is_safe_path(&f.path)) {
+            return fail(format!("the path `{}` is not a plain relative path", bad.path));
+        }
+        if let Some(pair) = self.files.windows(2).find(|w| w[0].path >= w[1].path) {
+            return fail(format!("its files are not ordered by path at `{}`", pair[1].path));
+        }
+        if let Some(pair) = self.data.windows(2).find(|w| w[0].name >= w[1].name) {
+            return fail(format!("its data are not ordered by name at `{}`", pair[1].name));
+        }
+        let Runtime::Onnx { entry } = &self.runtime;
+        for path in std::iter::once(entry).chain(&self.golden) {
+            if !self.files.iter().any(|f| f.path == *path) {
+                return fail(format!("`{path}` is not among its files"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether `path` is relative, uses `/` and names no parent, no empty part and no control character.
+#[must_use]
+pub fn is_safe_path(path: &str) -> bool {
+    !path.is_empty()
+        && path.len() <= 1024
+        && !path.chars().any(|c| c.is_control() || c == '\\')
+        && path.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest() -> Manifest {
+        Manifest {
+            v: 1,
+            project: ProjectName::new("demo").unwrap(),
+            model: ModelName::new("m").unwrap(),
+            model_version: 1,
+            run_id: None,
+            files: vec![File { path: "model.onnx".to_owned(), size: 3, sha256: Digest::of(b"abc") }],
+            code: None,
+            data: vec![],
+            params: BTreeMap::new(),
+            feature_schema: FeatureSchema::default(),
+            runtime: Runtime::Onnx { entry: "model.onnx".to_owned() },
+            golden: None,
+        }
+    }
+
+    #[test]
+    fn the_digest_is_of_the_canonical_manifest_and_changes_with_any_byte() {
+        let mut m = manifest();
+        let before = m.digest().unwrap();
+        assert_eq!(before, manifest().digest().unwrap());
+        m.files[0].sha256 = Digest::of(b"abd");
+        assert_ne!(before, m.digest().unwrap());
+    }
+
+    #[test]
+    fn unsafe_paths_and_missing_entries_are_refused() {
+        for bad in ["/etc/passwd", "../x", "a//b", "a/./b", "a\\b", ""] {
+            let mut m = manifest();
+            m.files[0].path = bad.to_owned();
+            assert!(m.validate().is_err(), "{bad}");
+        }
+        let mut m = manifest();
+        m.golden = Some("golden.json".to_owned());
+        assert!(m.validate().unwrap_err().to_string().contains("golden.json"));
+        assert_eq!(manifest().validate(), Ok(()));
+    }
+}

@@ -1,0 +1,160 @@
+//! Several sessions behind one queue.
+//!
+//! A request that is expected to take less than [`INLINE_NS`] runs in the caller's thread, if a session is free: two
+//! thread switches would cost more than the model. All others go to executor threads, so that a slow model (or a
+//! large batch) never holds up the worker's health checks.
+
+use crate::session::{RunError, Session};
+use lockgate_wire::Tensor;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// What may run in the caller's thread, in nanoseconds.
+pub const INLINE_NS: u64 = 300_000;
+
+/// Outputs, and how long the model took for them.
+pub type Answer = (Vec<Tensor>, Duration);
+
+struct Job {
+    tensors: Vec<Tensor>,
+    rows: usize,
+    reply: oneshot::Sender<Result<Answer, RunError>>,
+}
+
+/// Sessions of one graph, each run by one caller at a time.
+#[derive(Debug)]
+pub struct Pool {
+    sessions: Arc<[Mutex<Session>]>,
+    queue: SyncSender<Job>,
+    cost: Arc<Cost>,
+}
+
+/// What a row is expected to cost. Unknown until something has run.
+#[derive(Debug)]
+struct Cost(AtomicU64);
+
+impl Cost {
+    fn expect(&self, rows: usize) -> u64 {
+        self.0.load(Ordering::Relaxed).saturating_mul(rows as u64)
+    }
+
+    /// Rises at once, sinks slowly: a wrong "cheap" blocks others, a wrong "dear" costs two thread switches.
+    fn learn(&self, rows: usize, took: Duration) {
+        let sample = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX) / (rows.max(1) as u64);
+        let known = self.0.load(Ordering::Relaxed);
+        let next = if known == u64::MAX { sample } else { sample.max(known - known / 8 + sample / 8) };
+        // One descheduled run must not send a small model to the threads for long.
+        let next = if known == u64::MAX { next } else { next.min(known.saturating_mul(4).max(1000)) };
+        self.0.store(next, Ordering::Relaxed);
+    }
+}
+
+impl Pool {
+    /// Starts one executor thread for each session. At most `queue` requests wait.
+    ///
+    /// # Errors
+    /// Where a thread can't be started.
+    pub fn new(sessions: Vec<Session>, queue: usize) -> io::Result<Self> {
+        let sessions: Arc<[Mutex<Session>]> = sessions.into_iter().map(Mutex::new).collect();
+        let (sender, receiver) = sync_channel(queue.max(1));
+        let receiver = Arc::new(Mutex::new(receiver));
+        let cost = Arc::new(Cost(AtomicU64::new(u64::MAX)));
+        for index in 0..sessions.len() {
+            let (sessions, receiver, cost) =
+                (Arc::clone(&sessions), Arc::clone(&receiver), Arc::clone(&cost));
+            let work = move || execute(&sessions, index, &receiver, &cost);
+            std::thread::Builder::new().name(format!("model-{index}")).spawn(work)?;
+        }
+        Ok(Self { sessions, queue: sender, cost })
+    }
+
+    /// Runs the model.
+    ///
+    /// # Errors
+    /// Where the queue is full, an input can't be given to the model, or the model fails.
+    pub async fn run(&self, tensors: Vec<Tensor>, rows: usize) -> Result<Answer, RunError> {
+        if self.cost.expect(rows) <= INLINE_NS
+            && let Some(mut session) = self.free()
+        {
+            return timed(&mut session, tensors, rows, &self.cost);
+        }
+        let (reply, answer) = oneshot::channel();
+        self.queue.try_send(Job { tensors, rows, reply }).map_err(|e| match e {
+            TrySendError::Full(_) => RunError::Busy,
+            TrySendError::Disconnected(_) => stopped(),
+        })?;
+        answer.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// Runs the model in this thread, waiting for a session.
+    ///
+    /// # Errors
+    /// As [`Pool::run`].
+    pub fn run_here(&self, tensors: Vec<Tensor>, rows: usize) -> Result<Answer, RunError> {
+        let first = self.sessions.first().ok_or_else(stopped)?;
+        timed(&mut lock(first), tensors, rows, &self.cost)
+    }
+
+    fn free(&self) -> Option<MutexGuard<'_, Session>> {
+        self.sessions.iter().find_map(|s| match s.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        })
+    }
+}
+
+fn stopped() -> RunError {
+    RunError::Model("its executor has stopped".to_owned())
+}
+
+/// A session holds no state of ours that a panic could have left half-changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn timed(session: &mut Session, tensors: Vec<Tensor>, rows: usize, cost: &Cost) -> Result<Answer, RunError> {
+    let start = Instant::now();
+    let outputs = session.run(tensors)?;
+    let took = start.elapsed();
+    cost.learn(rows, took);
+    Ok((outputs, took))
+}
+
+fn execute(sessions: &[Mutex<Session>], index: usize, receiver: &Mutex<Receiver<Job>>, cost: &Cost) {
+    loop {
+        let job = lock(receiver).recv();
+        let Ok(Job { tensors, rows, reply }) = job else { return };
+        // The caller may have gone while the job waited.
+        if reply.is_closed() {
+            continue;
+        }
+        let Some(session) = sessions.get(index) else { return };
+        let answer = timed(&mut lock(session), tensors, rows, cost);
+        let _ = reply.send(answer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cost_is_unknown_first_then_rises_quickly_and_sinks_slowly() {
+        let cost = Cost(AtomicU64::new(u64::MAX));
+        assert!(cost.expect(1) > INLINE_NS);
+        cost.learn(10, Duration::from_micros(100));
+        assert_eq!(cost.expect(1), 10_000);
+        assert!(cost.expect(1000) > INLINE_NS);
+        cost.learn(1, Duration::from_micros(30));
+        assert_eq!(cost.expect(1), 30_000);
+        cost.learn(1, Duration::from_micros(10));
+        assert_eq!(cost.expect(1), 27_500);
+        cost.learn(1, Duration::from_secs(1));
+        assert_eq!(cost.expect(1), 110_000);
+    }
+}

@@ -1,0 +1,242 @@
+//! Start workers as child processes, watch them, start them again.
+//!
+//! Each worker has one address for as long as the supervisor lives. A worker that dies is noticed at once and started
+//! again after a growing pause; one that dies quickly too often is given up as a crash loop, which is said and stays
+//! so: the same release with the same settings would die again.
+
+mod backoff;
+mod child;
+mod log;
+
+use lockgate_core::route::WorkerAddress;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// What to start, and how patient to be.
+#[derive(Debug, Clone)]
+pub struct WorkerSpec {
+    /// The program; usually this one.
+    pub program: PathBuf,
+    /// Its arguments (`worker --model-dir … --manifest …`). `--socket <path>` is appended. The worker must stop when its
+    /// standard input ends.
+    pub args: Vec<OsString>,
+    /// The environment; nothing else is inherited, so that a model sees none of the parent's secrets.
+    pub env: Vec<(OsString, OsString)>,
+    /// The folder for sockets. Its path must be short (a socket's path has at most 107 bytes).
+    pub socket_dir: PathBuf,
+    /// The folder for logs.
+    pub log_dir: PathBuf,
+    /// What socket and log files are called.
+    pub name: String,
+    /// How long a worker may take to become ready.
+    pub ready_within: Duration,
+    /// The pause after the first death; it doubles with each one that follows.
+    pub pause: Duration,
+    /// The longest pause.
+    pub max_pause: Duration,
+    /// A worker that lives shorter than this died quickly.
+    pub quick: Duration,
+    /// How many quick deaths in a row make a crash loop.
+    pub crash_loop_after: u32,
+    /// How large the log of one worker may become; the older half goes.
+    pub max_log: u64,
+}
+
+impl WorkerSpec {
+    /// A spec with the usual patience: ready within 60 s, pauses of 100 ms to 30 s, five deaths within 30 s each.
+    #[must_use]
+    pub fn new(
+        program: PathBuf,
+        args: Vec<OsString>,
+        socket_dir: PathBuf,
+        log_dir: PathBuf,
+        name: String,
+    ) -> Self {
+        Self {
+            program,
+            args,
+            env: Vec::new(),
+            socket_dir,
+            log_dir,
+            name,
+            ready_within: Duration::from_secs(60),
+            pause: Duration::from_millis(100),
+            max_pause: Duration::from_secs(30),
+            quick: Duration::from_secs(30),
+            crash_loop_after: 5,
+            max_log: 4 * 1024 * 1024,
+        }
+    }
+}
+
+/// What a worker is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WorkerState {
+    /// It is loading its model.
+    Starting,
+    /// It answers.
+    Ready,
+    /// It died and will be started again.
+    Restarting {
+        /// How many deaths in a row.
+        attempt: u32,
+        /// How the last one happened, with the last lines that it wrote.
+        last_error: String,
+    },
+    /// It died too often and was given up.
+    CrashLoop {
+        /// How the last death happened, with the last lines that it wrote.
+        last_error: String,
+    },
+    /// It was stopped.
+    Stopped,
+}
+
+/// One worker, as seen from outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerStatus {
+    /// What it is doing.
+    pub state: WorkerState,
+    /// Its process, while there is one.
+    pub pid: Option<u32>,
+    /// How often it was started again.
+    pub restarts: u64,
+}
+
+/// Why workers can't be supervised, or aren't ready.
+#[derive(Debug, thiserror::Error)]
+pub enum SupervisorError {
+    /// A folder can't be made.
+    #[error("can't create {}: {source}", .path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A socket's path would be too long for the system.
+    #[error("the socket path {} has more than 107 bytes; use a shorter folder for sockets", .0.display())]
+    SocketPath(PathBuf),
+    /// A worker died too often.
+    #[error("worker {index} died too often: {last_error}")]
+    CrashLoop {
+        /// Which.
+        index: usize,
+        /// How.
+        last_error: String,
+    },
+    /// Time ran out.
+    #[error("worker {index} is not ready in time: {state}")]
+    NotReady {
+        /// Which.
+        index: usize,
+        /// What it is doing.
+        state: String,
+    },
+    /// The workers were stopped.
+    #[error("the workers were stopped")]
+    Stopped,
+}
+
+/// A number of workers for one release, kept alive until [`Supervisor::stop`]. Dropping it kills them.
+#[derive(Debug)]
+pub struct Supervisor {
+    addresses: Vec<WorkerAddress>,
+    status: watch::Receiver<Vec<WorkerStatus>>,
+    stop: watch::Sender<Option<Duration>>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Supervisor {
+    /// Starts `count` workers (at least one) and returns at once; needs a tokio runtime.
+    ///
+    /// # Errors
+    /// Where a folder can't be made or a socket's path is too long.
+    pub fn spawn(spec: &WorkerSpec, count: usize) -> Result<Self, SupervisorError> {
+        for path in [&spec.socket_dir, &spec.log_dir] {
+            std::fs::create_dir_all(path)
+                .map_err(|source| SupervisorError::Folder { path: path.clone(), source })?;
+        }
+        let count = count.max(1);
+        let sockets: Vec<PathBuf> =
+            (0..count).map(|i| spec.socket_dir.join(format!("{}-{i}.sock", spec.name))).collect();
+        if let Some(long) = sockets.iter().find(|s| s.as_os_str().len() > 107) {
+            return Err(SupervisorError::SocketPath(long.clone()));
+        }
+        let first = WorkerStatus { state: WorkerState::Starting, pid: None, restarts: 0 };
+        let (report, status) = watch::channel(vec![first; count]);
+        let (stop, _) = watch::channel(None);
+        let mut tasks = Vec::with_capacity(count);
+        let mut addresses = Vec::with_capacity(count);
+        for (index, socket) in sockets.into_iter().enumerate() {
+            addresses.push(WorkerAddress::Unix(socket.to_string_lossy().into_owned()));
+            let keeper = child::Keeper::new(spec.clone(), index, socket, report.clone(), stop.subscribe());
+            tasks.push(tokio::spawn(keeper.keep()));
+        }
+        Ok(Self { addresses, status, stop, tasks })
+    }
+
+    /// Where the workers listen, in order; the same for as long as the supervisor lives.
+    #[must_use]
+    pub fn addresses(&self) -> &[WorkerAddress] {
+        &self.addresses
+    }
+
+    /// What the workers are doing, now and from now on.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<Vec<WorkerStatus>> {
+        self.status.clone()
+    }
+
+    /// Waits until all workers are ready.
+    ///
+    /// # Errors
+    /// Where one is given up, all are stopped, or `within` has passed.
+    pub async fn ready(&self, within: Duration) -> Result<(), SupervisorError> {
+        let mut status = self.status.clone();
+        let outcome = tokio::time::timeout(within, status.wait_for(|all| judge(all).is_some())).await;
+        match outcome {
+            Ok(Ok(all)) => judge(&all).unwrap_or(Err(SupervisorError::Stopped)),
+            Ok(Err(_)) => Err(SupervisorError::Stopped),
+            Err(_) => {
+                let all = self.status.borrow();
+                let late = all.iter().enumerate().find(|(_, w)| w.state != WorkerState::Ready);
+                late.map_or(Ok(()), |(index, w)| {
+                    Err(SupervisorError::NotReady { index, state: format!("{:?}", w.state) })
+                })
+            }
+        }
+    }
+
+    /// Stops all workers: each may finish what is in flight within `grace`, then it is killed.
+    pub async fn stop(mut self, grace: Duration) {
+        let _ = self.stop.send(Some(grace));
+        for task in std::mem::take(&mut self.tasks) {
+            let _ = task.await;
+        }
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        // The children have `kill_on_drop`: with their keeper's task goes the process.
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// `None` while it is still open.
+fn judge(all: &[WorkerStatus]) -> Option<Result<(), SupervisorError>> {
+    for (index, worker) in all.iter().enumerate() {
+        match &worker.state {
+            WorkerState::CrashLoop { last_error } => {
+                return Some(Err(SupervisorError::CrashLoop { index, last_error: last_error.clone() }));
+            }
+            WorkerState::Stopped => return Some(Err(SupervisorError::Stopped)),
+            _ => {}
+        }
+    }
+    all.iter().all(|w| w.state == WorkerState::Ready).then_some(Ok(()))
+}

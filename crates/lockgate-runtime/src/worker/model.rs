@@ -1,0 +1,84 @@
+//! The model that a worker serves, with everything that answers need.
+
+use super::{WorkerError, WorkerOptions};
+use crate::graph::check_external_files;
+use crate::pool::Pool;
+use crate::session::{Library, Session};
+use bytes::Bytes;
+use lockgate_core::digest::Digest;
+use lockgate_core::release::{Manifest, Runtime};
+use lockgate_core::schema::ColumnType;
+use lockgate_wire::Limits;
+use lockgate_wire::oip::{InputSpec, model_metadata};
+use lockgate_wire::table::{ColumnKind, ColumnSpec, Plan};
+use std::path::Path;
+
+/// One loaded model.
+#[derive(Debug)]
+pub(super) struct Model {
+    pub(super) name: String,
+    pub(super) version: String,
+    pub(super) plan: Plan,
+    pub(super) outputs: Vec<InputSpec>,
+    pub(super) pool: Pool,
+    pub(super) metadata: Bytes,
+    pub(super) limits: Limits,
+    pub(super) max_body: usize,
+}
+
+impl Model {
+    /// Verifies the files against the manifest, loads the graph, and fits the feature schema to it.
+    pub(super) fn load(options: &WorkerOptions) -> Result<Self, WorkerError> {
+        let manifest = &options.manifest;
+        manifest.validate()?;
+        let Runtime::Onnx { entry } = &manifest.runtime;
+        let path = options.model_dir.join(entry);
+        let bytes = verified(manifest, &options.model_dir, entry)?;
+        let folder = path.parent().unwrap_or(&options.model_dir);
+        check_external_files(&bytes, folder)?;
+        for name in crate::graph::external_files(&bytes)? {
+            let beside = Path::new(entry).parent().unwrap_or(Path::new("")).join(name);
+            verified(manifest, &options.model_dir, &beside.to_string_lossy())?;
+        }
+        drop(bytes);
+        let library = Library::load(&options.library)?;
+        let count = options.instances.clamp(1, 64);
+        let sessions = (0..count).map(|_| Session::load(&library, &path)).collect::<Result<Vec<_>, _>>()?;
+        let (inputs, outputs) =
+            sessions.first().map(|s| (s.inputs().to_vec(), s.outputs().to_vec())).unwrap_or_default();
+        let columns: Vec<ColumnSpec> = manifest.feature_schema.inputs.iter().map(column).collect();
+        let plan = Plan::new(&columns, &inputs).map_err(WorkerError::Schema)?;
+        let name = manifest.model.as_str().to_owned();
+        let version = manifest.model_version.to_string();
+        let metadata = model_metadata(&name, Some(&version), "onnxruntime_onnx", &inputs, &outputs).into();
+        let pool = Pool::new(sessions, options.queue)
+            .map_err(WorkerError::io("can't start a thread for the model"))?;
+        let limits = Limits::default();
+        Ok(Self { name, version, plan, outputs, pool, metadata, limits, max_body: options.max_body })
+    }
+}
+
+fn column(column: &lockgate_core::schema::Column) -> ColumnSpec {
+    let kind = match column.kind {
+        ColumnType::Boolean => ColumnKind::Boolean,
+        ColumnType::Integer => ColumnKind::Integer,
+        ColumnType::Long => ColumnKind::Long,
+        ColumnType::Float => ColumnKind::Float,
+        ColumnType::Double => ColumnKind::Double,
+        ColumnType::String => ColumnKind::String,
+    };
+    ColumnSpec { name: column.name.clone(), kind, required: column.required }
+}
+
+/// Reads a file of the release and checks it against the manifest.
+fn verified(manifest: &Manifest, folder: &Path, name: &str) -> Result<Vec<u8>, WorkerError> {
+    let bytes = std::fs::read(folder.join(name))
+        .map_err(WorkerError::io(format!("can't read the release's file `{name}`")))?;
+    let found = Digest::of(&bytes);
+    let listed = manifest.files.iter().find(|f| f.path == name).map(|f| f.sha256);
+    if listed == Some(found) {
+        return Ok(bytes);
+    }
+    let expected = listed.map_or_else(|| "nothing of it".to_owned(), |d| d.to_string());
+    Err(WorkerError::Digest { path: name.to_owned(), found: found.to_string(), expected })
+}

@@ -1,0 +1,8 @@
+//! Real worker processes on real sockets.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
+mod common;
+mod pool;
+mod supervisor;
+mod worker;

@@ -1,0 +1,224 @@
+//! A connection within a transaction, as reads ([`Conn`]) and writes ([`Tx`]) see it.
+
+use crate::error::{StoreError, classify};
+use crate::place::Place;
+use lockgate_core::clock::{Clock, Millis};
+use sqlx::any::{Any, AnyArguments, AnyRow};
+use sqlx::{AnyConnection, AssertSqlSafe, ColumnIndex, Decode, Row, Transaction, Type};
+use std::fmt::Display;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+/// A statement with its values.
+pub(crate) type Query<'q> = sqlx::query::Query<'q, Any, AnyArguments>;
+
+/// A fixed statement.
+pub(crate) fn query(sql: &'static str) -> Query<'static> {
+    sqlx::query(sql)
+}
+
+/// A statement whose text was put together by this crate: values never go into the text, always through `bind`.
+#[expect(dead_code, reason = "the tracking tables are the first to need it")]
+pub(crate) fn query_dynamic(sql: String) -> Query<'static> {
+    sqlx::query(AssertSqlSafe(sql))
+}
+
+/// Reads from one snapshot of the database.
+pub struct Conn {
+    raw: Raw,
+    place: Place,
+    failed: Option<StoreError>,
+}
+
+enum Raw {
+    /// The writer's connection; the writer begins and ends its transactions.
+    Writer(Box<AnyConnection>),
+    /// A pooled connection; dropping it rolls back.
+    Reader(Transaction<'static, Any>),
+}
+
+impl Conn {
+    pub(crate) fn reader(transaction: Transaction<'static, Any>, place: Place) -> Self {
+        Self { raw: Raw::Reader(transaction), place, failed: None }
+    }
+
+    fn raw(&mut self) -> &mut AnyConnection {
+        match &mut self.raw {
+            Raw::Writer(connection) => connection,
+            Raw::Reader(transaction) => transaction,
+        }
+    }
+
+    /// Runs a statement unless one has failed before: on PostgreSQL a failed statement dooms the transaction, and
+    /// on SQLite a full disk may have rolled it back, so that what follows would no longer be one unit.
+    fn check<T>(&mut self, result: Result<T, sqlx::Error>) -> Result<T, StoreError> {
+        result.map_err(|error| {
+            let error = classify(&self.place, error);
+            self.failed = Some(error.clone());
+            error
+        })
+    }
+
+    fn sound(&self) -> Result<(), StoreError> {
+        self.failed.clone().map_or(Ok(()), Err)
+    }
+
+    /// Runs a statement; says how many rows it touched.
+    pub(crate) async fn execute(&mut self, query: Query<'_>) -> Result<u64, StoreError> {
+        self.sound()?;
+        let result = query.execute(self.raw()).await;
+        self.check(result).map(|done| done.rows_affected())
+    }
+
+    /// Runs a query and collects its rows.
+    pub(crate) async fn fetch_all(&mut self, query: Query<'_>) -> Result<Vec<AnyRow>, StoreError> {
+        self.sound()?;
+        let result = query.fetch_all(self.raw()).await;
+        self.check(result)
+    }
+
+    /// Runs a query for at most one row.
+    pub(crate) async fn fetch_optional(&mut self, query: Query<'_>) -> Result<Option<AnyRow>, StoreError> {
+        self.sound()?;
+        let result = query.fetch_optional(self.raw()).await;
+        self.check(result)
+    }
+
+    /// Runs a query for exactly one row.
+    pub(crate) async fn fetch_one(&mut self, query: Query<'_>) -> Result<AnyRow, StoreError> {
+        self.sound()?;
+        let result = query.fetch_one(self.raw()).await;
+        self.check(result)
+    }
+
+    /// The integer in the first column of the first row.
+    #[expect(dead_code, reason = "the tracking tables are the first to need it")]
+    pub(crate) async fn scalar(&mut self, query: Query<'_>) -> Result<Option<i64>, StoreError> {
+        match self.fetch_optional(query).await? {
+            Some(row) => column(&row, 0, "integer"),
+            None => Ok(None),
+        }
+    }
+
+    /// Ends a read.
+    pub(crate) async fn finish(self) -> Result<(), StoreError> {
+        match self.raw {
+            Raw::Reader(transaction) => transaction.rollback().await.map_err(|e| classify(&self.place, e)),
+            Raw::Writer(_) => Ok(()),
+        }
+    }
+}
+
+/// Reads and writes within one job of the writer.
+pub struct Tx {
+    conn: Conn,
+    clock: Arc<dyn Clock>,
+}
+
+impl Tx {
+    pub(crate) fn new(connection: Box<AnyConnection>, place: Place, clock: Arc<dyn Clock>) -> Self {
+        Self { conn: Conn { raw: Raw::Writer(connection), place, failed: None }, clock }
+    }
+
+    /// The time by the store's clock.
+    #[must_use]
+    pub fn now(&self) -> Millis {
+        self.clock.now_ms()
+    }
+
+    /// The first error of a statement of this job, and forgets it.
+    pub(crate) fn take_failure(&mut self) -> Option<StoreError> {
+        self.conn.failed.take()
+    }
+
+    /// Runs a statement that controls the transaction itself.
+    pub(crate) async fn control(&mut self, sql: &'static str) -> Result<(), StoreError> {
+        let result = sqlx::raw_sql(sql).execute(self.conn.raw()).await;
+        result.map(|_| ()).map_err(|e| classify(&self.conn.place, e))
+    }
+
+    /// Gives the connection back.
+    pub(crate) fn into_connection(self) -> Option<Box<AnyConnection>> {
+        match self.conn.raw {
+            Raw::Writer(connection) => Some(connection),
+            Raw::Reader(_) => None,
+        }
+    }
+}
+
+impl Deref for Tx {
+    type Target = Conn;
+    fn deref(&self) -> &Conn {
+        &self.conn
+    }
+}
+
+impl DerefMut for Tx {
+    fn deref_mut(&mut self) -> &mut Conn {
+        &mut self.conn
+    }
+}
+
+fn column<'r, T, I>(row: &'r AnyRow, index: I, expected: &'static str) -> Result<T, StoreError>
+where
+    T: Decode<'r, Any> + Type<Any>,
+    I: ColumnIndex<AnyRow> + Display + Copy,
+{
+    row.try_get(index).map_err(|error| StoreError::Value {
+        column: index.to_string(),
+        found: error.to_string(),
+        expected,
+    })
+}
+
+macro_rules! columns {
+    ($($(#[$doc:meta])* $name:ident, $type:ty, $expected:literal;)+) => {$(
+        $(#[$doc])*
+        pub(crate) fn $name(row: &AnyRow, name: &str) -> Result<$type, StoreError> {
+            column(row, name, $expected)
+        }
+    )+};
+}
+
+columns! {
+    /// A TEXT column.
+    text, String, "text";
+    /// A BIGINT column.
+    int, i64, "integer";
+    /// A TEXT column that may be NULL.
+    #[expect(dead_code, reason = "the tracking tables are the first to need it")]
+    opt_text, Option<String>, "text or nothing";
+    /// A BIGINT column that may be NULL.
+    opt_int, Option<i64>, "integer or nothing";
+    /// A DOUBLE PRECISION column.
+    #[expect(dead_code, reason = "the tracking tables are the first to need it")]
+    real, f64, "number";
+    /// A DOUBLE PRECISION column that may be NULL.
+    #[expect(dead_code, reason = "the tracking tables are the first to need it")]
+    opt_real, Option<f64>, "number or nothing";
+}
+
+/// A BIGINT column that counts: never negative.
+pub(crate) fn count(row: &AnyRow, name: &str) -> Result<u64, StoreError> {
+    let found = int(row, name)?;
+    u64::try_from(found).map_err(|_| StoreError::Value {
+        column: name.to_owned(),
+        found: found.to_string(),
+        expected: "number from 0",
+    })
+}
+
+/// A TEXT column that is parsed.
+pub(crate) fn parsed<T: std::str::FromStr>(
+    row: &AnyRow,
+    name: &str,
+    expected: &'static str,
+) -> Result<T, StoreError> {
+    let found = text(row, name)?;
+    found.parse().map_err(|_| StoreError::Value { column: name.to_owned(), found: found.clone(), expected })
+}
+
+/// A number as the engines store it.
+pub(crate) fn signed(what: &'static str, number: u64) -> Result<i64, StoreError> {
+    i64::try_from(number).map_err(|_| StoreError::Invalid { what, why: format!("{number} is too large") })
+}

@@ -1,0 +1,143 @@
+//! Opening: connections with the right settings, and the schema brought up to date.
+
+use crate::error::{StoreError, classify};
+use crate::place::{Engine, Place};
+use futures_util::future::BoxFuture;
+use sqlx::any::{Any, AnyConnectOptions, AnyPoolOptions};
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::{AnyConnection, AssertSqlSafe, Connection, Pool, Row};
+use std::str::FromStr;
+use std::sync::Once;
+use std::time::Duration;
+
+static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
+
+/// Marks a SQLite file as ours: "Lock" in ASCII, see `PRAGMA application_id`.
+const APPLICATION_ID: i64 = 0x4c6f_636b;
+
+/// How long a connection waits for a lock of SQLite or for a free connection of the pool.
+const WAIT: Duration = Duration::from_secs(10);
+
+/// The newest schema version that this program knows.
+pub(crate) fn known_version() -> i64 {
+    MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or_default()
+}
+
+fn install_drivers() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(sqlx::any::install_default_drivers);
+}
+
+fn options(place: &Place, read_only: bool) -> Result<AnyConnectOptions, StoreError> {
+    install_drivers();
+    AnyConnectOptions::from_str(&place.url(read_only))
+        .map_err(|e| StoreError::Address { given: place.name.to_string(), why: e.to_string() })
+}
+
+/// Settings of a connection that writes. `synchronous = FULL` and `synchronous_commit` make "acknowledged" durable.
+fn writer_settings(engine: Engine, job_timeout: Duration) -> String {
+    match engine {
+        Engine::Sqlite => format!(
+            "PRAGMA busy_timeout = {}; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; \
+             PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON;",
+            WAIT.as_millis()
+        ),
+        Engine::Postgres => format!(
+            "SET synchronous_commit = on; SET statement_timeout = {}; SET idle_in_transaction_session_timeout = '60s';",
+            job_timeout.as_millis().max(1)
+        ),
+    }
+}
+
+fn reader_settings(engine: Engine) -> String {
+    match engine {
+        Engine::Sqlite => format!("PRAGMA busy_timeout = {}; PRAGMA query_only = ON;", WAIT.as_millis()),
+        Engine::Postgres => "SET default_transaction_read_only = on;".to_owned(),
+    }
+}
+
+/// Connects for writing.
+pub(crate) async fn writer(place: &Place, job_timeout: Duration) -> Result<Box<AnyConnection>, StoreError> {
+    let options = options(place, false)?;
+    let connecting = tokio::time::timeout(WAIT, AnyConnection::connect_with(&options));
+    let mut connection = connecting
+        .await
+        .map_err(|_| StoreError::Unavailable {
+            place: place.name.to_string(),
+            detail: format!("no answer within {WAIT:?}"),
+        })?
+        .map_err(|e| classify(place, e))?;
+    let settings = AssertSqlSafe(writer_settings(place.engine, job_timeout));
+    sqlx::raw_sql(settings).execute(&mut connection).await.map_err(|e| classify(place, e))?;
+    Ok(Box::new(connection))
+}
+
+/// The pool of connections that only read.
+pub(crate) fn readers(place: &Place, size: u32, read_only: bool) -> Result<Pool<Any>, StoreError> {
+    let engine = place.engine;
+    let pool = AnyPoolOptions::new()
+        .max_connections(size.max(1))
+        .acquire_timeout(WAIT)
+        .after_connect(move |connection, _| -> BoxFuture<'_, Result<(), sqlx::Error>> {
+            Box::pin(async move {
+                sqlx::raw_sql(AssertSqlSafe(reader_settings(engine))).execute(connection).await.map(|_| ())
+            })
+        })
+        // Opened read-only there is no writer that keeps the WAL index writable; otherwise `query_only` guards.
+        .connect_lazy_with(options(place, read_only)?);
+    Ok(pool)
+}
+
+async fn pragma(connection: &mut AnyConnection, place: &Place, sql: &'static str) -> Result<i64, StoreError> {
+    let row = sqlx::query(sql).fetch_one(connection).await.map_err(|e| classify(place, e))?;
+    row.try_get::<i64, _>(0).map_err(|e| classify(place, e))
+}
+
+/// Refuses a SQLite file that another program made; marks a new one as ours.
+async fn claim(connection: &mut AnyConnection, place: &Place) -> Result<(), StoreError> {
+    if place.engine != Engine::Sqlite
+        || pragma(connection, place, "PRAGMA application_id").await? == APPLICATION_ID
+    {
+        return Ok(());
+    }
+    if pragma(connection, place, "PRAGMA schema_version").await? != 0 {
+        let why = "it is a SQLite database of another program".to_owned();
+        return Err(StoreError::NotADatabase { place: place.name.to_string(), why });
+    }
+    let mark = AssertSqlSafe(format!("PRAGMA application_id = {APPLICATION_ID}"));
+    sqlx::raw_sql(mark).execute(connection).await.map(|_| ()).map_err(|e| classify(place, e))
+}
+
+/// Brings the schema up to date; refuses one that is newer than this program.
+pub(crate) async fn migrate(connection: &mut AnyConnection, place: &Place) -> Result<(), StoreError> {
+    claim(connection, place).await?;
+    let name = place.name.to_string();
+    MIGRATOR.run_direct(None, connection, false).await.map_err(|error| match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => classify(place, error),
+        MigrateError::VersionMissing(found) if found > known_version() => {
+            StoreError::NewerSchema { place: name, found, known: known_version() }
+        }
+        error => StoreError::Schema { place: name, detail: error.to_string() },
+    })
+}
+
+const VERSION: &str = "SELECT MAX(version) FROM _sqlx_migrations";
+
+/// Checks the schema without changing anything.
+pub(crate) async fn check(pool: &Pool<Any>, place: &Place) -> Result<(), StoreError> {
+    let mut connection = pool.acquire().await.map_err(|e| classify(place, e))?;
+    let row =
+        sqlx::query(VERSION).fetch_one(&mut *connection).await.map_err(|e| match classify(place, e) {
+            StoreError::Statement { place, .. } => {
+                StoreError::NotADatabase { place, why: "it has no schema".to_owned() }
+            }
+            error => error,
+        })?;
+    let found = row.try_get::<Option<i64>, _>(0).map_err(|e| classify(place, e))?.unwrap_or_default();
+    let (place, known) = (place.name.to_string(), known_version());
+    match found.cmp(&known) {
+        std::cmp::Ordering::Greater => Err(StoreError::NewerSchema { place, found, known }),
+        std::cmp::Ordering::Less => Err(StoreError::OlderSchema { place, found, known }),
+        std::cmp::Ordering::Equal => Ok(()),
+    }
+}

@@ -1,0 +1,139 @@
+//! Where a database is: its address, checked and split by engine.
+
+use crate::error::StoreError;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The two engines that one schema and one statement text run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Engine {
+    Sqlite,
+    Postgres,
+}
+
+impl Engine {
+    /// How a read transaction begins: every read sees one snapshot.
+    pub(crate) fn begin_read(self) -> &'static str {
+        match self {
+            Self::Sqlite => "BEGIN",
+            Self::Postgres => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+        }
+    }
+
+    /// How a write transaction begins: it excludes every other writer, of this process and of others, until it ends.
+    pub(crate) fn begin_write(self) -> &'static str {
+        match self {
+            Self::Sqlite => "BEGIN IMMEDIATE",
+            Self::Postgres => "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT next FROM head FOR UPDATE",
+        }
+    }
+}
+
+/// A database's place.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) engine: Engine,
+    /// For people: a path, or an address without user, password and options.
+    pub(crate) name: Arc<str>,
+    /// The file, on SQLite.
+    pub(crate) path: Option<PathBuf>,
+    /// What sqlx connects to. May hold a password: never shown.
+    url: String,
+}
+
+impl Place {
+    /// Understands `sqlite:///path`, `sqlite:path`, a bare path and `postgres://…`.
+    pub(crate) fn parse(given: &str) -> Result<Self, StoreError> {
+        if given.starts_with("postgres://") || given.starts_with("postgresql://") {
+            let name: Arc<str> = redact(given).into();
+            return Ok(Self { engine: Engine::Postgres, name, path: None, url: given.to_owned() });
+        }
+        let wrong = |why: &str| StoreError::Address { given: redact(given), why: why.to_owned() };
+        let path = match given.strip_prefix("sqlite:") {
+            Some(rest) => rest.strip_prefix("//").unwrap_or(rest),
+            None if given.contains("://") => return Err(wrong("the scheme is not known")),
+            None => given,
+        };
+        if path.is_empty() || path.contains('\0') {
+            return Err(wrong("it names no file"));
+        }
+        if path.contains(":memory:") {
+            return Err(wrong("a database in memory would lose acknowledged writes"));
+        }
+        if given.starts_with("sqlite:") && path.contains('?') {
+            return Err(wrong("options are not allowed"));
+        }
+        let path = std::path::absolute(Path::new(path)).map_err(|e| wrong(&e.to_string()))?;
+        let text = path.to_str().ok_or_else(|| wrong("the path is no UTF-8"))?;
+        let url = format!("sqlite://{}", percent_encode(text));
+        Ok(Self { engine: Engine::Sqlite, name: text.into(), path: Some(path), url })
+    }
+
+    /// The address for sqlx.
+    pub(crate) fn url(&self, read_only: bool) -> String {
+        match (self.engine, read_only) {
+            (Engine::Sqlite, true) => format!("{}?mode=ro", self.url),
+            (Engine::Sqlite, false) => format!("{}?mode=rw", self.url),
+            (Engine::Postgres, _) => self.url.clone(),
+        }
+    }
+}
+
+/// The address without user, password and options.
+fn redact(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    format!("{scheme}://{rest}")
+}
+
+fn percent_encode(path: &str) -> String {
+    path.bytes().fold(String::with_capacity(path.len()), |mut out, byte| {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'_' | b'.') {
+            out.push(char::from(byte));
+        } else {
+            out.push('%');
+            out.push_str(&hex::encode_upper([byte]));
+        }
+        out
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_both_engines_are_understood() {
+        let place = Place::parse("sqlite:///var/lib/a b?#%/x.db");
+        assert!(matches!(place, Err(StoreError::Address { .. })), "options are refused");
+        let place = Place::parse("/var/lib/a b?#%/x.db").unwrap();
+        assert_eq!(&*place.name, "/var/lib/a b?#%/x.db");
+        assert_eq!(place.url(true), "sqlite:///var/lib/a%20b%3F%23%25/x.db?mode=ro");
+        assert_eq!(Place::parse("sqlite:///x/y.db").unwrap().path.unwrap(), Path::new("/x/y.db"));
+        assert!(Place::parse("y.db").unwrap().path.unwrap().is_absolute());
+        assert_eq!(Place::parse("postgres://u:p@h:1/d").unwrap().engine, Engine::Postgres);
+    }
+
+    #[test]
+    fn a_password_is_never_shown() {
+        for url in [
+            "postgres://u:geheim@h/d?password=geheim",
+            "postgres://u:ge@heim:geheim@h/d",
+            "mysql://u:geheim@h/d",
+        ] {
+            let shown = match Place::parse(url) {
+                Ok(place) => place.name.to_string(),
+                Err(error) => error.to_string(),
+            };
+            assert!(!shown.contains("heim"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn addresses_that_would_lose_data_are_refused() {
+        for url in ["", "sqlite:", "sqlite::memory:", "sqlite://:memory:", "redis://h", "a\0b"] {
+            assert!(matches!(Place::parse(url), Err(StoreError::Address { .. })), "{url:?}");
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! [`Store`]: one database, many readers, one writer.
+
+use crate::conn::{Conn, Tx};
+use crate::error::{StoreError, classify};
+use crate::lock::FileLock;
+use crate::open;
+use crate::place::Place;
+use crate::writer::{Message, Work, Writer};
+use futures_util::future::BoxFuture;
+use lockgate_core::clock::Clock;
+use sqlx::{Any, Pool};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// What a store is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Reading and writing; on SQLite by one process at a time.
+    ReadWrite,
+    /// Reading only, beside whoever writes.
+    ReadOnly,
+}
+
+/// How a store is opened.
+#[derive(Clone)]
+pub struct StoreOptions {
+    /// Where [`Tx::now`] takes the time from.
+    pub clock: Arc<dyn Clock>,
+    /// What it is opened for.
+    pub access: Access,
+    /// How many reads run at the same time.
+    pub readers: u32,
+    /// How many writes may wait before a caller has to wait for a place in the queue.
+    pub queue: usize,
+    /// How many writes share one transaction at the most.
+    pub batch: usize,
+    /// How long one write may take before it is rolled back.
+    pub job_timeout: Duration,
+}
+
+impl StoreOptions {
+    /// Reading and writing, with limits that suit one server.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            clock,
+            access: Access::ReadWrite,
+            readers: 8,
+            queue: 1024,
+            batch: 256,
+            job_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A handle to the database. Clones share it.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    place: Place,
+    readers: Pool<Any>,
+    /// None where the store was opened for reading only.
+    writer: Option<mpsc::Sender<Message>>,
+}
+
+impl Store {
+    /// Opens the database at `url`: `sqlite:///path`, a path, or `postgres://…`. A SQLite file is created with its
+    /// folder where there is none; the schema is brought up to date.
+    ///
+    /// # Errors
+    /// Where the database is in use, damaged, something else, newer than this program, or can't be reached or written.
+    pub async fn open(url: &str, options: StoreOptions) -> Result<Self, StoreError> {
+        let place = Place::parse(url)?;
+        if options.access == Access::ReadOnly {
+            let readers = open::readers(&place, options.readers, true)?;
+            open::check(&readers, &place).await?;
+            return Ok(Self { inner: Arc::new(Inner { place, readers, writer: None }) });
+        }
+        let lock = place.path.as_deref().map(FileLock::take).transpose()?;
+        let mut connection = open::writer(&place, options.job_timeout).await?;
+        open::migrate(&mut connection, &place).await?;
+        let readers = open::readers(&place, options.readers, false)?;
+        open::check(&readers, &place).await?;
+        let (sender, queue) = mpsc::channel(options.queue.max(1));
+        let writer = Writer {
+            place: place.clone(),
+            clock: options.clock,
+            queue,
+            connection: Some(connection),
+            batch: options.batch.max(1),
+            job_timeout: options.job_timeout,
+            lock,
+        };
+        tokio::spawn(writer.run());
+        Ok(Self { inner: Arc::new(Inner { place, readers, writer: Some(sender) }) })
+    }
+
+    /// Runs `work` as one unit: all of it is kept, durably, when this returns `Ok`, and nothing of it otherwise (except
+    /// after [`StoreError::Unconfirmed`]). A write whose caller went away before its turn is not run.
+    ///
+    /// A failed statement fails the whole job, also where `work` goes on.
+    ///
+    /// # Errors
+    /// The error of `work`, or the store's where it can't be carried out.
+    pub async fn write<F, T, E>(&self, work: F) -> Result<T, E>
+    where
+        F: for<'a> FnOnce(&'a mut Tx) -> BoxFuture<'a, Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        self.write_within(None, work).await
+    }
+
+    /// Like [`Store::write`], with a time limit of its own.
+    pub(crate) async fn write_within<F, T, E>(&self, limit: Option<Duration>, work: F) -> Result<T, E>
+    where
+        F: for<'a> FnOnce(&'a mut Tx) -> BoxFuture<'a, Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let Some(writer) = &self.inner.writer else { return Err(StoreError::OpenedReadOnly.into()) };
+        let (reply, answer) = oneshot::channel();
+        let job = Work { work: Some(work), outcome: None, limit, reply };
+        writer.send(Message::Job(Box::new(job))).await.map_err(|_| StoreError::Closed)?;
+        answer.await.unwrap_or_else(|_| Err(StoreError::Closed.into()))
+    }
+
+    /// Reads from one snapshot of what is committed. Never waits for the writer.
+    ///
+    /// # Errors
+    /// The error of `work`, or the store's.
+    pub async fn read<F, T, E>(&self, work: F) -> Result<T, E>
+    where
+        F: for<'a> FnOnce(&'a mut Conn) -> BoxFuture<'a, Result<T, E>> + Send,
+        T: Send,
+        E: From<StoreError> + Send,
+    {
+        let place = &self.inner.place;
+        let begun = self.inner.readers.begin_with(place.engine.begin_read()).await;
+        let transaction = begun.map_err(|e| classify(place, e))?;
+        let mut conn = Conn::reader(transaction, place.clone());
+        let result = work(&mut conn).await;
+        // The answer is there already; a connection that can't end its read is thrown away by the pool.
+        if let Err(error) = conn.finish().await {
+            tracing::debug!(place = %place.name, %error, "a read did not end cleanly");
+        }
+        result
+    }
+
+    /// The database's place for people: a path, or an address without user and password.
+    #[must_use]
+    pub fn place(&self) -> &str {
+        &self.inner.place.name
+    }
+
+    /// Finishes what waits, closes every connection and frees the file. Later calls fail with [`StoreError::Closed`].
+    pub async fn close(&self) {
+        self.inner.readers.close().await;
+        if let Some(writer) = &self.inner.writer {
+            let (done, closed) = oneshot::channel();
+            if writer.send(Message::Close(done)).await.is_ok() {
+                // An error means that the writer has ended already.
+                let _ended = closed.await;
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("place", &self.inner.place.name).finish_non_exhaustive()
+    }
+}

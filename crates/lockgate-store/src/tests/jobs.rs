@@ -1,0 +1,272 @@
+//! Jobs: each is a unit, a failing one goes alone, and what is acknowledged is there.
+
+use crate::conn::query;
+use crate::error::StoreError;
+use crate::store::{Store, StoreOptions};
+use crate::testing::{Bench, NOON, both_engines, note};
+use futures_util::future::join_all;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How a job of the property test ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Kept,
+    Refused,
+    BadStatement,
+    SwallowsBadStatement,
+    Panics,
+    HangsUntilTimeout,
+}
+
+#[derive(Debug, Clone)]
+struct Step {
+    key: u8,
+    value: u8,
+    end: End,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum JobError {
+    #[error("refused")]
+    Refused,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+async fn run(store: &Store, n: usize, step: Step) -> Result<(), JobError> {
+    let work = store.write(move |tx| {
+        Box::pin(async move {
+            let old = tx.setting(&format!("k{}", step.key)).await?.unwrap_or_default();
+            tx.set_setting(&format!("k{}", step.key), &format!("{old},{}", step.value)).await?;
+            tx.append(note("p", &format!("k{}={}", step.key, step.value)), &format!("id{n}"), NOON).await?;
+            match step.end {
+                End::Kept => Ok(()),
+                End::Refused => Err(JobError::Refused),
+                End::BadStatement => {
+                    Ok(tx.execute(query("INSERT INTO head VALUES (1, 0, '')")).await.map(|_| ())?)
+                }
+                End::SwallowsBadStatement => {
+                    assert!(tx.execute(query("INSERT INTO head VALUES (1, 0, '')")).await.is_err());
+                    assert!(tx.set_setting("swallowed", "kept").await.is_err());
+                    Ok(())
+                }
+                End::Panics => panic!("this job panics on purpose"),
+                End::HangsUntilTimeout => std::future::pending().await,
+            }
+        })
+    });
+    work.await
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let end = prop_oneof![
+        6 => Just(End::Kept),
+        2 => Just(End::Refused),
+        1 => Just(End::BadStatement),
+        1 => Just(End::SwallowsBadStatement),
+        1 => Just(End::Panics),
+        1 => Just(End::HangsUntilTimeout),
+    ];
+    let step = (0..4_u8, any::<u8>(), end).prop_map(|(key, value, end)| Step { key, value, end });
+    prop::collection::vec(step, 1..40)
+}
+
+fn check_outcome(step: &Step, outcome: &Result<(), JobError>) {
+    let as_expected = match step.end {
+        End::Kept => outcome.is_ok(),
+        End::Refused => matches!(outcome, Err(JobError::Refused)),
+        End::BadStatement | End::SwallowsBadStatement => {
+            matches!(outcome, Err(JobError::Store(StoreError::Conflict { .. })))
+        }
+        End::Panics => {
+            matches!(outcome, Err(JobError::Store(StoreError::Panicked { what })) if what.contains("on purpose"))
+        }
+        End::HangsUntilTimeout => matches!(outcome, Err(JobError::Store(StoreError::TimedOut { .. }))),
+    };
+    assert!(as_expected, "{step:?}: {outcome:?}");
+}
+
+/// Runs the steps at the same time (so that they share transactions) and compares with the fold of those that succeed.
+async fn state_is_the_fold(store: &Store, steps: Vec<Step>) {
+    let before = store.verify().await.unwrap().count;
+    // Polled in this order for the first time, so they queue in this order.
+    let running = steps
+        .iter()
+        .enumerate()
+        .map(|(n, step)| run(store, usize::try_from(before).unwrap() * 1000 + n, step.clone()));
+    let outcomes = join_all(running).await;
+    let mut expected: BTreeMap<u8, String> = BTreeMap::new();
+    let mut kept = 0;
+    for (step, outcome) in steps.iter().zip(&outcomes) {
+        check_outcome(step, outcome);
+        if outcome.is_ok() {
+            let value = expected.entry(step.key).or_default();
+            *value = format!("{value},{}", step.value);
+            kept += 1;
+        }
+    }
+    assert_eq!(store.verify().await.unwrap().count - before, kept);
+    let found = store.write(move |tx| {
+        Box::pin(async move {
+            assert_eq!(tx.setting("swallowed").await?, None);
+            let mut found = BTreeMap::new();
+            for key in 0..4_u8 {
+                if let Some(value) = tx.setting(&format!("k{key}")).await? {
+                    found.insert(key, value);
+                }
+                tx.remove_setting(&format!("k{key}")).await?;
+            }
+            Ok::<_, StoreError>(found)
+        })
+    });
+    assert_eq!(found.await.unwrap(), expected);
+}
+
+both_engines! {
+    async fn any_sequence_of_jobs_leaves_the_fold_of_the_successful_ones(bench: Bench) {
+        std::panic::set_hook(Box::new(|_| {}));
+        let options = StoreOptions { job_timeout: Duration::from_millis(150), batch: 16, ..bench.options() };
+        let store = Store::open(&bench.url, options).await.unwrap();
+        let runtime = tokio::runtime::Handle::current();
+        let config = ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() };
+        let mut runner = proptest::test_runner::TestRunner::new(config);
+        tokio::task::block_in_place(|| {
+            runner.run(&steps(), |steps| {
+                runtime.block_on(state_is_the_fold(&store, steps));
+                Ok(())
+            })
+        }).unwrap();
+    }
+
+    async fn writes_at_the_same_time_share_commits_and_all_are_there(bench: Bench) {
+        let store = bench.open().await;
+        let tasks = (0..400).map(|n| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                store.write(move |tx| Box::pin(async move { tx.append(note("p", ""), &format!("id{n}"), NOON).await })).await
+            })
+        });
+        let mut numbers: Vec<u64> = join_all(tasks).await.into_iter().map(|e| e.unwrap().unwrap().seq).collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, (0..400).collect::<Vec<_>>());
+        assert_eq!(store.verify().await.unwrap().count, 400);
+    }
+
+    async fn a_failing_job_does_not_take_its_neighbours_numbers(bench: Bench) {
+        let store = bench.open().await;
+        let one = |id: &'static str, fail: bool| store.write(move |tx| Box::pin(async move {
+            let entry = tx.append(note("p", ""), id, NOON).await?;
+            if fail { Err(JobError::Refused) } else { Ok(entry.seq) }
+        }));
+        let (a, b, c) = tokio::join!(one("a", false), one("b", true), one("c", false));
+        assert_eq!((a.unwrap(), c.unwrap()), (0, 1));
+        assert!(matches!(b, Err(JobError::Refused)));
+        assert_eq!(store.verify().await.unwrap().count, 2);
+    }
+
+    async fn a_read_sees_one_snapshot_and_is_not_blocked_by_a_write(bench: Bench) {
+        let store = bench.open().await;
+        store.write(|tx| Box::pin(async move { tx.set_setting("a", "old").await })).await.unwrap();
+        let (inside, entered) = tokio::sync::oneshot::channel::<()>();
+        let (release, released) = tokio::sync::oneshot::channel::<()>();
+        let writing = tokio::spawn({
+            let store = store.clone();
+            async move {
+                store.write(move |tx| Box::pin(async move {
+                    tx.set_setting("a", "new").await?;
+                    inside.send(()).unwrap();
+                    released.await.unwrap();
+                    Ok::<_, StoreError>(())
+                })).await
+            }
+        });
+        entered.await.unwrap();
+        let reading = store.read(move |conn| Box::pin(async move {
+            let first = conn.setting("a").await?;
+            release.send(()).unwrap();
+            writing.await.unwrap()?;
+            Ok::<_, StoreError>((first, conn.setting("a").await?))
+        }));
+        let (first, second) = reading.await.unwrap();
+        assert_eq!((first.as_deref(), second.as_deref()), (Some("old"), Some("old")));
+        let after = store.read(|conn| Box::pin(async move { conn.setting("a").await })).await.unwrap();
+        assert_eq!(after.as_deref(), Some("new"));
+    }
+
+    async fn closing_finishes_what_waits(bench: Bench) {
+        let store = bench.open().await;
+        let waiting: Vec<_> = (0..50).map(|n| {
+            let store = store.clone();
+            Box::pin(async move {
+                store.write(move |tx| Box::pin(async move { tx.append(note("p", ""), &format!("id{n}"), NOON).await })).await
+            })
+        }).collect();
+        let all = Arc::new(store.clone());
+        let (answers, ()) = tokio::join!(join_all(waiting), all.close());
+        let kept = answers.iter().filter(|a| a.is_ok()).count();
+        assert!(answers.iter().all(|a| matches!(a, Ok(_) | Err(StoreError::Closed))));
+        assert_eq!(bench.open().await.verify().await.unwrap().count, u64::try_from(kept).unwrap());
+    }
+
+    async fn a_write_whose_caller_has_gone_is_not_run(bench: Bench) {
+        let store = bench.open().await;
+        let (release, released) = tokio::sync::oneshot::channel::<()>();
+        let (inside, entered) = tokio::sync::oneshot::channel::<()>();
+        let first = tokio::spawn({
+            let store = store.clone();
+            async move {
+                store.write(move |tx| Box::pin(async move {
+                    inside.send(()).unwrap();
+                    released.await.unwrap();
+                    tx.set_setting("first", "yes").await
+                })).await
+            }
+        });
+        entered.await.unwrap();
+        let mut gone = Box::pin(store.write(|tx| Box::pin(async move { tx.set_setting("gone", "yes").await })));
+        assert!(futures_util::poll!(&mut gone).is_pending());
+        drop(gone);
+        release.send(()).unwrap();
+        first.await.unwrap().unwrap();
+        let found = store.write(|tx| Box::pin(async move { tx.setting("gone").await })).await.unwrap();
+        assert_eq!(found, None);
+    }
+}
+
+#[tokio::test]
+async fn the_writer_connects_again_when_the_server_has_dropped_it() {
+    let bench = Bench::postgres().await;
+    let store = bench.open().await;
+    store.write(|tx| Box::pin(async move { tx.set_setting("a", "1").await })).await.unwrap();
+    bench.tamper("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()").await;
+    store.write(|tx| Box::pin(async move { tx.set_setting("a", "2").await })).await.unwrap();
+    let value = store.read(|conn| Box::pin(async move { conn.setting("a").await })).await.unwrap();
+    assert_eq!(value.as_deref(), Some("2"));
+}
+
+#[tokio::test]
+async fn two_servers_on_one_postgresql_append_to_one_chain() {
+    let bench = Bench::postgres().await;
+    let stores = [bench.open().await, bench.open().await];
+    let tasks = (0..200).map(|n| {
+        let store = stores[n % 2].clone();
+        tokio::spawn(async move {
+            store
+                .write(move |tx| {
+                    Box::pin(async move {
+                        let counted: i64 = tx.setting("n").await?.map_or(0, |text| text.parse().unwrap());
+                        tx.set_setting("n", &(counted + 1).to_string()).await?;
+                        tx.append(note("p", ""), &format!("id{n}"), NOON).await
+                    })
+                })
+                .await
+        })
+    });
+    assert!(join_all(tasks).await.into_iter().all(|done| done.unwrap().is_ok()));
+    assert_eq!(stores[0].verify().await.unwrap().count, 200);
+    let counted = stores[1].read(|conn| Box::pin(async move { conn.setting("n").await })).await.unwrap();
+    assert_eq!(counted.as_deref(), Some("200"), "no update was lost");
+}

@@ -1,0 +1,56 @@
+//! Every statement is understood by both engines.
+
+use crate::open;
+use crate::place::{Engine, Place};
+use crate::testing::{Bench, both_engines};
+use sqlx::{AssertSqlSafe, Executor, Row, SqlSafeStr};
+
+fn every() -> Vec<(&'static str, &'static str)> {
+    [crate::log::ALL, crate::states::ALL, crate::people::ALL, crate::settings::ALL].concat()
+}
+
+both_engines! {
+    async fn every_statement_is_prepared(bench: Bench) {
+        bench.open().await.close().await;
+        let place = Place::parse(&bench.url).unwrap();
+        let mut connection = open::writer(&place, bench.options().job_timeout).await.unwrap();
+        assert!(every().len() > 30);
+        for (name, sql) in every() {
+            if let Err(error) = connection.prepare(AssertSqlSafe(sql).into_sql_str()).await {
+                panic!("{name}: {error}\n{sql}");
+            }
+        }
+    }
+
+    async fn what_is_acknowledged_is_on_disk(bench: Bench) {
+        bench.open().await.close().await;
+        let place = Place::parse(&bench.url).unwrap();
+        let mut connection = open::writer(&place, bench.options().job_timeout).await.unwrap();
+        let settings = match place.engine {
+            Engine::Sqlite => [("PRAGMA synchronous", "2"), ("PRAGMA journal_mode", "wal"), ("PRAGMA foreign_keys", "1")],
+            Engine::Postgres => [("SHOW synchronous_commit", "on"), ("SHOW transaction_isolation", "read committed"), ("SHOW statement_timeout", "10s")],
+        };
+        for (sql, expected) in settings {
+            let row = sqlx::query(sql).fetch_one(&mut *connection).await.unwrap();
+            let found = row.try_get::<String, _>(0).unwrap_or_else(|_| row.get::<i64, _>(0).to_string());
+            assert_eq!(found, expected, "{sql}");
+        }
+    }
+}
+
+#[test]
+fn only_portable_column_types_are_used() {
+    let banned = "BOOLEAN TIMESTAMP TIMESTAMPTZ BYTEA BLOB JSON JSONB INT INTEGER SERIAL AUTOINCREMENT REAL VARCHAR NUMERIC";
+    let banned: Vec<&str> = banned.split(' ').collect();
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
+    let mut read = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        let text = std::fs::read_to_string(file.unwrap().path()).unwrap().to_uppercase();
+        let statements = text.lines().map(|line| line.split("--").next().unwrap_or_default());
+        for word in statements.flat_map(|line| line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')) {
+            assert!(!banned.contains(&word), "{word} is not the same on both engines");
+        }
+        read += 1;
+    }
+    assert!(read > 0);
+}

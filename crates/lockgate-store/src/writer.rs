@@ -1,0 +1,235 @@
+//! Group commit: one task runs every write, as many as wait in one transaction, and answers after the commit.
+//!
+//! Each job runs in a savepoint of its own, so that a failing one is rolled back alone. There is no timer: a
+//! transaction ends as soon as nobody waits. One slow `fsync` is thus shared by all writes that arrive during it.
+
+use crate::conn::Tx;
+use crate::error::StoreError;
+use crate::lock::FileLock;
+use crate::open;
+use crate::place::Place;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use lockgate_core::clock::Clock;
+use sqlx::AnyConnection;
+use sqlx::Connection;
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// How long the engine may take for a statement that begins or ends a transaction.
+const CONTROL_LIMIT: Duration = Duration::from_secs(60);
+
+/// What the writer is asked to do.
+pub(crate) enum Message {
+    Job(Box<dyn Job>),
+    Close(oneshot::Sender<()>),
+}
+
+/// One write.
+pub(crate) trait Job: Send {
+    /// Whether anybody still waits for it.
+    fn wanted(&self) -> bool;
+    /// Runs it; says whether its work is to be kept.
+    fn run<'a>(&'a mut self, tx: &'a mut Tx, default_limit: Duration) -> BoxFuture<'a, bool>;
+    /// Tells the caller how it ended. An error of the transaction is the error of each of its jobs.
+    fn answer(self: Box<Self>, transaction: Result<(), StoreError>);
+}
+
+/// A caller's closure, its outcome and the way to tell it.
+pub(crate) struct Work<F, T, E> {
+    pub(crate) work: Option<F>,
+    pub(crate) outcome: Option<Result<T, E>>,
+    pub(crate) limit: Option<Duration>,
+    pub(crate) reply: oneshot::Sender<Result<T, E>>,
+}
+
+impl<F, T, E> Job for Work<F, T, E>
+where
+    F: for<'a> FnOnce(&'a mut Tx) -> BoxFuture<'a, Result<T, E>> + Send,
+    T: Send,
+    E: From<StoreError> + Send,
+{
+    fn wanted(&self) -> bool {
+        !self.reply.is_closed()
+    }
+
+    fn run<'a>(&'a mut self, tx: &'a mut Tx, default_limit: Duration) -> BoxFuture<'a, bool> {
+        let limit = self.limit.unwrap_or(default_limit);
+        Box::pin(async move {
+            let Some(work) = self.work.take() else { return false };
+            let attempt = AssertUnwindSafe(async { work(&mut *tx).await }).catch_unwind();
+            let outcome = match tokio::time::timeout(limit, attempt).await {
+                Ok(Ok(outcome)) => outcome,
+                Ok(Err(panic)) => Err(StoreError::Panicked { what: message(&*panic) }.into()),
+                Err(_) => Err(StoreError::TimedOut { after: limit }.into()),
+            };
+            // A closure that swallows a statement's error must not have the rest of its work kept.
+            let outcome = match (outcome, tx.take_failure()) {
+                (Ok(_), Some(error)) => Err(error.into()),
+                (outcome, _) => outcome,
+            };
+            let keep = outcome.is_ok();
+            self.outcome = Some(outcome);
+            keep
+        })
+    }
+
+    fn answer(self: Box<Self>, transaction: Result<(), StoreError>) {
+        let answer = match (transaction, self.outcome) {
+            (Err(error), _) => Err(error.into()),
+            (Ok(()), Some(outcome)) => outcome,
+            (Ok(()), None) => Err(StoreError::Closed.into()),
+        };
+        // Nobody is there to hear it any more: it is done (or not) all the same.
+        let _unheard = self.reply.send(answer);
+    }
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+}
+
+/// The task that writes.
+pub(crate) struct Writer {
+    pub(crate) place: Place,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) queue: mpsc::Receiver<Message>,
+    pub(crate) connection: Option<Box<AnyConnection>>,
+    pub(crate) batch: usize,
+    pub(crate) job_timeout: Duration,
+    /// Held until the last job is done.
+    pub(crate) lock: Option<FileLock>,
+}
+
+impl Writer {
+    /// Runs until the store is closed or its last handle is dropped.
+    pub(crate) async fn run(mut self) {
+        let mut closing = Vec::new();
+        while let Some(message) = self.queue.recv().await {
+            match message {
+                Message::Job(job) => closing.extend(self.batch(job).await),
+                Message::Close(done) => closing.push(done),
+            }
+            if !closing.is_empty() {
+                // Whoever was let in is still served; nobody else is.
+                self.queue.close();
+            }
+        }
+        if let Some(connection) = self.connection.take()
+            && let Err(error) = connection.close().await
+        {
+            tracing::warn!(place = %self.place.name, %error, "the database's connection did not close cleanly");
+        }
+        drop(self.lock.take());
+        for done in closing {
+            let _unheard = done.send(());
+        }
+    }
+
+    /// Runs one transaction and answers its jobs. Returns the wish to close that came in between.
+    async fn batch(&mut self, first: Box<dyn Job>) -> Option<oneshot::Sender<()>> {
+        let mut batch = Batch { done: Vec::new(), kept: 0, closing: None };
+        let ended = self.transact(first, &mut batch).await;
+        if let Err(error) = &ended {
+            tracing::error!(place = %self.place.name, %error, jobs = batch.done.len(), "a transaction failed");
+        }
+        for job in batch.done {
+            job.answer(ended.clone());
+        }
+        batch.closing
+    }
+
+    async fn transact(&mut self, first: Box<dyn Job>, batch: &mut Batch) -> Result<(), StoreError> {
+        let mut next = Some(first);
+        let begun = self.begin().await;
+        let mut tx = match begun {
+            Ok(tx) => tx,
+            Err(error) => {
+                // All that wait would meet the same error; don't let each of them wait for it in turn.
+                while let Some(job) = next.take().or_else(|| self.next(batch)) {
+                    batch.done.push(job);
+                }
+                return Err(error);
+            }
+        };
+        while let Some(mut job) = next.take() {
+            if job.wanted() {
+                let ran = step(&mut tx, &mut *job, self.job_timeout).await;
+                batch.done.push(job);
+                batch.kept += usize::from(ran?);
+            }
+            next = self.next(batch);
+        }
+        let end = if batch.kept > 0 { "COMMIT" } else { "ROLLBACK" };
+        limited(&mut tx, end).await.map_err(|error| unconfirmed(error, &self.place))?;
+        self.connection = tx.into_connection();
+        Ok(())
+    }
+
+    fn next(&mut self, batch: &mut Batch) -> Option<Box<dyn Job>> {
+        if batch.done.len() >= self.batch || batch.closing.is_some() {
+            return None;
+        }
+        match self.queue.try_recv().ok()? {
+            Message::Job(job) => Some(job),
+            Message::Close(done) => {
+                batch.closing = Some(done);
+                None
+            }
+        }
+    }
+
+    /// Begins a transaction; where an idle connection has died, on a new one.
+    async fn begin(&mut self) -> Result<Tx, StoreError> {
+        if let Some(connection) = self.connection.take() {
+            let mut tx = Tx::new(connection, self.place.clone(), Arc::clone(&self.clock));
+            match limited(&mut tx, self.place.engine.begin_write()).await {
+                Ok(()) => return Ok(tx),
+                Err(error) => tracing::warn!(place = %self.place.name, %error, "connecting again"),
+            }
+        }
+        let connection = open::writer(&self.place, self.job_timeout).await?;
+        let mut tx = Tx::new(connection, self.place.clone(), Arc::clone(&self.clock));
+        limited(&mut tx, self.place.engine.begin_write()).await?;
+        Ok(tx)
+    }
+}
+
+/// The jobs of one transaction.
+struct Batch {
+    done: Vec<Box<dyn Job>>,
+    kept: usize,
+    closing: Option<oneshot::Sender<()>>,
+}
+
+/// Runs one job in its savepoint. An error means that the whole transaction is lost.
+async fn step(tx: &mut Tx, job: &mut dyn Job, limit: Duration) -> Result<bool, StoreError> {
+    limited(tx, "SAVEPOINT job").await?;
+    let keep = job.run(tx, limit).await;
+    if !keep {
+        limited(tx, "ROLLBACK TO SAVEPOINT job").await?;
+    }
+    limited(tx, "RELEASE SAVEPOINT job").await?;
+    Ok(keep)
+}
+
+async fn limited(tx: &mut Tx, sql: &'static str) -> Result<(), StoreError> {
+    match tokio::time::timeout(CONTROL_LIMIT, tx.control(sql)).await {
+        Ok(result) => result,
+        Err(_) => Err(StoreError::TimedOut { after: CONTROL_LIMIT }),
+    }
+}
+
+/// A commit that broke off may have taken place.
+fn unconfirmed(error: StoreError, place: &Place) -> StoreError {
+    match error {
+        StoreError::Unavailable { .. } | StoreError::TimedOut { .. } => {
+            StoreError::Unconfirmed { place: place.name.to_string(), detail: error.to_string() }
+        }
+        error => error,
+    }
+}

@@ -1,0 +1,25 @@
+//! Codecs of the inference protocols: bytes to tensors and back. No sockets, no files, no clock.
+//!
+//! Nothing here panics, whatever the bytes are, and every allocation is bounded by [`Limits`].
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`error`] | what is wrong with a request, with each protocol's own error body |
+//! | [`tensor`] | named, typed, shaped data |
+//! | [`json`] | our own JSON scanner and writer: fast numbers, `NaN` and `Infinity` tokens, strict limits |
+//! | [`oip`] | Open Inference Protocol V2, REST |
+//! | [`mlflow`] | MLflow's scoring protocol (`/invocations`) |
+//! | [`table`] | the mapping between named columns and a model's tensor inputs |
+//! | [`fuzz`] | the entry for a fuzzer |
+
+pub mod error;
+pub mod fuzz;
+pub mod json;
+pub mod mlflow;
+pub mod oip;
+pub mod table;
+pub mod tensor;
+
+pub use error::WireError;
+pub use json::Limits;
+pub use tensor::{Data, Datatype, Tensor};

@@ -1,0 +1,191 @@
+//! The inference request.
+
+use super::parameter::{self, Parameter};
+use super::{once, tensor};
+use crate::error::WireError;
+use crate::json::{Limits, Scanner, write};
+use crate::tensor::Tensor;
+
+/// `POST /v2/models/{model}/infer`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct InferRequest {
+    /// The caller's id, echoed in the response.
+    pub id: Option<String>,
+    /// Parameters of the request.
+    pub parameters: Vec<(String, Parameter)>,
+    /// At least one tensor; names differ.
+    pub inputs: Vec<Tensor>,
+    /// Names of the outputs that are wanted; empty means all.
+    pub outputs: Vec<String>,
+}
+
+impl InferRequest {
+    /// Reads a request's body.
+    ///
+    /// # Errors
+    /// What is wrong, with the field.
+    pub fn parse(body: &[u8], limits: &Limits) -> Result<Self, WireError> {
+        let mut s = Scanner::new(body, limits);
+        let (mut id, mut parameters, mut inputs, mut outputs) = (None, None, None, None);
+        s.object("an object with `inputs`", |s, key| match &*key {
+            "id" => {
+                let text = s.string("a string").map_err(|e| e.at("id"))?.into_owned();
+                once(&mut id, text, "id")
+            }
+            "parameters" => {
+                let found = parameter::read(s).map_err(|e| e.at("parameters"))?;
+                parameter::refuse_binary(&found)?;
+                once(&mut parameters, found, "parameters")
+            }
+            "inputs" => {
+                let found = tensor::read_list(s, limits.max_names).map_err(|e| e.at("inputs"))?;
+                once(&mut inputs, found, "inputs")
+            }
+            "outputs" => {
+                let found = read_outputs(s).map_err(|e| e.at("outputs"))?;
+                once(&mut outputs, found, "outputs")
+            }
+            _ => s.skip(),
+        })?;
+        s.end()?;
+        let inputs = inputs.ok_or_else(|| WireError::bad("the request has no `inputs`"))?;
+        if inputs.is_empty() {
+            return Err(WireError::bad("there must be at least one tensor").at("inputs"));
+        }
+        let (parameters, outputs) = (parameters.unwrap_or_default(), outputs.unwrap_or_default());
+        Ok(Self { id, parameters, inputs, outputs })
+    }
+
+    /// Writes the request's body.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = b"{".to_vec();
+        if let Some(id) = &self.id {
+            out.extend_from_slice(b"\"id\":");
+            write::string(&mut out, id);
+            out.push(b',');
+        }
+        out.extend_from_slice(b"\"inputs\":");
+        write::list(&mut out, &self.inputs, tensor::write);
+        parameter::write_member(&mut out, &self.parameters);
+        if !self.outputs.is_empty() {
+            out.extend_from_slice(b",\"outputs\":");
+            write::list(&mut out, &self.outputs, |out, name| {
+                out.extend_from_slice(b"{\"name\":");
+                write::string(out, name);
+                out.push(b'}');
+            });
+        }
+        out.push(b'}');
+        out
+    }
+}
+
+fn read_outputs(s: &mut Scanner<'_>) -> Result<Vec<String>, WireError> {
+    let mut names: Vec<String> = Vec::new();
+    s.list("an array of outputs", |s, i| {
+        let mut name = None;
+        let fail = |e: WireError| e.at(&format!("[{i}]"));
+        s.object("an object with `name`", |s, key| match &*key {
+            "name" => {
+                let text = s.string("a string")?.into_owned();
+                once(&mut name, text, "name")
+            }
+            "parameters" => parameter::refuse_binary(&parameter::read(s)?),
+            _ => s.skip(),
+        })
+        .map_err(fail)?;
+        let name = name.ok_or_else(|| fail(WireError::bad("the output has no `name`")))?;
+        if names.contains(&name) || names.len() >= 1024 {
+            return Err(fail(WireError::bad("an output is asked for twice, or there are more than 1024")));
+        }
+        names.push(name);
+        Ok(())
+    })?;
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::Data;
+
+    fn parse(body: &str) -> Result<InferRequest, WireError> {
+        InferRequest::parse(body.as_bytes(), &Limits::default())
+    }
+
+    #[test]
+    fn members_may_come_in_any_order_and_data_nested_or_flat() {
+        let flat = r#"{"id":"7","inputs":[{"name":"x","shape":[2,2],"datatype":"FP32","data":[1,NaN,-Infinity,4.5]}],
+            "parameters":{"a":1,"b":"s","c":true,"d":1.5},"outputs":[{"name":"y"}],"unknown":{"deep":[1,null]}}"#;
+        let nested = r#"{"outputs":[{"name":"y","parameters":{"binary_data":false}}],"id":"7",
+            "parameters":{"a":1,"b":"s","c":true,"d":1.5},
+            "inputs":[{"data":[[1,NaN],[-Infinity,4.5]],"shape":[2,2],"datatype":"FP32","name":"x"}]}"#;
+        let (flat, nested) = (parse(flat).unwrap(), parse(nested).unwrap());
+        assert_eq!(flat.to_bytes(), nested.to_bytes());
+        let Data::Fp32(values) = flat.inputs[0].data() else { panic!("FP32") };
+        assert!(values[1].is_nan() && values[2] == f32::NEG_INFINITY && values[3] == 4.5);
+        assert_eq!(flat.parameters[3].1, Parameter::Float(1.5));
+    }
+
+    #[test]
+    fn errors_name_the_field() {
+        let tensor = |t: &str| format!(r#"{{"inputs":[{t}]}}"#);
+        for (body, want) in [
+            (String::new(), "the body ends"),
+            ("[]".to_owned(), "an array where an object"),
+            ("{}".to_owned(), "no `inputs`"),
+            (r#"{"inputs":[]}"#.to_owned(), "inputs: there must be"),
+            (r#"{"inputs":[1]}"#.to_owned(), "inputs[0]: a number where a tensor"),
+            (tensor(r#"{"name":"x","shape":[1],"datatype":"FP32"}"#), "inputs[0]: the tensor has no `data`"),
+            (
+                tensor(r#"{"name":"x","shape":[1],"datatype":"FP32","data":["a"]}"#),
+                "inputs[0].data: a string where FP32",
+            ),
+            (
+                tensor(r#"{"name":"x","shape":[1],"datatype":"INT64","data":[1.5]}"#),
+                "inputs[0].data: a fraction",
+            ),
+            (
+                tensor(r#"{"name":"x","shape":[1],"datatype":"FP32","data":[null]}"#),
+                "inputs[0].data: null where FP32",
+            ),
+            (
+                tensor(r#"{"name":"x","shape":[2],"datatype":"FP32","data":[1]}"#),
+                "holds 2 elements, but data has 1",
+            ),
+            (
+                tensor(r#"{"name":"x","shape":[-1],"datatype":"FP32","data":[1]}"#),
+                "inputs[0].shape: a number is out",
+            ),
+            (
+                tensor(r#"{"name":"x","shape":[4],"datatype":"FP32","data":[[1,2],[3,4]]}"#),
+                "data has the shape [2, 2]",
+            ),
+            (
+                tensor(r#"{"name":"x","shape":[1],"datatype":"FP16","data":[1]}"#),
+                "inputs[0].datatype: the datatype FP16",
+            ),
+            (
+                tensor(r#"{"name":"x","shape":[1],"datatype":"FP32","parameters":{"binary_data_size":4}}"#),
+                "binary tensor",
+            ),
+            (r#"{"inputs":[],"inputs":[]}"#.to_owned(), "inputs: this member is given twice"),
+            (
+                r#"{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":[1]}]} x"#.to_owned(),
+                "the end of the body",
+            ),
+            (r#"{"id":5}"#.to_owned(), "id: a number where a string"),
+        ] {
+            let error = parse(&body).unwrap_err();
+            assert!(error.text().contains(want), "{body}: {error}");
+            assert!(matches!(error.status, 400 | 415));
+        }
+        let huge = r#"{"inputs":[{"name":"x","shape":[4294967296,4294967296],"datatype":"FP32","data":[]}]}"#;
+        assert!(parse(huge).unwrap_err().text().contains("inputs[0].shape"));
+        let twice = r#"{"name":"x","shape":[1],"datatype":"FP32","data":[1]}"#;
+        assert!(
+            parse(&tensor(&format!("{twice},{twice}"))).unwrap_err().text().contains("`x` is given twice")
+        );
+    }
+}

@@ -1,0 +1,441 @@
+//! The command line: what can be said, in clap's terms, without any behaviour.
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Carries machine-learning models through environments: no evidence, no promotion.
+#[derive(Debug, Parser)]
+#[command(name = "lockgate", version, propagate_version = true, max_term_width = 110)]
+#[command(after_help = "Start here:  lockgate demo   or, in your own repository:  lockgate init && lockgate up")]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options that every command takes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// Where the server is [default: what `lockgate up` of this project wrote down, else http://127.0.0.1:7600]
+    #[arg(long, global = true, env = "LOCKGATE_SERVER", value_name = "URL")]
+    pub(crate) server: Option<String>,
+    /// Who you are, for servers without login [default: Git's user.email]
+    #[arg(long = "as", global = true, env = "LOCKGATE_USER", value_name = "NAME")]
+    pub(crate) user: Option<String>,
+    /// A bearer token, for servers with login
+    #[arg(long, global = true, env = "LOCKGATE_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+    /// The project's folder [default: the nearest folder upwards with a lockgate.toml]
+    #[arg(long, short = 'C', global = true, value_name = "DIR")]
+    pub(crate) project: Option<PathBuf>,
+    /// Where this project's server and agents keep their state [default: ~/.local/state/lockgate/<project>-<hash>]
+    #[arg(long, global = true, env = "LOCKGATE_STATE", value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    /// Override one value of lockgate.toml, for example env.production.vars.THRESHOLD=0.4
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Print JSON for programs instead of text for people
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Write a lockgate.toml for this repository
+    Init(Init),
+    /// Check lockgate.toml without a server
+    Check,
+    /// Start the server and every environment's agent on this machine
+    Up(Up),
+    /// Run the server (control plane) alone
+    Server(Server),
+    /// Run one environment's agent
+    Agent(Agent),
+    /// Run one model worker (agents start these)
+    Worker(Worker),
+    /// Run the pipeline's stages whose inputs changed
+    Run(Run),
+    /// Make and look at releases
+    #[command(subcommand)]
+    Release(Release),
+    /// Show what a promotion would do and how long it would take
+    Plan(Plan),
+    /// Take a release into an environment
+    Promote(Promote),
+    /// Say yes to a promotion
+    Approve(Approve),
+    /// Say no to a promotion
+    Reject(Decision),
+    /// Show environments, promotions and what to do next
+    Status,
+    /// Follow a promotion until it ends
+    Watch(Watch),
+    /// Stop a rollout's forward move; its guards go on
+    Pause(Decision),
+    /// Let a paused rollout go on
+    Resume(Decision),
+    /// Send a rollout's traffic back to the baseline
+    Abort(Decision),
+    /// Send an environment's traffic back to what served before
+    Rollback(Rollback),
+    /// Explain where a promotion stands: numbers, evidence, people
+    Why(Which),
+    /// Show what an environment served, and when
+    History(History),
+    /// Show how one prediction came about
+    Trace(Trace),
+    /// Show the log of a stage, gate or worker
+    Logs(Logs),
+    /// Verify or read the audit log
+    #[command(subcommand)]
+    Audit(Audit),
+    /// Look at environments
+    #[command(subcommand)]
+    Env(Env),
+    /// Ask a model for predictions
+    Predict(Predict),
+    /// Run the whole story on real data: train, promote, break, roll back
+    Demo(Demo),
+    /// Print a completion script for your shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print reference texts for the documentation
+    #[command(hide = true)]
+    Reference {
+        /// `cli` or `config-schema`
+        what: String,
+    },
+}
+
+/// `init`
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// Overwrite an existing lockgate.toml
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// `up`
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// The server's port; environments take the next ones, in order
+    #[arg(long, default_value_t = 7600, env = "LOCKGATE_PORT")]
+    pub(crate) port: u16,
+    /// Go on in the background and return as soon as everything is ready
+    #[arg(long, short = 'd')]
+    pub(crate) detach: bool,
+    /// Stop what a detached `up` started
+    #[arg(long, conflicts_with = "detach")]
+    pub(crate) stop: bool,
+}
+
+/// `server`
+#[derive(Debug, Args)]
+pub(crate) struct Server {
+    /// Address to listen on; anything but loopback needs --tokens
+    #[arg(long, default_value = "127.0.0.1:7600")]
+    pub(crate) listen: std::net::SocketAddr,
+    /// Folder for the database and artifacts
+    #[arg(long, value_name = "DIR")]
+    pub(crate) home: PathBuf,
+    /// Database URL [default: SQLite in the home folder]
+    #[arg(long, env = "LOCKGATE_DATABASE", hide_env_values = true)]
+    pub(crate) database: Option<String>,
+    /// File of accounts, one a line: `user|service|agent NAME SHA256-OF-TOKEN`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tokens: Option<PathBuf>,
+    /// Believe the name that a loopback client claims (what `lockgate up` uses)
+    #[arg(long)]
+    pub(crate) trust_loopback: bool,
+    /// Stop when standard input ends: whoever started this has gone
+    #[arg(long, hide = true)]
+    pub(crate) tied: bool,
+}
+
+/// `agent`
+#[derive(Debug, Args)]
+pub(crate) struct Agent {
+    /// The environment that this agent is
+    #[arg(long)]
+    pub(crate) environment: String,
+    /// Folder for its database, key, releases and logs
+    #[arg(long, value_name = "DIR")]
+    pub(crate) home: PathBuf,
+    /// Address of its gateway
+    #[arg(long, default_value = "127.0.0.1:7610")]
+    pub(crate) listen: std::net::SocketAddr,
+    /// File with its bearer token
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: PathBuf,
+    /// Folder with the public keys of earlier environments, `<environment>.pem`
+    #[arg(long, value_name = "DIR")]
+    pub(crate) trust: Option<PathBuf>,
+    /// Folder that the paths of its datasets start from
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Folder that this agent must not look into, beside its own home in it
+    #[arg(long, value_name = "DIR")]
+    pub(crate) fence: Option<PathBuf>,
+    /// Gateway threads [default: one for each core]
+    #[arg(long)]
+    pub(crate) threads: Option<usize>,
+    /// The ONNX Runtime library [default: found, or installed from PyPI]
+    #[arg(long, value_name = "FILE", env = "LOCKGATE_ORT_LIB")]
+    pub(crate) onnxruntime: Option<PathBuf>,
+    /// Stop when standard input ends: whoever started this has gone
+    #[arg(long, hide = true)]
+    pub(crate) tied: bool,
+}
+
+/// `worker`
+#[derive(Debug, Args)]
+pub(crate) struct Worker {
+    /// Unix socket to listen on
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: PathBuf,
+    /// Folder with the release's files
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model_dir: PathBuf,
+    /// The release's manifest
+    #[arg(long, value_name = "FILE")]
+    pub(crate) manifest: PathBuf,
+    /// The ONNX Runtime library
+    #[arg(long, value_name = "FILE")]
+    pub(crate) onnxruntime: PathBuf,
+    /// Rows to warm up with
+    #[arg(long, value_name = "FILE")]
+    pub(crate) warmup: Option<PathBuf>,
+    /// Memory limit in bytes; 0 means none
+    #[arg(long, default_value_t = 0)]
+    pub(crate) memory: u64,
+}
+
+/// `run`
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// Only these stages and what they need
+    pub(crate) stages: Vec<String>,
+    /// Run the named stages, or all, even if nothing changed
+    #[arg(long, short)]
+    pub(crate) force: bool,
+    /// Say what would run, and why, and run nothing
+    #[arg(long)]
+    pub(crate) explain: bool,
+    /// Set a parameter, as an environment variable of the stages
+    #[arg(long, short = 'p', value_name = "NAME=VALUE")]
+    pub(crate) param: Vec<String>,
+}
+
+/// `release …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Release {
+    /// Make a release of a registered model version
+    Create {
+        /// `model@alias`, `model:version`, or `model` for its latest version
+        model: String,
+    },
+    /// Show a release
+    Show {
+        /// The release's digest, or its beginning
+        release: String,
+    },
+    /// List releases, newest first
+    List,
+    /// Show what differs between two releases
+    Diff {
+        /// The older one
+        old: String,
+        /// The newer one
+        new: String,
+    },
+}
+
+/// `plan`
+#[derive(Debug, Args)]
+pub(crate) struct Plan {
+    /// The release's digest, or its beginning; `latest` for the newest
+    #[arg(default_value = "latest")]
+    pub(crate) release: String,
+    /// The environment to enter
+    #[arg(long, short, alias = "to", value_name = "NAME")]
+    pub(crate) env: String,
+    /// Expected requests per second [default: measured]
+    #[arg(long, value_name = "N")]
+    pub(crate) rps: Option<f64>,
+}
+
+/// `promote`
+#[derive(Debug, Args)]
+pub(crate) struct Promote {
+    #[command(flatten)]
+    pub(crate) plan: Plan,
+    /// Follow it until it ends or waits for people
+    #[arg(long, short)]
+    pub(crate) wait: bool,
+    /// Give up waiting after this long, for example 10m (the promotion goes on)
+    #[arg(long, value_name = "TIME", requires = "wait")]
+    pub(crate) timeout: Option<String>,
+    /// Why a release that was rolled back before may enter again
+    #[arg(long, value_name = "WHY")]
+    pub(crate) lift_quarantine: Option<String>,
+}
+
+/// Which promotion
+#[derive(Debug, Args)]
+pub(crate) struct Which {
+    /// The promotion's id, or its end; without it the latest one
+    pub(crate) promotion: Option<String>,
+    /// The latest promotion into this environment
+    #[arg(long, short, value_name = "NAME")]
+    pub(crate) env: Option<String>,
+}
+
+/// `approve`
+#[derive(Debug, Args)]
+pub(crate) struct Approve {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// The plan that you saw [default: the present one, which is printed]
+    #[arg(long, value_name = "HASH")]
+    pub(crate) plan: Option<String>,
+}
+
+/// A decision about a promotion
+#[derive(Debug, Args)]
+pub(crate) struct Decision {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// Why
+    #[arg(long, short, default_value = "")]
+    pub(crate) reason: String,
+}
+
+/// `watch`
+#[derive(Debug, Args)]
+pub(crate) struct Watch {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// Stop after this long, for example 10m
+    #[arg(long, value_name = "TIME")]
+    pub(crate) timeout: Option<String>,
+}
+
+/// `rollback`
+#[derive(Debug, Args)]
+pub(crate) struct Rollback {
+    /// The environment
+    pub(crate) environment: String,
+    /// The model, where the environment serves several
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    /// Why
+    #[arg(long, short, default_value = "")]
+    pub(crate) reason: String,
+    /// Follow it until it is verified
+    #[arg(long, short)]
+    pub(crate) wait: bool,
+}
+
+/// `history`
+#[derive(Debug, Args)]
+pub(crate) struct History {
+    /// The environment
+    pub(crate) environment: String,
+    /// What served at this time, for example 2026-11-24T12:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub(crate) at: Option<String>,
+    /// Only this model
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+}
+
+/// `trace`
+#[derive(Debug, Args)]
+pub(crate) struct Trace {
+    /// The prediction's id, from the answer's x-lockgate-prediction-id header
+    pub(crate) prediction: String,
+    /// Look in this environment only
+    #[arg(long, short, value_name = "NAME")]
+    pub(crate) env: Option<String>,
+}
+
+/// `logs`
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// What: `stage NAME`, `gate NAME`, `worker ENVIRONMENT`, `promotion`
+    #[arg(value_parser = ["stage", "gate", "worker", "promotion", "server", "agent"])]
+    pub(crate) what: String,
+    /// Its name
+    pub(crate) name: Option<String>,
+    /// The promotion that a gate belongs to [default: the latest]
+    #[arg(long)]
+    pub(crate) promotion: Option<String>,
+    /// How many kilobytes from the end
+    #[arg(long, default_value_t = 64)]
+    pub(crate) tail: u64,
+}
+
+/// `audit …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Audit {
+    /// Check the hash chain, and that the tables follow from the log
+    Verify,
+    /// Print the log's entries
+    Log {
+        /// From this entry on
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+        /// How many
+        #[arg(long, default_value_t = 1000)]
+        limit: u64,
+    },
+}
+
+/// `env …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Env {
+    /// List environments, in order
+    List,
+    /// Show one environment
+    Show {
+        /// Its name
+        environment: String,
+    },
+}
+
+/// `predict`
+#[derive(Debug, Args)]
+pub(crate) struct Predict {
+    /// The environment to ask
+    #[arg(long, short, value_name = "NAME")]
+    pub(crate) env: String,
+    /// The model, where the environment serves several
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    /// Rows as JSON: an object, a list of objects, an Open Inference or MLflow body; @FILE reads a file, - standard input
+    pub(crate) rows: String,
+    /// The unit's value for the configured header
+    #[arg(long)]
+    pub(crate) unit: Option<String>,
+}
+
+/// `demo`
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Requests per second of the traffic generator
+    #[arg(long, default_value_t = 250.0)]
+    pub(crate) rps: f64,
+    /// Where the example is unpacked [default: a folder in your state folder]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Leave server and agents running at the end
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// The server's port
+    #[arg(long, default_value_t = 7600)]
+    pub(crate) port: u16,
+}

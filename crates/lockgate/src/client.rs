@@ -1,0 +1,125 @@
+//! The native API's client.
+
+use anyhow::{Context as _, anyhow};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::time::Duration;
+
+/// Talks to one server as one person.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    base: String,
+    user: Option<String>,
+    token: Option<String>,
+    http: reqwest::Client,
+}
+
+/// The body of an error answer.
+#[derive(Debug, serde::Deserialize)]
+struct ErrorBody {
+    error: ErrorText,
+}
+
+#[derive(Debug, serde::Deserialize)]
+struct ErrorText {
+    message: String,
+    #[serde(default)]
+    hint: Option<String>,
+}
+
+/// The server said no, with a sentence and maybe a hint.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}{}", hint.as_ref().map(|h| format!("\n  hint: {h}")).unwrap_or_default())]
+pub(crate) struct Refusal {
+    /// The HTTP status.
+    pub(crate) status: u16,
+    /// What is wrong.
+    pub(crate) message: String,
+    /// What to do.
+    pub(crate) hint: Option<String>,
+}
+
+impl Client {
+    /// A client for the server at `base`.
+    pub(crate) fn new(base: &str, user: Option<String>, token: Option<String>) -> anyhow::Result<Self> {
+        let http = reqwest::Client::builder()
+            .connect_timeout(Duration::from_secs(3))
+            .timeout(Duration::from_secs(120))
+            .no_proxy()
+            .build()
+            .context("can't set up the HTTP client")?;
+        Ok(Self { base: base.trim_end_matches('/').to_owned(), user, token, http })
+    }
+
+    /// The server's address.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// The same server as somebody else.
+    pub(crate) fn as_user(&self, user: &str) -> Self {
+        Self { user: Some(user.to_owned()), ..self.clone() }
+    }
+
+    fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
+        let mut request = self.http.request(method, format!("{}/api/v1/{path}", self.base));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(user) = &self.user {
+            request = request.header("x-lockgate-user", user);
+        }
+        request
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> anyhow::Result<reqwest::Response> {
+        let response = request.send().await.map_err(|e| {
+            if e.is_connect() {
+                anyhow!("no server answers at {}\n  hint: start it with `lockgate up`, or name another one with --server", self.base)
+            } else if e.is_timeout() {
+                anyhow!("the server at {} did not answer in time", self.base)
+            } else {
+                anyhow!("the connection to {} broke: {}", self.base, e.without_url())
+            }
+        })?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let text = response.text().await.unwrap_or_default();
+        let (message, hint) = match serde_json::from_str::<ErrorBody>(&text) {
+            Ok(body) => (body.error.message, body.error.hint),
+            Err(_) => (format!("the server answered {status} without an explanation"), None),
+        };
+        Err(Refusal { status: status.as_u16(), message, hint }.into())
+    }
+
+    /// GET as JSON.
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        let response = self.send(self.request(reqwest::Method::GET, path)).await?;
+        response.json().await.context("the server's answer can't be read; is it of another version?")
+    }
+
+    /// GET as text.
+    pub(crate) async fn get_text(&self, path: &str) -> anyhow::Result<String> {
+        let response = self.send(self.request(reqwest::Method::GET, path)).await?;
+        response.text().await.context("the server's answer broke off")
+    }
+
+    /// POST JSON, answer as JSON.
+    pub(crate) async fn post<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> anyhow::Result<T> {
+        let response = self.send(self.request(reqwest::Method::POST, path).json(body)).await?;
+        response.json().await.context("the server's answer can't be read; is it of another version?")
+    }
+
+    /// PUT JSON, answer as JSON.
+    pub(crate) async fn put<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> anyhow::Result<T> {
+        let response = self.send(self.request(reqwest::Method::PUT, path).json(body)).await?;
+        response.json().await.context("the server's answer can't be read; is it of another version?")
+    }
+
+    /// PUT bytes.
+    pub(crate) async fn put_bytes(&self, path: &str, body: Vec<u8>) -> anyhow::Result<()> {
+        self.send(self.request(reqwest::Method::PUT, path).body(body)).await.map(|_| ())
+    }
+}

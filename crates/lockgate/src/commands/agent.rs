@@ -1,0 +1,49 @@
+//! `agent`: one environment. Fenced off before anything else is started.
+
+use crate::cli;
+use crate::exit::Exit;
+use crate::world;
+use anyhow::Context as _;
+use lockgate_agent::{AgentOptions, Trust};
+use lockgate_core::id::EnvironmentName;
+use std::path::Path;
+
+/// What has to happen while the process has one thread only.
+pub(crate) fn enclose(args: &cli::Agent) -> anyhow::Result<String> {
+    std::fs::create_dir_all(&args.home).with_context(|| format!("can't make {}", args.home.display()))?;
+    match &args.fence {
+        None => Ok("own folder, own key, own process".to_owned()),
+        Some(fence) => lockgate_agent::fence::enclose(fence, &args.home)
+            .map_err(|e| anyhow::anyhow!("the environment can't be fenced off: {e}")),
+    }
+}
+
+/// `agent`
+pub(crate) async fn agent(args: &cli::Agent, server: &str, isolation: String) -> anyhow::Result<Exit> {
+    let token = std::fs::read_to_string(&args.token_file)
+        .with_context(|| format!("the token file {} can't be read", args.token_file.display()))?;
+    let trust = match &args.trust {
+        Some(dir) => Trust::read(dir)?,
+        None => Trust::default(),
+    };
+    let (clock, entropy) = world::system();
+    let onnxruntime = match &args.onnxruntime {
+        Some(path) => path.clone(),
+        None => super::worker::library(&args.home.join("lib"), &|text| tracing::info!("{text}"))?,
+    };
+    let options = AgentOptions {
+        environment: EnvironmentName::new(args.environment.clone())?,
+        home: args.home.clone(),
+        listen: args.listen,
+        server: server.to_owned(),
+        token: token.trim().to_owned(),
+        trust,
+        data: args.data.clone().unwrap_or_else(|| Path::new(".").to_owned()),
+        isolation,
+        threads: args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
+        program: std::env::current_exe().context("this program's own file can't be found")?,
+        onnxruntime,
+    };
+    lockgate_agent::run(options, clock, entropy, world::told_to_stop(args.tied)).await?;
+    Ok(Exit::Done)
+}

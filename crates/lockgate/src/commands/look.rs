@@ -1,0 +1,273 @@
+//! `status`, `env`, `history`, `trace`, `audit`, `logs`, `release show|list|diff`.
+
+use crate::cli;
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::output::{Tone, clock, percent, table};
+use crate::render;
+use anyhow::{Context as _, bail};
+use lockgate_control::view::{AuditView, EnvironmentView, HistoryRow, ReleaseView, StatusView, TraceView};
+use lockgate_core::promotion::Stage;
+
+/// `status`
+pub(crate) async fn status(ctx: &Context) -> anyhow::Result<Exit> {
+    let view: StatusView = ctx.client()?.get("status").await?;
+    ctx.out.show(&view, || render::status(ctx.out, &view))?;
+    Ok(if view.promotions.iter().any(|p| p.stage == Stage::AwaitingApproval) { Exit::AwaitingApproval } else { Exit::Done })
+}
+
+/// `env list|show`
+pub(crate) async fn env(ctx: &Context, args: &cli::Env) -> anyhow::Result<Exit> {
+    let view: StatusView = ctx.client()?.get("status").await?;
+    match args {
+        cli::Env::List => {
+            ctx.out.show(&view.environments, || {
+                let mut rows = vec![["environment", "after", "agent", "gateway", "serves"].map(str::to_owned).to_vec()];
+                for e in &view.environments {
+                    let after: Vec<&str> = e.after.iter().map(|a| a.as_str()).collect();
+                    let serves: Vec<String> = e
+                        .models
+                        .iter()
+                        .flat_map(|(m, live)| live.sides.iter().filter(|s| s.share > 0.0).map(move |s| (m, s)))
+                        .map(|(m, s)| format!("{m} v{} {}", s.model_version, percent(s.share)))
+                        .collect();
+                    rows.push(vec![
+                        e.name.to_string(),
+                        if after.is_empty() { "-".to_owned() } else { after.join(", ") },
+                        if e.connected { "up" } else { "down" }.to_owned(),
+                        e.gateway.clone().unwrap_or_else(|| "-".to_owned()),
+                        if serves.is_empty() { "nothing".to_owned() } else { serves.join(", ") },
+                    ]);
+                }
+                table(&rows)
+            })?;
+        }
+        cli::Env::Show { environment } => {
+            let found: &EnvironmentView = view
+                .environments
+                .iter()
+                .find(|e| e.name.as_str() == environment)
+                .with_context(|| unknown_environment(environment, &view))?;
+            ctx.out.show(found, || {
+                let isolation = found.isolation.as_deref().unwrap_or("not known yet");
+                format!("{}  isolation: {isolation}\n", render::environment(ctx.out, found))
+            })?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn unknown_environment(name: &str, view: &StatusView) -> String {
+    let names: Vec<&str> = view.environments.iter().map(|e| e.name.as_str()).collect();
+    format!("there is no environment `{name}`\n  hint: there are {}", names.join(", "))
+}
+
+/// `history`
+pub(crate) async fn history(ctx: &Context, args: &cli::History) -> anyhow::Result<Exit> {
+    let mut path = format!("history?environment={}", super::encode(&args.environment));
+    if let Some(at) = &args.at {
+        let ms = lockgate_core::clock::parse_rfc3339(at).map_err(anyhow::Error::msg)?;
+        path.push_str(&format!("&at={ms}"));
+    }
+    if let Some(model) = &args.model {
+        path.push_str(&format!("&model={}", super::encode(model)));
+    }
+    let rows: Vec<HistoryRow> = ctx.client()?.get(&path).await?;
+    ctx.out.show(&rows, || {
+        if rows.is_empty() {
+            return format!("{} served nothing{}\n", args.environment, args.at.as_ref().map_or(" so far", |_| " then"));
+        }
+        let mut lines = vec![["since (UTC)", "model", "serving", "what happened", "promotion", "entry"].map(str::to_owned).to_vec()];
+        for row in &rows {
+            let serving: Vec<String> = row
+                .serving
+                .iter()
+                .map(|s| format!("v{} {} {}", s.model_version, percent(s.share), s.release.short()))
+                .collect();
+            lines.push(vec![
+                clock(row.at),
+                row.model.to_string(),
+                if serving.is_empty() { "nothing".to_owned() } else { serving.join(" + ") },
+                row.what.clone(),
+                row.promotion.to_string(),
+                format!("#{}", row.seq),
+            ]);
+        }
+        table(&lines)
+    })?;
+    Ok(Exit::Done)
+}
+
+/// `trace`
+pub(crate) async fn trace(ctx: &Context, args: &cli::Trace) -> anyhow::Result<Exit> {
+    let mut path = format!("predictions/{}", super::encode(&args.prediction));
+    if let Some(environment) = &args.env {
+        path.push_str(&format!("?environment={}", super::encode(environment)));
+    }
+    let view: TraceView = ctx.client()?.get(&path).await?;
+    ctx.out.show(&view, || {
+        let strong = |t: &str| ctx.out.mark(Tone::Strong, t);
+        let mut text = format!("prediction {}\n", strong(&args.prediction));
+        if let Some(row) = view.prediction.as_object() {
+            for (key, value) in row {
+                let value = match value {
+                    serde_json::Value::String(s) => s.clone(),
+                    other => other.to_string(),
+                };
+                let short: String = value.chars().take(160).collect();
+                text.push_str(&format!("  {key:<12} {short}\n"));
+            }
+        }
+        text.push_str(&format!("answered by {} in {}\n", strong(&view.release.digest.short()), view.environment));
+        text.push_str(&render::indent(&render::release(ctx.out, &view.release)));
+        if let Some(p) = &view.promotion {
+            text.push_str("brought by\n");
+            text.push_str(&render::indent(&render::promotion(ctx.out, p)));
+        }
+        if let Some(run) = &view.run {
+            text.push_str(&format!("trained by run {}\n", strong(run["run_id"].as_str().unwrap_or("?"))));
+            for part in ["params", "metrics"] {
+                if let Some(map) = run[part].as_object() {
+                    let pairs: Vec<String> = map.iter().map(|(k, v)| format!("{k}={}", v.as_str().map_or_else(|| v.to_string(), str::to_owned))).collect();
+                    text.push_str(&format!("  {part:<12} {}\n", pairs.join(", ")));
+                }
+            }
+        }
+        text
+    })?;
+    Ok(Exit::Done)
+}
+
+/// `audit verify|log`
+pub(crate) async fn audit(ctx: &Context, args: &cli::Audit) -> anyhow::Result<Exit> {
+    let client = ctx.client()?;
+    match args {
+        cli::Audit::Verify => {
+            let view: AuditView = client.get("audit/verify").await?;
+            let ok = view.chain_ok && view.tables_ok;
+            ctx.out.show(&view, || match &view.problem {
+                None => format!(
+                    "{}: {} entries, each linked to the one before; the tables, rebuilt from the log, are the same\nhead {}\n",
+                    ctx.out.mark(Tone::Good, "verified"),
+                    view.entries,
+                    view.head
+                ),
+                Some(problem) => format!("{}: {problem}\n", ctx.out.mark(Tone::Bad, "NOT VERIFIED")),
+            })?;
+            Ok(if ok { Exit::Done } else { Exit::Error })
+        }
+        cli::Audit::Log { from, limit } => {
+            let text = client.get_text(&format!("audit?from={from}&limit={limit}")).await?;
+            if ctx.out.is_json() {
+                ctx.out.print(&text);
+                return Ok(Exit::Done);
+            }
+            let mut rows = vec![["entry", "time (UTC)", "who", "action", "", "what"].map(str::to_owned).to_vec()];
+            for line in text.lines().filter(|l| !l.is_empty()) {
+                let e: serde_json::Value = serde_json::from_str(line).context("an entry can't be read")?;
+                let s = |v: &serde_json::Value| v.as_str().unwrap_or("").to_owned();
+                let detail = e["event"]["what"].as_str().or(e["event"]["kind"].as_str()).unwrap_or("");
+                rows.push(vec![
+                    format!("#{}", e["seq"]),
+                    s(&e["ts"]).chars().take(19).collect::<String>().replace('T', " "),
+                    s(&e["actor"]["id"]),
+                    s(&e["action"]),
+                    s(&e["effect"]),
+                    format!("{} {} {detail} {}", s(&e["resource"]["type"]), s(&e["resource"]["id"]), s(&e["reason"])).trim_end().to_owned(),
+                ]);
+            }
+            ctx.out.print(&table(&rows));
+            Ok(Exit::Done)
+        }
+    }
+}
+
+/// `logs`
+pub(crate) async fn logs(ctx: &Context, args: &cli::Logs) -> anyhow::Result<Exit> {
+    let need = |what: &str| args.name.clone().with_context(|| format!("name the {what}: lockgate logs {} NAME", args.what));
+    let text = match args.what.as_str() {
+        "stage" => super::run::stage_log(ctx, &need("stage")?)?,
+        "server" | "agent" => {
+            let name = if args.what == "server" { "server".to_owned() } else { format!("agent-{}", need("environment")?) };
+            let path = ctx.state_dir()?.join("logs").join(format!("{name}.log"));
+            std::fs::read_to_string(&path).with_context(|| format!("there is no log {}", path.display()))?
+        }
+        "worker" => {
+            let environment = need("environment")?;
+            let bytes = args.tail.saturating_mul(1024);
+            ctx.client()?.get_text(&format!("environments/{}/worker-log?tail={bytes}", super::encode(&environment))).await?
+        }
+        _ => {
+            let client = ctx.client()?;
+            let id = if args.what == "promotion" { args.name.clone().or_else(|| args.promotion.clone()) } else { args.promotion.clone() };
+            let which = cli::Which { promotion: id, env: None };
+            let promotion = super::promotion::find(&client, &which).await?;
+            let wanted: Vec<_> = promotion
+                .gates
+                .iter()
+                .filter(|g| args.what == "promotion" || Some(g.gate.as_str()) == args.name.as_deref())
+                .collect();
+            if wanted.is_empty() {
+                let names: Vec<&str> = promotion.gates.iter().map(|g| g.gate.as_str()).collect();
+                bail!("promotion {} has no such gate\n  hint: it has {}", promotion.id, names.join(", "));
+            }
+            let mut text = String::new();
+            for gate in wanted {
+                text.push_str(&format!("== gate {} ({}): {}\n", gate.gate, gate.kind, gate.summary));
+                match &gate.log {
+                    Some(digest) => text.push_str(&client.get_text(&format!("blobs/{digest}")).await?),
+                    None => text.push_str("no log yet\n"),
+                }
+            }
+            text
+        }
+    };
+    let limit = usize::try_from(args.tail.saturating_mul(1024)).unwrap_or(usize::MAX);
+    let mut from = text.len().saturating_sub(limit);
+    while !text.is_char_boundary(from) {
+        from += 1;
+    }
+    ctx.out.print(&text[from..]);
+    Ok(Exit::Done)
+}
+
+/// `release show`
+pub(crate) async fn release_show(ctx: &Context, release: &str) -> anyhow::Result<Exit> {
+    let view: ReleaseView = ctx.client()?.get(&format!("releases/{}", super::encode(release))).await?;
+    ctx.out.show(&view, || render::release(ctx.out, &view))?;
+    Ok(Exit::Done)
+}
+
+/// `release list`
+pub(crate) async fn release_list(ctx: &Context) -> anyhow::Result<Exit> {
+    let views: Vec<ReleaseView> = ctx.client()?.get("releases").await?;
+    ctx.out.show(&views, || {
+        if views.is_empty() {
+            return format!("no releases yet\n{}", render::next(ctx.out, "lockgate release create MODEL"));
+        }
+        let mut rows = vec![["release", "model", "made (UTC)", "by", "where"].map(str::to_owned).to_vec()];
+        for v in &views {
+            let places: Vec<String> = v.environments.iter().map(|(e, s)| format!("{e}: {s}")).collect();
+            rows.push(vec![
+                v.digest.short(),
+                format!("{} v{}", v.manifest.model, v.manifest.model_version),
+                clock(v.created),
+                v.authors.join(", "),
+                places.join(", "),
+            ]);
+        }
+        table(&rows)
+    })?;
+    Ok(Exit::Done)
+}
+
+/// `release diff`
+pub(crate) async fn release_diff(ctx: &Context, old: &str, new: &str) -> anyhow::Result<Exit> {
+    let path = format!("releases/{}/diff/{}", super::encode(old), super::encode(new));
+    let changes: Vec<String> = ctx.client()?.get(&path).await?;
+    ctx.out.show(&changes, || match changes.as_slice() {
+        [] => "no difference\n".to_owned(),
+        lines => format!("{}\n", lines.join("\n")),
+    })?;
+    Ok(if changes.is_empty() { Exit::Done } else { Exit::Pending })
+}

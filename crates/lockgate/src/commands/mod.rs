@@ -1,0 +1,32 @@
+//! One file for each group of verbs.
+
+pub(crate) mod agent;
+pub(crate) mod demo;
+pub(crate) mod look;
+pub(crate) mod predict;
+pub(crate) mod project;
+pub(crate) mod promotion;
+pub(crate) mod reference;
+pub(crate) mod release;
+pub(crate) mod run;
+pub(crate) mod server;
+pub(crate) mod up;
+pub(crate) mod worker;
+
+/// Percent-encodes one part of a URL.
+pub(crate) fn encode(text: &str) -> String {
+    text.bytes()
+        .map(|b| match b {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(b).to_string(),
+            other => format!("%{other:02X}"),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn parts_of_a_url_are_encoded() {
+        assert_eq!(super::encode("a b/ü@1"), "a%20b%2F%C3%BC%401");
+    }
+}

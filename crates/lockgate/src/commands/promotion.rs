@@ -1,0 +1,248 @@
+//! `plan`, `promote`, `approve`, `reject`, `watch`, `pause`, `resume`, `abort`, `why`.
+
+use crate::cli;
+use crate::client::Client;
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::output::{Out, Tone};
+use crate::render;
+use anyhow::{Context as _, bail};
+use lockgate_control::view::{PlanView, PromotionRequest, PromotionView, WhyView};
+use lockgate_core::digest::Digest;
+use lockgate_core::id::EnvironmentName;
+use lockgate_core::promotion::Stage;
+use serde_json::json;
+use std::time::{Duration, Instant};
+
+/// How often a waiting command looks.
+const LOOK_EVERY: Duration = Duration::from_millis(400);
+
+/// The request behind `plan` and `promote`.
+fn request(args: &cli::Plan) -> anyhow::Result<PromotionRequest> {
+    if args.rps.is_some_and(|r| !(r.is_finite() && r > 0.0)) {
+        bail!("--rps must be a number above 0");
+    }
+    Ok(PromotionRequest {
+        release: args.release.clone(),
+        environment: EnvironmentName::new(args.env.clone())?,
+        rate: args.rps,
+        plan_hash: None,
+        lift_quarantine: None,
+    })
+}
+
+/// `plan`
+pub(crate) async fn plan(ctx: &Context, args: &cli::Plan) -> anyhow::Result<Exit> {
+    let client = super::project::applied(ctx).await?;
+    let view: PlanView = client.post("plan", &request(args)?).await?;
+    ctx.out.show(&view, || render::plan(ctx.out, &view))?;
+    Ok(if view.obstacles.is_empty() { Exit::Pending } else { Exit::Error })
+}
+
+/// `promote`
+pub(crate) async fn promote(ctx: &Context, args: &cli::Promote) -> anyhow::Result<Exit> {
+    let client = super::project::applied(ctx).await?;
+    let mut body = request(&args.plan)?;
+    body.lift_quarantine.clone_from(&args.lift_quarantine);
+    let timeout = args.timeout.as_deref().map(parse_span).transpose()?;
+    let view: PromotionView = client.post("promotions", &body).await?;
+    if args.wait {
+        return follow(ctx.out, &client, &view, timeout, true).await;
+    }
+    ctx.out.show(&view, || {
+        format!("{}{}", render::promotion(ctx.out, &view), render::next(ctx.out, &view.next))
+    })?;
+    Ok(exit_of(&view.stage))
+}
+
+/// Finds the promotion that a person means.
+pub(crate) async fn find(client: &Client, which: &cli::Which) -> anyhow::Result<PromotionView> {
+    let mut path = "promotions/find?".to_owned();
+    if let Some(id) = &which.promotion {
+        path.push_str(&format!("id={}&", super::encode(id)));
+    }
+    if let Some(environment) = &which.env {
+        path.push_str(&format!("environment={}", super::encode(environment)));
+    }
+    client.get(&path).await
+}
+
+/// `approve`
+pub(crate) async fn approve(ctx: &Context, args: &cli::Approve) -> anyhow::Result<Exit> {
+    let client = ctx.client()?;
+    let found = find(&client, &args.which).await?;
+    let plan_hash: Digest = match &args.plan {
+        Some(text) if found.plan_hash.hex().starts_with(text.trim_start_matches("sha256:")) && text.len() >= 8 => {
+            found.plan_hash
+        }
+        Some(text) => bail!("the plan is {} now, not {text}\n  hint: look at it with `lockgate why {}`", found.plan_hash.short(), found.id),
+        None => found.plan_hash,
+    };
+    let body = json!({ "plan_hash": plan_hash });
+    let view: PromotionView = client.post(&format!("promotions/{}/approve", found.id), &body).await?;
+    ctx.out.show(&view, || {
+        format!(
+            "approved plan {} of {}\n{}{}",
+            plan_hash.short(),
+            found.id,
+            render::promotion(ctx.out, &view),
+            render::next(ctx.out, &view.next)
+        )
+    })?;
+    Ok(Exit::Done)
+}
+
+/// `reject`, `pause`, `resume`, `abort`
+pub(crate) async fn decide(ctx: &Context, verb: &str, args: &cli::Decision) -> anyhow::Result<Exit> {
+    let client = ctx.client()?;
+    let found = find(&client, &args.which).await?;
+    let body = json!({ "reason": args.reason });
+    let view: PromotionView = client.post(&format!("promotions/{}/{verb}", found.id), &body).await?;
+    ctx.out.show(&view, || {
+        format!("{verb}: asked of {}\n{}{}", found.id, render::promotion(ctx.out, &view), render::next(ctx.out, &view.next))
+    })?;
+    Ok(Exit::Done)
+}
+
+/// `watch`
+pub(crate) async fn watch(ctx: &Context, args: &cli::Watch) -> anyhow::Result<Exit> {
+    let client = ctx.client()?;
+    let timeout = args.timeout.as_deref().map(parse_span).transpose()?;
+    let found = find(&client, &args.which).await?;
+    follow(ctx.out, &client, &found, timeout, false).await
+}
+
+/// `why`
+pub(crate) async fn why(ctx: &Context, which: &cli::Which) -> anyhow::Result<Exit> {
+    let client = ctx.client()?;
+    let found = find(&client, which).await?;
+    let view: WhyView = client.get(&format!("promotions/{}/why", found.id)).await?;
+    ctx.out.show(&view, || render::why(ctx.out, &view))?;
+    Ok(Exit::Done)
+}
+
+/// Follows a promotion until it ends, or until it waits for people.
+pub(crate) async fn follow(
+    out: Out,
+    client: &Client,
+    first: &PromotionView,
+    timeout: Option<Duration>,
+    stop_at_approval: bool,
+) -> anyhow::Result<Exit> {
+    let begun = Instant::now();
+    let mut drawn = 0;
+    let mut said = String::new();
+    loop {
+        let view: PromotionView = client.get(&format!("promotions/{}", first.id)).await?;
+        let text = render::promotion(out, &view);
+        if out.is_live() {
+            drawn = out.redraw(drawn, &text);
+        } else if !out.is_json() {
+            let line = brief(&view);
+            if line != said {
+                out.say(&line);
+                said = line;
+            }
+        }
+        let waits = view.stage == Stage::AwaitingApproval && stop_at_approval;
+        let late = timeout.is_some_and(|t| begun.elapsed() > t);
+        if !view.stage.is_active() || waits || late {
+            out.show(&view, || {
+                let body = if out.is_live() { String::new() } else { text };
+                let late = if late { "stopped waiting; the promotion goes on\n" } else { "" };
+                format!("{body}{late}{}", render::next(out, &view.next))
+            })?;
+            return Ok(if late && view.stage.is_active() { Exit::Held } else { exit_of(&view.stage) });
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// One calm line for logs: printed when it changes.
+fn brief(view: &PromotionView) -> String {
+    let gates = view.gates.iter().filter(|g| g.outcome.is_some()).map(|g| g.gate.to_string()).collect::<Vec<_>>();
+    let done = match view.stage {
+        Stage::Gating if !gates.is_empty() => format!(" (done: {})", gates.join(", ")),
+        _ => String::new(),
+    };
+    let live = view.live.as_ref().map_or_else(String::new, |l| {
+        let verdicts: Vec<String> =
+            l.judgement.readings.iter().map(|r| format!("{} {}", r.guard, verdict(r.verdict))).collect();
+        if verdicts.is_empty() { String::new() } else { format!("  [{}]", verdicts.join(", ")) }
+    });
+    format!("{} → {}  {}: {}{done}{live}", view.model, view.environment, view.stage_name, render::stage_line(view))
+}
+
+fn verdict(v: lockgate_core::guard::Verdict) -> &'static str {
+    match v {
+        lockgate_core::guard::Verdict::Worse => "worse",
+        lockgate_core::guard::Verdict::NotWorse => "not worse",
+        lockgate_core::guard::Verdict::Unknown => "unknown",
+    }
+}
+
+/// The exit code of a stage.
+pub(crate) fn exit_of(stage: &Stage) -> Exit {
+    match stage {
+        Stage::Confirmed | Stage::Probation { .. } | Stage::Superseded { .. } | Stage::Cancelled => Exit::Done,
+        Stage::Rejected { .. } => Exit::GateFailed,
+        Stage::AwaitingApproval => Exit::AwaitingApproval,
+        Stage::RolledBack { .. } | Stage::RollingBack { .. } | Stage::OnBackup | Stage::FailingOver | Stage::Stranded { .. } => {
+            Exit::RolledBack
+        }
+        Stage::Expired { .. } => Exit::Held,
+        Stage::Rolling { rollout } if rollout.held.is_some() => Exit::Held,
+        Stage::Gating | Stage::Queued | Stage::Rolling { .. } => Exit::Done,
+    }
+}
+
+/// Reads a span of time such as `90s`, `10m`, `2h`.
+pub(crate) fn parse_span(text: &str) -> anyhow::Result<Duration> {
+    let (number, unit) = text.split_at(text.find(|c: char| c.is_alphabetic()).unwrap_or(text.len()));
+    let factor = match unit {
+        "ms" => 0.001,
+        "s" | "" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => bail!("`{text}` is no span of time\n  hint: write it like 90s, 10m or 2h"),
+    };
+    let seconds: f64 = number.trim().parse().with_context(|| format!("`{text}` is no span of time such as 10m"))?;
+    Duration::try_from_secs_f64(seconds * factor).with_context(|| format!("`{text}` is out of range"))
+}
+
+/// `rollback`
+pub(crate) async fn rollback(ctx: &Context, args: &cli::Rollback) -> anyhow::Result<Exit> {
+    let client = ctx.client()?;
+    let environment = EnvironmentName::new(args.environment.clone())?;
+    let body = json!({ "model": args.model, "reason": args.reason });
+    let view: PromotionView = client.post(&format!("environments/{environment}/rollback"), &body).await?;
+    if args.wait {
+        return follow_rollback(ctx.out, &client, &view).await;
+    }
+    ctx.out.show(&view, || {
+        format!(
+            "asked {environment} to go back from {} v{}\n{}",
+            view.model,
+            view.model_version,
+            render::next(ctx.out, &format!("lockgate watch {}", view.id))
+        )
+    })?;
+    Ok(Exit::Done)
+}
+
+/// Waits until an asked-for rollback has ended; gives up after a minute, as a rollback takes milliseconds.
+async fn follow_rollback(out: Out, client: &Client, first: &PromotionView) -> anyhow::Result<Exit> {
+    let begun = Instant::now();
+    loop {
+        let view: PromotionView = client.get(&format!("promotions/{}", first.id)).await?;
+        if view.stage.is_terminal() {
+            out.show(&view, || render::promotion(out, &view))?;
+            return Ok(exit_of(&view.stage));
+        }
+        if begun.elapsed() > Duration::from_secs(60) {
+            out.say(&out.mark(Tone::Bad, "the agent has not carried the rollback out within 60 s"));
+            return Ok(Exit::Error);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}

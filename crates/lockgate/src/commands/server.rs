@@ -1,0 +1,65 @@
+//! `server`: the control plane alone.
+
+use crate::cli;
+use crate::exit::Exit;
+use crate::world;
+use anyhow::{Context as _, bail};
+use axum::Router;
+use lockgate_api::identity::{Identity, identify};
+use lockgate_blob::BlobStore;
+use lockgate_control::{Accounts, Control};
+use lockgate_store::{Store, StoreOptions};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often promotions are looked at without anything having happened: deadlines pass by themselves.
+const RECONCILE_EVERY: Duration = Duration::from_secs(1);
+
+/// `server`
+pub(crate) async fn server(args: &cli::Server) -> anyhow::Result<Exit> {
+    if args.trust_loopback && !args.listen.ip().is_loopback() {
+        bail!(
+            "--trust-loopback believes any name, so it is for loopback addresses only, not {}\n  hint: give accounts with --tokens instead",
+            args.listen
+        );
+    }
+    if !args.trust_loopback && args.tokens.is_none() {
+        bail!("nobody could sign in\n  hint: give accounts with --tokens FILE, or use `lockgate up` on a laptop");
+    }
+    let accounts = match &args.tokens {
+        None => Accounts::default(),
+        Some(path) => {
+            let text = std::fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()))?;
+            Accounts::parse(&text).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))?
+        }
+    };
+    // Bound before the database is opened, so that a second server on the same port does no harm.
+    let listener = tokio::net::TcpListener::bind(args.listen)
+        .await
+        .map_err(|e| anyhow::anyhow!("can't listen on {}: {e}\n  hint: is another server running there? use another port", args.listen))?;
+    let (clock, entropy) = world::system();
+    let database = args.database.clone().unwrap_or_else(|| args.home.join("lockgate.db").to_string_lossy().into_owned());
+    let store = Store::open(&database, StoreOptions::new(clock.clone())).await?;
+    let blobs = BlobStore::open(args.home.join("blobs")).await?;
+    let control = Control::new(store.clone(), blobs, clock, entropy);
+    let identity = Identity { accounts: Arc::new(accounts), trust_loopback: args.trust_loopback, listen: listener.local_addr()? };
+    let guarded = Router::new()
+        .merge(lockgate_api::router(control.clone()))
+        .merge(lockgate_mlflow::router(control.tracking().clone()))
+        .layer(axum::middleware::from_fn_with_state((control.clone(), identity), identify));
+    let reconciler = tokio::spawn(reconcile(control));
+    tracing::info!(listen = %args.listen, "the server is ready");
+    axum::serve(listener, guarded).with_graceful_shutdown(world::told_to_stop(args.tied)).await?;
+    reconciler.abort();
+    store.close().await;
+    Ok(Exit::Done)
+}
+
+async fn reconcile(control: Control) {
+    loop {
+        if let Err(error) = control.reconcile().await {
+            tracing::error!(%error, "promotions can't be moved on; trying again");
+        }
+        tokio::time::sleep(RECONCILE_EVERY).await;
+    }
+}

@@ -1,0 +1,386 @@
+//! `up`: the server and every environment's agent on this machine, as processes of their own that talk over HTTP only.
+
+use crate::cli;
+use crate::context::{Context, UpFile};
+use crate::exit::Exit;
+use crate::output::{Tone, table};
+use crate::world;
+use anyhow::{Context as _, bail};
+use lockgate_config::Project;
+use lockgate_core::digest::Digest;
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+use tokio::process::{Child, Command};
+
+/// How long a process may take until it answers.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long processes may take to end when they are told to.
+const STOP_WITHIN: Duration = Duration::from_secs(15);
+
+/// The longest pause before a process that ended is started again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// One process of the tree.
+struct Role {
+    name: String,
+    args: Vec<String>,
+    health: String,
+    log: PathBuf,
+}
+
+/// `up`
+pub(crate) async fn up(ctx: &Context, args: &cli::Up) -> anyhow::Result<Exit> {
+    if args.stop {
+        return stop(ctx).await;
+    }
+    let project = super::project::load(ctx)?;
+    if let Some(running) = running(ctx) {
+        bail!("it is running already (process {}) at {}\n  hint: `lockgate up --stop` stops it", running.pid, running.server);
+    }
+    let layout = Layout::new(ctx, &project, args.port)?;
+    if args.detach {
+        return detach(ctx, &layout).await;
+    }
+    layout.check_ports()?;
+    ctx.out.say("preparing ONNX Runtime");
+    let library = super::worker::library(&layout.state.join("lib"), &|text| ctx.out.say(text))?;
+    layout.prepare()?;
+    let roles = layout.roles(ctx, &library)?;
+    let mut children = Vec::new();
+    for role in &roles {
+        children.push(start(role)?);
+        ready(role, children.last_mut()).await?;
+        if role.name == "server" {
+            super::project::applied(&layout.context(ctx)).await?;
+        }
+    }
+    let file = layout.up_file();
+    lockgate_agent::write_private(&layout.state.join("up.json"), &serde_json::to_vec_pretty(&file)?)?;
+    announce(ctx, &project, &file, &layout.state);
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let watch: Vec<_> =
+        roles.into_iter().zip(children).map(|(role, child)| tokio::spawn(keep(role, child, stopped.clone()))).collect();
+    world::told_to_stop(false).await;
+    ctx.out.say("stopping");
+    stop.send_replace(true);
+    for task in watch {
+        task.await.context("a process could not be stopped")?;
+    }
+    let _ = std::fs::remove_file(layout.state.join("up.json"));
+    Ok(Exit::Done)
+}
+
+/// Where everything of this project lies and listens.
+struct Layout {
+    state: PathBuf,
+    project_dir: PathBuf,
+    server: SocketAddr,
+    gateways: Vec<(String, SocketAddr)>,
+}
+
+impl Layout {
+    fn new(ctx: &Context, project: &Project, port: u16) -> anyhow::Result<Self> {
+        let state = ctx.state_dir()?;
+        let at = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let mut gateways = Vec::new();
+        for (i, environment) in project.environments.iter().enumerate() {
+            let next = u16::try_from(i + 1).ok().and_then(|i| port.checked_add(i));
+            let own = environment.port.or(next).context("there are not enough ports above the server's")?;
+            gateways.push((environment.name.to_string(), at(own)));
+        }
+        Ok(Self { state, project_dir: ctx.project_dir()?, server: at(port), gateways })
+    }
+
+    fn home(&self, environment: &str) -> PathBuf {
+        self.state.join("env").join(environment)
+    }
+
+    fn check_ports(&self) -> anyhow::Result<()> {
+        let named = std::iter::once(("the server", self.server)).chain(self.gateways.iter().map(|(n, a)| (n.as_str(), *a)));
+        for (name, address) in named {
+            TcpListener::bind(address).map_err(|e| {
+                anyhow::anyhow!("{name} can't listen on {address}: {e}\n  hint: choose another port with --port, or [env.…] port = …")
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Makes folders, keys, tokens and the trust between environments: each agent gets the others' public keys only.
+    fn prepare(&self) -> anyhow::Result<()> {
+        let (_, entropy) = world::system();
+        let mut accounts = String::new();
+        let mut public = BTreeMap::new();
+        for dir in ["server", "logs", "env"] {
+            std::fs::create_dir_all(self.state.join(dir)).with_context(|| format!("can't make {}", self.state.display()))?;
+        }
+        for (name, _) in &self.gateways {
+            let home = lockgate_agent::Home::open(&self.home(name))?;
+            home.key(&*entropy)?;
+            let pem = std::fs::read(home.path("key.pub.pem")).context("the agent's public key can't be read")?;
+            public.insert(name.clone(), pem);
+            let token = world::new_token();
+            lockgate_agent::write_private(&home.path("token"), token.as_bytes())?;
+            accounts.push_str(&format!("agent {name} {}\n", Digest::of(token.as_bytes()).hex()));
+        }
+        lockgate_agent::write_private(&self.state.join("server/accounts"), accounts.as_bytes())?;
+        for (name, _) in &self.gateways {
+            let trust = self.home(name).join("trust");
+            std::fs::create_dir_all(&trust).with_context(|| format!("can't make {}", trust.display()))?;
+            for (other, pem) in &public {
+                lockgate_agent::write_private(&trust.join(format!("{other}.pem")), pem)?;
+            }
+        }
+        // What a fenced agent may use must be there before it is fenced: uv's cache is made here if it is missing.
+        if let Some(home) = std::env::var_os("HOME") {
+            let _ = std::fs::create_dir_all(Path::new(&home).join(".cache/uv"));
+        }
+        Ok(())
+    }
+
+    fn roles(&self, ctx: &Context, library: &Path) -> anyhow::Result<Vec<Role>> {
+        let text = |p: PathBuf| p.to_string_lossy().into_owned();
+        let mut roles = vec![Role {
+            name: "server".to_owned(),
+            args: vec![
+                "server".to_owned(),
+                "--tied".to_owned(),
+                "--trust-loopback".to_owned(),
+                "--listen".to_owned(),
+                self.server.to_string(),
+                "--home".to_owned(),
+                text(self.state.join("server")),
+                "--tokens".to_owned(),
+                text(self.state.join("server/accounts")),
+            ],
+            health: format!("http://{}/health", self.server),
+            log: self.state.join("logs/server.log"),
+        }];
+        for (name, address) in &self.gateways {
+            let home = self.home(name);
+            roles.push(Role {
+                name: format!("agent-{name}"),
+                args: vec![
+                    "agent".to_owned(),
+                    "--tied".to_owned(),
+                    "--environment".to_owned(),
+                    name.clone(),
+                    "--home".to_owned(),
+                    text(home.clone()),
+                    "--fence".to_owned(),
+                    text(self.state.clone()),
+                    "--listen".to_owned(),
+                    address.to_string(),
+                    "--token-file".to_owned(),
+                    text(home.join("token")),
+                    "--trust".to_owned(),
+                    text(home.join("trust")),
+                    "--data".to_owned(),
+                    text(self.project_dir.clone()),
+                    "--onnxruntime".to_owned(),
+                    text(self.own_library(&home, library)?),
+                    "--server".to_owned(),
+                    format!("http://{}", self.server),
+                ],
+                health: format!("http://{address}/v2/health/live"),
+                log: self.state.join(format!("logs/agent-{name}.log")),
+            });
+        }
+        let _ = ctx;
+        Ok(roles)
+    }
+
+    /// The library inside the agent's own folder, as it may look nowhere else in the state folder: a hard link.
+    fn own_library(&self, home: &Path, library: &Path) -> anyhow::Result<PathBuf> {
+        if !library.starts_with(&self.state) {
+            return Ok(library.to_owned());
+        }
+        let own = home.join("lib").join(library.file_name().context("the library has no name")?);
+        std::fs::create_dir_all(home.join("lib")).with_context(|| format!("can't make {}", home.display()))?;
+        if !own.is_file() {
+            std::fs::hard_link(library, &own).or_else(|_| std::fs::copy(library, &own).map(|_| ())).context("can't place the library")?;
+        }
+        Ok(own)
+    }
+
+    fn up_file(&self) -> UpFile {
+        UpFile {
+            pid: std::process::id(),
+            server: format!("http://{}", self.server),
+            gateways: self.gateways.iter().map(|(n, a)| (n.clone(), format!("http://{a}"))).collect(),
+        }
+    }
+
+    /// The same context, talking to this server.
+    fn context(&self, ctx: &Context) -> Context {
+        let mut ctx = ctx.clone();
+        ctx.global.server = Some(format!("http://{}", self.server));
+        ctx
+    }
+}
+
+fn announce(ctx: &Context, project: &Project, file: &UpFile, state: &Path) {
+    let mut rows = vec![vec!["server".to_owned(), file.server.clone(), "also MLFLOW_TRACKING_URI".to_owned()]];
+    for environment in &project.environments {
+        let name = environment.name.to_string();
+        let address = file.gateways.get(&name).cloned().unwrap_or_default();
+        rows.push(vec![name, address, "gateway".to_owned()]);
+    }
+    ctx.out.say(&format!(
+        "{}  project {}\n{}state in {}\nstop with Ctrl-C, or `lockgate up --stop`{}",
+        ctx.out.mark(Tone::Good, "ready"),
+        project.name,
+        table(&rows),
+        state.display(),
+        crate::render::next(ctx.out, "lockgate run   (in another terminal; or `lockgate status`)")
+    ));
+}
+
+fn start(role: &Role) -> anyhow::Result<Child> {
+    let log = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&role.log)
+        .with_context(|| format!("can't write {}", role.log.display()))?;
+    let program = std::env::current_exe().context("this program's own file can't be found")?;
+    let mut command = std::process::Command::new(program);
+    command.args(&role.args).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
+    // A group of its own: Ctrl-C in the terminal reaches `up` alone, which then stops its children in order.
+    command.process_group(0).env_remove("LOCKGATE_SERVER").env_remove("LOCKGATE_STATE");
+    Command::from(command).kill_on_drop(true).spawn().with_context(|| format!("{} can't be started", role.name))
+}
+
+async fn ready(role: &Role, child: Option<&mut Child>) -> anyhow::Result<()> {
+    let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2)).build()?;
+    let begun = Instant::now();
+    let child = child.context("no process")?;
+    loop {
+        if http.get(&role.health).send().await.is_ok_and(|r| r.status().is_success()) {
+            return Ok(());
+        }
+        if let Some(status) = child.try_wait()? {
+            bail!("{} ended: {status}\n{}", role.name, last_lines(&role.log));
+        }
+        if begun.elapsed() > READY_WITHIN {
+            bail!("{} does not answer at {}\n{}", role.name, role.health, last_lines(&role.log));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn last_lines(path: &Path) -> String {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().rev().take(6).collect();
+    let lines: Vec<String> = lines.into_iter().rev().map(|l| format!("  | {l}")).collect();
+    format!("{}\n  hint: the whole log is {}", lines.join("\n"), path.display())
+}
+
+/// Starts a process again whenever it ends, with growing pauses, until everything is to stop.
+async fn keep(role: Role, mut child: Child, mut stop: tokio::sync::watch::Receiver<bool>) {
+    let mut pause = Duration::from_millis(50);
+    loop {
+        let begun = Instant::now();
+        tokio::select! {
+            _ = child.wait() => {}
+            _ = stop.wait_for(|stop| *stop) => return end(&mut child).await,
+        }
+        pause = if begun.elapsed() > LONGEST_PAUSE { Duration::from_millis(50) } else { (pause * 2).min(LONGEST_PAUSE) };
+        tracing::warn!(role = role.name, ?pause, "ended; starting it again");
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+        match start(&role) {
+            Ok(again) => child = again,
+            Err(error) => tracing::error!(%error, "can't be started again"),
+        }
+    }
+}
+
+async fn end(child: &mut Child) {
+    drop(child.stdin.take());
+    if tokio::time::timeout(STOP_WITHIN, child.wait()).await.is_err() {
+        let _ = child.kill().await;
+    }
+}
+
+/// What `up` wrote down, if that process is still there.
+fn running(ctx: &Context) -> Option<UpFile> {
+    let file = ctx.up_file()?;
+    Path::new(&format!("/proc/{}", file.pid)).exists().then_some(file)
+}
+
+async fn detach(ctx: &Context, layout: &Layout) -> anyhow::Result<Exit> {
+    layout.check_ports()?;
+    std::fs::create_dir_all(layout.state.join("logs")).with_context(|| format!("can't make {}", layout.state.display()))?;
+    let log_path = layout.state.join("logs/up.log");
+    let log = std::fs::File::create(&log_path).with_context(|| format!("can't write {}", log_path.display()))?;
+    let program = std::env::current_exe().context("this program's own file can't be found")?;
+    let mut command = std::process::Command::new(program);
+    command.arg("up").arg("--port").arg(layout.server.port().to_string());
+    command.arg("--project").arg(&layout.project_dir).arg("--state").arg(&layout.state);
+    for setting in &ctx.global.set {
+        command.arg("--set").arg(setting);
+    }
+    if let Some(user) = ctx.user() {
+        command.arg("--as").arg(user);
+    }
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
+    let mut child = command.spawn().context("`up` can't be started in the background")?;
+    let begun = Instant::now();
+    // Making the runtime ready may include a download the first time.
+    let limit = Duration::from_secs(300);
+    loop {
+        if let Some(file) = running(ctx).filter(|f| f.pid == child.id()) {
+            let project = super::project::load(ctx)?;
+            ctx.out.show(&file, || {
+                let rows: Vec<Vec<String>> = std::iter::once(vec!["server".to_owned(), file.server.clone()])
+                    .chain(project.environments.iter().map(|e| {
+                        vec![e.name.to_string(), file.gateways.get(e.name.as_str()).cloned().unwrap_or_default()]
+                    }))
+                    .collect();
+                format!(
+                    "{} in the background (process {})\n{}{}",
+                    ctx.out.mark(Tone::Good, "ready"),
+                    file.pid,
+                    table(&rows),
+                    crate::render::next(ctx.out, "lockgate run   (stop with `lockgate up --stop`)")
+                )
+            })?;
+            return Ok(Exit::Done);
+        }
+        if let Some(status) = child.try_wait()? {
+            let text = std::fs::read_to_string(&log_path).unwrap_or_default();
+            bail!("`up` ended: {status}\n{}", text.trim_end());
+        }
+        if begun.elapsed() > limit {
+            let _ = child.kill();
+            bail!("`up` was not ready in time\n{}", last_lines(&log_path));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn stop(ctx: &Context) -> anyhow::Result<Exit> {
+    let Some(file) = running(ctx) else {
+        ctx.out.say("nothing is running for this project");
+        return Ok(Exit::Done);
+    };
+    let status = Command::new("kill").arg("-TERM").arg(file.pid.to_string()).status().await.context("`kill` can't be started")?;
+    if !status.success() {
+        bail!("process {} can't be stopped", file.pid);
+    }
+    let begun = Instant::now();
+    while Path::new(&format!("/proc/{}", file.pid)).exists() && running(ctx).is_some() {
+        if begun.elapsed() > 3 * STOP_WITHIN {
+            bail!("process {} has not ended yet", file.pid);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    ctx.out.show(&file, || "stopped\n".to_owned())?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,1 @@
+"""The flight-delays pipeline: prepare, train, evaluate."""
