@@ -116,18 +116,6 @@ impl Journal {
             .await
     }
 
-    /// A small value that outlives a restart.
-    pub(crate) async fn setting(&self, key: &'static str) -> Result<Option<String>, AgentError> {
-        self.store.read(move |conn| Box::pin(async move { Ok::<_, AgentError>(conn.setting(key).await?) })).await
-    }
-
-    /// Keeps a small value.
-    pub(crate) async fn set_setting(&self, key: &'static str, value: String) -> Result<(), AgentError> {
-        self.store
-            .write(move |tx: &mut Tx| Box::pin(async move { Ok::<_, AgentError>(tx.set_setting(key, &value).await?) }))
-            .await
-    }
-
     pub(crate) async fn close(&self) {
         self.store.close().await;
     }

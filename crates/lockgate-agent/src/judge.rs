@@ -17,6 +17,9 @@ pub(crate) const QUANTILES: usize = 3;
 /// What one side did at one weight.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct Counts {
+    /// Units that were drawn into this side at this weight: they must fit the weight.
+    pub(crate) drawn: u64,
+    /// Units that met this side at this weight: the denominator of rates.
     pub(crate) units: u64,
     pub(crate) errors: u64,
     pub(crate) slow_rollback: [u64; QUANTILES],
@@ -89,7 +92,7 @@ pub(crate) fn judge(plan: &RolloutPlan, evidence: &Evidence, peaks: &mut Peaks) 
             log_e_below_floor: n.below_floor,
         })
         .collect();
-    let ratio = if evidence.compared { srm::log_e_stepped(&evidence.segments(|c| c.units)) } else { 0.0 };
+    let ratio = if evidence.compared { srm::log_e_stepped(&evidence.segments(|c| c.drawn)) } else { 0.0 };
     let look = Look { guards: &guards, log_e_sample_ratio: ratio, min_bake_over: true, peaks: *peaks };
     let units = |of: fn(&Weighed) -> u64| evidence.sum(of);
     let (candidate_units, baseline_units) = (units(|w| w.candidate.units), units(|w| w.baseline.units));
@@ -258,7 +261,7 @@ mod tests {
     }
 
     fn healthy(units: u64) -> Counts {
-        Counts { units, slow_rollback: [units / 2, units / 10, units / 100], slow_promote: [units / 3, units / 20, 0], ..Counts::default() }
+        Counts { drawn: units, units, slow_rollback: [units / 2, units / 10, units / 100], slow_promote: [units / 3, units / 20, 0], ..Counts::default() }
     }
 
     #[test]

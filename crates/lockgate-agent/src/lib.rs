@@ -127,11 +127,13 @@ pub async fn run(
     let journal =
         Journal::open(&home.path("agent.db"), options.environment.clone(), clock.clone(), entropy.clone()).await?;
     let blobs = BlobStore::open(home.path("blobs")).await?;
-    let (sink, records) = LogSink::bounded(LOG_QUEUE);
+    let (sink, records) = LogSink::channel(LOG_QUEUE);
     let (predictions, writer) = PredictionLog::start(home.path("predictions"), records);
     let table = routing::saved(&home)?;
-    let gateway_options =
-        GatewayOptions::new(options.listen, options.threads, options.environment.to_string());
+    let gateway_options = GatewayOptions {
+        threads: options.threads,
+        ..GatewayOptions::new(options.listen, options.environment.to_string())
+    };
     let deps = Deps { clock: clock.clone(), entropy: entropy.clone(), log: sink };
     let gateway = Gateway::start(gateway_options, table.clone(), deps)?;
     let gateway_url = format!("http://{}", gateway.local_addr());

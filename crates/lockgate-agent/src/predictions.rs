@@ -5,7 +5,7 @@
 //! times of their first and last record, so that a prediction is found by the time in its id.
 
 use crate::AgentError;
-use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray};
+use arrow::array::{Array as _, ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray};
 use bytes::Bytes;
 use lockgate_core::id::ModelName;
 use lockgate_gateway::LogRecord;

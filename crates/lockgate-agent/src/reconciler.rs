@@ -16,6 +16,7 @@ use lockgate_core::plan::{Plan, Revision};
 use lockgate_core::rollout::{Deployment, Observation, Phase, Readiness};
 use lockgate_core::route::RouteTable;
 use lockgate_core::wire::{Desired, DesiredPromotion, Live, Task};
+use lockgate_gateway::RolloutStats;
 use lockgate_runtime::supervisor::WorkerState;
 use lockgate_stats::decision::Peaks;
 use std::collections::{BTreeMap, BTreeSet};
@@ -170,9 +171,13 @@ impl Reconciler {
         });
         let candidate = active.map(|a| &a.plan.revision);
         let backup = active.and_then(|a| a.plan.backup.as_ref()).or(deployment.and_then(|d| d.backup.as_ref()));
-        let seen = active.and_then(|a| self.shared.gateway.stats(model, a.promotion.as_str()));
-        let (requests, errors) = seen.as_ref().map_or((0, 0), |s| s.candidate_totals());
-        let quiet = candidate.map(|c| self.shared.gateway.quiet(&c.release));
+        let seen = active.and_then(|a| self.stats(model, &a.promotion));
+        let (requests, errors) = seen.as_ref().map_or((0, 0), live::candidate_totals);
+        let breaker = seen.as_ref().filter(|s| s.breaker_open).map(|_| {
+            format!("the gateway's own breaker opened: {errors} of {requests} requests to the candidate failed")
+        });
+        let last_sent = candidate.and_then(|c| self.shared.gateway.last_sent(&c.digest()));
+        let idle = candidate.is_none_or(|c| self.shared.gateway.inflight(&c.digest()) == 0);
         Observation {
             now,
             applied,
@@ -181,12 +186,17 @@ impl Reconciler {
             target: self.readiness(target),
             backup: self.readiness(backup),
             judgement,
-            breaker: active.and_then(|a| self.shared.gateway.breaker(model, a.promotion.as_str())),
-            quiet_ms: quiet.as_ref().and_then(|q| q.quiet_ms),
-            last_candidate_request: quiet.and_then(|q| q.since_last_ms).map(|ms| now - ms),
+            breaker,
+            quiet_ms: idle.then(|| last_sent.map_or(i64::MAX, |ago| millis(ago))),
+            last_candidate_request: last_sent.map(|ago| now - millis(ago)),
             candidate_requests: requests,
             candidate_errors: errors,
         }
+    }
+
+    /// The gateway's counts for one rollout; nothing where it counts for another one.
+    fn stats(&self, model: &ModelName, promotion: &PromotionId) -> Option<RolloutStats> {
+        self.shared.gateway.stats(model).filter(|s| s.salt == promotion.as_str())
     }
 
     /// What the guards say about the model's active rollout; nothing where none moves traffic forward.
@@ -202,7 +212,7 @@ impl Reconciler {
             return Judgement::none();
         };
         self.follow_latency(model, &plan, &promotion);
-        let stats = self.shared.gateway.stats(model, promotion.as_str());
+        let stats = self.stats(model, &promotion);
         let evidence = stats.map_or_else(Evidence::default, |s| live::evidence(&s, compared));
         let peaks = self.peaks.entry(promotion).or_default();
         let judgement = judge(&plan.rollout, &evidence, peaks);
@@ -215,8 +225,10 @@ impl Reconciler {
         let due = self.thresholds.get(model).is_none_or(|at| at.elapsed() >= THRESHOLDS_EVERY);
         if due {
             self.thresholds.insert(model.clone(), Instant::now());
-            if let Some(thresholds) = live::thresholds(&self.shared.gateway, model, plan, promotion) {
-                self.shared.gateway.set_thresholds(model, thresholds);
+            if let Some(thresholds) = self.stats(model, promotion).and_then(|s| live::thresholds(&s, plan)) {
+                if let Err(error) = self.shared.gateway.set_thresholds(model, thresholds) {
+                    tracing::error!(%error, "latency is judged by the thresholds before");
+                }
             }
         }
     }
@@ -396,6 +408,10 @@ impl Reconciler {
         let runs = |d: &&Deployment| d.wanted().iter().any(|r| r.release == *release);
         self.deployments.values().find(runs).map(|d| d.model.clone())
     }
+}
+
+fn millis(span: Duration) -> i64 {
+    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// The event's name, for the agent's own log.

@@ -89,11 +89,6 @@ impl Releases {
         self.blobs.materialise(&files, &folder, How::Link).await?;
         Ok(folder)
     }
-
-    /// The folder of a release's files.
-    pub(crate) fn folder(&self, release: &Digest) -> PathBuf {
-        self.dir.join(release.hex())
-    }
 }
 
 fn check(manifest: &Manifest, release: &Digest) -> Result<(), AgentError> {

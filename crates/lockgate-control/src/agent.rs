@@ -37,7 +37,15 @@ pub(crate) struct Agents {
 #[derive(Debug, Default)]
 struct Queries {
     next: u64,
-    open: BTreeMap<u64, (EnvironmentName, Ask, Option<oneshot::Sender<Option<serde_json::Value>>>)>,
+    open: BTreeMap<u64, OpenQuery>,
+}
+
+/// A question that somebody waits for.
+#[derive(Debug)]
+struct OpenQuery {
+    environment: EnvironmentName,
+    ask: Ask,
+    waiting: Option<oneshot::Sender<Option<serde_json::Value>>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -168,8 +176,8 @@ impl Control {
         let queries = lock(&self.agents.queries)
             .open
             .iter()
-            .filter(|(_, (e, _, _))| e == environment)
-            .map(|(id, (_, ask, _))| Query { id: *id, ask: ask.clone() })
+            .filter(|(_, open)| open.environment == *environment)
+            .map(|(id, open)| Query { id: *id, ask: open.ask.clone() })
             .collect();
         Ok(Desired { version, promotions: here, queries })
     }
@@ -390,7 +398,7 @@ impl Control {
             let mut queries = lock(&self.agents.queries);
             queries.next += 1;
             let id = queries.next;
-            queries.open.insert(id, (environment.clone(), ask, Some(answer)));
+            queries.open.insert(id, OpenQuery { environment: environment.clone(), ask, waiting: Some(answer) });
             id
         };
         self.changed();
@@ -409,12 +417,14 @@ impl Control {
     pub fn answer(&self, actor: &Actor, environment: &EnvironmentName, answer: Answer) -> Result<(), ControlError> {
         authorize(actor, Action::AgentReport, Target::Environment(environment))?;
         let mut queries = lock(&self.agents.queries);
-        if let Some((asked, _, sender)) = queries.open.get_mut(&answer.id) {
-            if asked == environment {
-                if let Some(sender) = sender.take() {
-                    let _ = sender.send(answer.found);
-                }
-            }
+        let waiting = queries
+            .open
+            .get_mut(&answer.id)
+            .filter(|open| open.environment == *environment)
+            .and_then(|open| open.waiting.take());
+        if let Some(waiting) = waiting {
+            // Whoever asked may have given up meanwhile.
+            let _ = waiting.send(answer.found);
         }
         Ok(())
     }

@@ -333,14 +333,12 @@ impl Control {
         if plan.baseline.as_ref().is_some_and(|b| b.digest() == plan.revision.digest()) {
             found.push(format!("release {} serves `{}` already, with the same configuration", release.short(), plan.environment));
         }
-        if let Some(p) = quarantined(promotions, release) {
-            if request.lift_quarantine.is_none() {
-                found.push(format!(
-                    "release {} was rolled back ({}) and is quarantined; lift it with --lift-quarantine \"why\"",
-                    release.short(),
-                    p.id
-                ));
-            }
+        if let Some(p) = quarantined(promotions, release).filter(|_| request.lift_quarantine.is_none()) {
+            found.push(format!(
+                "release {} was rolled back ({}) and is quarantined; lift it with --lift-quarantine \"why\"",
+                release.short(),
+                p.id
+            ));
         }
         for before in project.environment(&plan.environment).map(|e| e.after.clone()).unwrap_or_default() {
             let passed = promotions.iter().any(|p| {
@@ -435,10 +433,11 @@ fn warnings(plan: &Plan, forecast: &Forecast) -> Vec<String> {
         found.push("there is nothing to compare with: all traffic moves at once, watched by absolute bounds only".to_owned());
     }
     for (name, spec) in &plan.gates {
-        if let GateSpec::Metric { versus: Some(versus), .. } = spec {
-            if versus.release.is_none() {
-                found.push(format!("gate `{name}` has nothing to compare with: `{}` serves no release of this model yet", versus.environment));
-            }
+        if let GateSpec::Metric { versus: Some(versus), .. } = spec
+            && versus.release.is_none()
+        {
+            let place = &versus.environment;
+            found.push(format!("gate `{name}` has nothing to compare with: `{place}` serves no release of this model yet"));
         }
     }
     if forecast.rows.iter().any(|r| r.seconds.is_none()) {

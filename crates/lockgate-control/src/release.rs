@@ -223,10 +223,10 @@ impl Control {
         })?;
         let text = self.blobs.read_verified(&mlmodel.sha256, MLMODEL_LIMIT).await?;
         let (feature_schema, runtime) = describe(&String::from_utf8_lossy(&text))?;
-        if let Some(code) = &new.code {
-            if !self.blobs.exists(&code.archive).await? {
-                return Err(ControlError::conflict("the code's archive was not uploaded"));
-            }
+        if let Some(code) = &new.code
+            && !self.blobs.exists(&code.archive).await?
+        {
+            return Err(ControlError::conflict("the code's archive was not uploaded"));
         }
         let mut data = new.data.clone();
         data.sort_by(|a, b| a.name.cmp(&b.name));

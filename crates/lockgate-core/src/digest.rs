@@ -101,7 +101,7 @@ impl From<Digest> for String {
 /// A value that has no canonical JSON form.
 #[derive(Debug, thiserror::Error)]
 #[error("this value has no canonical JSON form: {0}")]
-pub struct NotCanonical(String);
+pub struct NotCanonical(pub(crate) String);
 
 /// Writes `value` as canonical JSON (RFC 8785).
 ///

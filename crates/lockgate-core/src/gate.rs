@@ -317,6 +317,10 @@ fn pae(kind: &str, body: &[u8]) -> Vec<u8> {
 /// # Errors
 /// Where a measured number is not finite.
 pub fn sign(key: &SigningKey, release: &Digest, finding: Finding) -> Result<Envelope, NotCanonical> {
+    // JSON has no such number; written as null it would make evidence that nobody can read.
+    if let Some((name, value)) = finding.measured.iter().find(|(_, v)| !v.is_finite()) {
+        return Err(NotCanonical(format!("`{name}` is {value}")));
+    }
     let statement = Statement {
         kind: STATEMENT.to_owned(),
         subject: vec![Subject {

@@ -497,6 +497,9 @@ impl Promotion {
             PromotionEvent::Superseded { by } => Some(Stage::Superseded { by: by.clone() }),
             PromotionEvent::Cancelled => Some(Stage::Cancelled),
             PromotionEvent::Instructed { instruction } => {
+                // What was said last holds: an older one that the agent had no use for must not come up again.
+                let forward = |k| matches!(k, InstructionKind::Pause | InstructionKind::Resume);
+                self.instructions.retain(|i| !(forward(i.kind) && forward(instruction.kind)));
                 self.instructions.push(instruction.clone());
                 None
             }
@@ -574,5 +577,8 @@ impl Promotion {
             self.since = now;
         }
         self.stage = next;
+        if self.stage.is_terminal() {
+            self.instructions.clear();
+        }
     }
 }

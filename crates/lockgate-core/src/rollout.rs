@@ -24,6 +24,9 @@ use std::collections::BTreeSet;
 /// a gateway's slowest hand-over between threads; short enough that a person sees the seal at once.
 pub const QUIET_MS: i64 = 250;
 
+/// Why a step waits though its guards are content.
+const NOT_APPLIED: &str = "not every gateway has this step's share yet";
+
 /// What one environment runs for one model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Deployment {
@@ -56,6 +59,17 @@ pub struct Serving {
     pub probation_until: Option<Millis>,
     /// What served before: kept warm, so that going back is a change of routes.
     pub previous: Option<Revision>,
+}
+
+impl Serving {
+    /// What serves again because a later release went back. It has nothing further to go back to but the backup (I10).
+    /// `plan` is the later release's: the settings that hold now, for this revision.
+    fn again(revision: Revision, mut plan: Box<Plan>) -> Option<Self> {
+        let promotion = revision.promotion.clone()?;
+        plan.revision = revision.clone();
+        plan.baseline = None;
+        Some(Self { revision, promotion, plan, probation_until: None, previous: None })
+    }
 }
 
 /// One rollout.
@@ -199,23 +213,24 @@ impl Deployment {
     /// How traffic should flow in this state.
     #[must_use]
     pub fn traffic(&self) -> Traffic<'_> {
-        let serving = self.serving.as_ref().map(|s| &s.revision);
         let backup = self.backup.as_ref();
         let all = |main| Traffic { main, split: None, backup };
         match self.active.as_ref().map(|a| (a, &a.phase)) {
             Some((active, Phase::Step { index, .. })) => {
                 let weight = active.plan.rollout.steps.get(*index).map_or(0, |s| s.weight);
-                Traffic {
-                    main: serving.or(backup),
-                    split: Some((&active.plan.revision, weight, &active.promotion)),
-                    backup,
-                }
+                Traffic { main: self.main(), split: Some((&active.plan.revision, weight, &active.promotion)), backup }
             }
             Some((_, Phase::RollingBack { target, .. })) => all(target.as_ref()),
-            Some((_, Phase::FailingOver { .. })) => all(backup),
-            Some((_, Phase::Preparing { .. })) | None if self.failed_over.is_some() => all(backup),
-            Some((_, Phase::Preparing { .. })) | None => all(serving.or(backup)),
+            Some((_, Phase::FailingOver { .. })) => all(backup.or(self.main())),
+            Some((_, Phase::Preparing { .. })) | None => all(self.main()),
         }
+    }
+
+    /// What serves everything that isn't split off. After a failover that is the backup, for what served is broken; without
+    /// a backup it is still better than no route at all, for it may recover.
+    fn main(&self) -> Option<&Revision> {
+        let (serving, backup) = (self.serving.as_ref().map(|s| &s.revision), self.backup.as_ref());
+        if self.failed_over.is_some() { backup.or(serving) } else { serving.or(backup) }
     }
 
     /// The revisions whose workers must be warm in this state: what serves, what it would go back to, the backup and the
@@ -270,7 +285,7 @@ impl Deployment {
             }
             // What serves is to go back while a newer release is on its way up: that one goes back first.
             let serves = self.serving.as_ref().is_some_and(|s| s.promotion == *promotion);
-            if serves && instruction.kind == InstructionKind::Rollback {
+            if serves && matches!(instruction.kind, InstructionKind::Abort | InstructionKind::Rollback) {
                 let event = match &active.phase {
                     Phase::Preparing { .. } => {
                         Some(RolloutEvent::Aborted { reason: "its baseline is being rolled back".to_owned() })
@@ -283,18 +298,26 @@ impl Deployment {
             return None;
         }
         let serving = self.serving.as_ref().filter(|s| s.promotion == *promotion)?;
-        (instruction.kind == InstructionKind::Rollback)
+        // An abort was said while it still rolled: it means the same. Going back to nothing at all would only be an outage.
+        let back = matches!(instruction.kind, InstructionKind::Abort | InstructionKind::Rollback);
+        (back && self.target().is_some())
             .then(|| (serving.promotion.clone(), self.rollback(cause(), Some(instruction))))
     }
 
     fn rollback(&self, cause: Cause, instruction: Option<&Instruction>) -> RolloutEvent {
-        let target = match (&self.active, &self.serving) {
-            (Some(_), Some(serving)) => Some(serving.revision.clone()),
-            (None, Some(serving)) => serving.previous.clone().or_else(|| self.backup.clone()),
-            (_, None) => self.backup.clone(),
-        };
-        let instruction = instruction.map(|i| i.id.clone());
+        let (target, instruction) = (self.target().cloned(), instruction.map(|i| i.id.clone()));
         RolloutEvent::RollbackDecided { cause, target, epoch: self.epoch + 1, instruction }
+    }
+
+    /// Where a rollback would go: a candidate's to what has the rest of the traffic, that of what serves to what served
+    /// before. Never to the very revision that goes back, which may be the backup's, too.
+    fn target(&self) -> Option<&Revision> {
+        let (own, target) = match (&self.active, &self.serving) {
+            (Some(active), _) => (&active.plan.revision, self.main()),
+            (None, Some(serving)) => (&serving.revision, serving.previous.as_ref().or(self.backup.as_ref())),
+            (None, None) => return None,
+        };
+        target.filter(|t| t.digest() != own.digest())
     }
 
     /// The next event that follows from what is seen, at most one.
@@ -330,7 +353,12 @@ impl Deployment {
         if let Readiness::Failed(why) = &seen.candidate {
             return Some(RolloutEvent::Aborted { reason: why.clone() });
         }
-        let control = self.serving.is_none() || seen.serving == Readiness::Ready;
+        let compared = self.serving.is_some() && self.failed_over.is_none();
+        if let (true, Readiness::Failed(why)) = (compared, &seen.serving) {
+            // What serves must be looked after at once, and it can't be while another release is on its way.
+            return Some(RolloutEvent::Aborted { reason: format!("what serves now does not stay up: {why}") });
+        }
+        let control = !compared || seen.serving == Readiness::Ready;
         let backup = active.plan.backup.is_none() || seen.backup == Readiness::Ready;
         if seen.candidate == Readiness::Ready && control && backup {
             let weight = active.plan.rollout.steps.first().map_or(WHOLE, |s| s.weight);
@@ -366,10 +394,11 @@ impl Deployment {
         };
         if step.weight >= WHOLE {
             return match seen.candidate {
-                Readiness::Ready => Some(RolloutEvent::Promoted {
+                Readiness::Ready if seen.applied => Some(RolloutEvent::Promoted {
                     judgement: Some(seen.judgement.clone()),
                     probation_until: seen.now.saturating_add(plan.probation_ms),
                 }),
+                Readiness::Ready => hold(NOT_APPLIED.to_owned()),
                 _ => hold("its workers are not ready".to_owned()),
             };
         }
@@ -378,6 +407,12 @@ impl Deployment {
         }
         if seen.judgement.all_not_worse() {
             let next = plan.steps.get(index + 1)?;
+            if !seen.applied {
+                return hold(NOT_APPLIED.to_owned());
+            }
+            if seen.candidate != Readiness::Ready {
+                return hold("its workers are not ready".to_owned());
+            }
             return Some(RolloutEvent::StepEntered {
                 step: index + 1,
                 weight: next.weight,
@@ -464,12 +499,12 @@ impl Deployment {
                 self.backup = planned.or_else(|| self.backup.take());
                 self.set_phase(Phase::Step { index: *step, status: Status::Settling });
             }
-            RolloutEvent::StepSettled { .. } => self.set_status(|_| Status::Watching { since: now }),
+            RolloutEvent::StepSettled { .. } => self.set_status(now, |_| Status::Watching { since: now }),
             RolloutEvent::Held { reason, .. } => {
-                self.set_status(|since| Status::Held { since, reason: reason.clone() });
+                self.set_status(now, |since| Status::Held { since, reason: reason.clone() });
             }
-            RolloutEvent::Paused { .. } => self.set_status(|since| Status::Paused { since }),
-            RolloutEvent::Resumed { .. } => self.set_status(|since| Status::Watching { since }),
+            RolloutEvent::Paused { .. } => self.set_status(now, |since| Status::Paused { since }),
+            RolloutEvent::Resumed { .. } => self.set_status(now, |since| Status::Watching { since }),
             RolloutEvent::Promoted { probation_until, .. } => self.promote(*probation_until),
             RolloutEvent::Confirmed => {
                 if let Some(serving) = &mut self.serving {
@@ -503,7 +538,8 @@ impl Deployment {
 
     fn promote(&mut self, probation_until: Millis) {
         let Some(active) = self.active.take() else { return };
-        let previous = self.serving.take().map(|s| s.revision);
+        // What was broken is nothing to go back to: the backup is.
+        let previous = self.serving.take().filter(|_| self.failed_over.is_none()).map(|s| s.revision);
         self.failed_over = None;
         self.serving = Some(Serving {
             revision: Revision { promotion: Some(active.promotion.clone()), ..active.plan.revision.clone() },
@@ -521,16 +557,21 @@ impl Deployment {
         if !served {
             return;
         }
-        // What served went back. Its previous serves now and has nothing further to go back to but the backup (I10).
-        self.serving = target.and_then(|revision| {
-            let promotion = revision.promotion.clone()?;
-            Some(Serving { revision, promotion, plan: active.plan, probation_until: None, previous: None })
-        });
+        // What served went back, and so traffic goes where it went, even after a failover.
+        self.failed_over = None;
+        self.serving = target.and_then(|revision| Serving::again(revision, active.plan));
     }
 
     fn fail_over(&mut self, why: &str) {
-        self.active = None;
+        let Some(active) = self.active.take() else { return };
         self.failed_over = Some(why.to_owned());
+        let Some(serving) = self.serving.take_if(|s| s.promotion == active.promotion) else { return };
+        // What served has ended. It only stays where there is nothing else that traffic could go to.
+        self.serving = match (&serving.previous, &self.backup) {
+            (Some(previous), _) => Serving::again(previous.clone(), active.plan),
+            (None, Some(_)) => None,
+            (None, None) => Some(serving),
+        };
     }
 
     fn begin_or_set(&mut self, promotion: &PromotionId, phase: Phase) {
@@ -549,10 +590,11 @@ impl Deployment {
         }
     }
 
-    fn set_status(&mut self, change: impl FnOnce(Millis) -> Status) {
+    fn set_status(&mut self, now: Millis, change: impl FnOnce(Millis) -> Status) {
         if let Some(Rollout { phase: Phase::Step { status, .. }, .. }) = &mut self.active {
             let since = match status {
-                Status::Settling => 0,
+                // Paused before every gateway had the share: the step's time can't have begun before now.
+                Status::Settling => now,
                 Status::Watching { since } | Status::Held { since, .. } | Status::Paused { since } => *since,
             };
             *status = change(since);

@@ -1,1 +1,53 @@
-//! lockgate-gateway
+//! The data plane: routes predictions to workers, splits traffic between the sides of a rollout, fails over, counts and
+//! records. It lives from its last routing table and needs nobody else.
+//!
+//! Threads that share nothing but counters ("reactors") each serve their own connections, keep their own connections to
+//! workers and their own reference to the routing table, which is replaced as a whole.
+//!
+//! | module | subject |
+//! |---|---|
+//! | `gateway` | starting, publishing tables, reading counts, stopping |
+//! | [`options`] | settings |
+//! | `table` | a routing table made ready for requests |
+//! | `reactor` | one thread: its connections and its table |
+//! | `handle` | paths to answers |
+//! | `predict` | one prediction from assignment to record |
+//! | `attempt` | sending a request to a side's workers, and to the next side's |
+//! | `pool` | connections to one worker |
+//! | `body` | bodies, held in memory or streaming |
+//! | `answer` | answers and errors in each protocol's own form |
+//! | [`assign`] | which side a unit belongs to |
+//! | [`rollout`], `units` | what a rollout is judged by |
+//! | [`breaker`] | the last line of defence |
+//! | `budget` | how often may be tried again |
+//! | [`meter`], `metrics` | counters, and as Prometheus text |
+//! | [`log`] | the prediction log's near end |
+//! | `random` | ids and draws without a unit |
+
+mod answer;
+pub mod assign;
+mod attempt;
+mod body;
+pub mod breaker;
+mod budget;
+mod error;
+mod gateway;
+mod handle;
+pub mod log;
+pub mod meter;
+mod metrics;
+pub mod options;
+mod pool;
+mod predict;
+mod random;
+mod reactor;
+pub mod rollout;
+mod table;
+mod units;
+
+pub use error::GatewayError;
+pub use gateway::{Deps, Drained, Gateway};
+pub use log::{LogRecord, LogSink, Protocol};
+pub use meter::{ErrorClass, ErrorCounts, SideTotals};
+pub use options::{BreakerOptions, GatewayOptions};
+pub use rollout::{Events, LatencyMargin, LatencyThresholds, RolloutStats, SegmentStats};

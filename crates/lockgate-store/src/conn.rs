@@ -18,7 +18,6 @@ pub(crate) fn query(sql: &'static str) -> Query<'static> {
 }
 
 /// A statement whose text was put together by this crate: values never go into the text, always through `bind`.
-#[expect(dead_code, reason = "the tracking tables are the first to need it")]
 pub(crate) fn query_dynamic(sql: String) -> Query<'static> {
     sqlx::query(AssertSqlSafe(sql))
 }
@@ -92,7 +91,6 @@ impl Conn {
     }
 
     /// The integer in the first column of the first row.
-    #[expect(dead_code, reason = "the tracking tables are the first to need it")]
     pub(crate) async fn scalar(&mut self, query: Query<'_>) -> Result<Option<i64>, StoreError> {
         match self.fetch_optional(query).await? {
             Some(row) => column(&row, 0, "integer"),
@@ -186,15 +184,12 @@ columns! {
     /// A BIGINT column.
     int, i64, "integer";
     /// A TEXT column that may be NULL.
-    #[expect(dead_code, reason = "the tracking tables are the first to need it")]
     opt_text, Option<String>, "text or nothing";
     /// A BIGINT column that may be NULL.
     opt_int, Option<i64>, "integer or nothing";
     /// A DOUBLE PRECISION column.
-    #[expect(dead_code, reason = "the tracking tables are the first to need it")]
     real, f64, "number";
     /// A DOUBLE PRECISION column that may be NULL.
-    #[expect(dead_code, reason = "the tracking tables are the first to need it")]
     opt_real, Option<f64>, "number or nothing";
 }
 

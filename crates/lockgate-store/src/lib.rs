@@ -9,6 +9,7 @@
 //! | [`states`] | the aggregates' states, derived from the log |
 //! | [`rebuild`] | comparing or replacing what is derived |
 //! | [`people`] | names, commitments and tokens, which can be erased |
+//! | [`tracking`] | experiments, runs, the model registry, artifacts' places |
 //! | [`settings`] | small values by name |
 //! | [`error`] | what can go wrong, and what to do about it |
 //!
@@ -44,6 +45,7 @@ pub mod store;
 mod testing;
 #[cfg(test)]
 mod tests;
+pub mod tracking;
 pub mod verify;
 mod writer;
 

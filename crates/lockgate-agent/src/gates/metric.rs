@@ -4,7 +4,7 @@ use lockgate_core::gate::Metric;
 
 /// Why a metric has no value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NoMetric {
+pub(super) enum NoMetric {
     /// Nothing to compute from.
     #[error("there are no rows")]
     NoRows,

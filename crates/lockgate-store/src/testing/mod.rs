@@ -96,7 +96,7 @@ pub(crate) fn note(resource: &str, reason: &str) -> crate::log::NewEntry {
         resource: Resource {
             kind: ResourceKind::Promotion,
             id: resource.to_owned(),
-            project: Some("flights".parse().unwrap()),
+            project: Some("parcels".parse().unwrap()),
             environment: Some("production".parse().unwrap()),
         },
         event: None,

@@ -59,9 +59,9 @@ both_engines! {
             assert_eq!(about[0].resource.id, "p1");
             assert_eq!(about[0].at(), NOON + 7000);
             assert!(conn.entries_for(ResourceKind::Release, "p1", 0, 9).await?.is_empty());
-            assert_eq!(conn.entries_in("flights", None, 0, 9).await?.len(), 9);
-            assert_eq!(conn.entries_in("flights", Some("production"), 1199, 9).await?.len(), 1);
-            assert!(conn.entries_in("flights", Some("staging"), 0, 9).await?.is_empty());
+            assert_eq!(conn.entries_in("parcels", None, 0, 9).await?.len(), 9);
+            assert_eq!(conn.entries_in("parcels", Some("production"), 1199, 9).await?.len(), 1);
+            assert!(conn.entries_in("parcels", Some("staging"), 0, 9).await?.is_empty());
             Ok::<_, StoreError>(())
         })).await.unwrap();
     }

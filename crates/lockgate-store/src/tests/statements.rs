@@ -6,7 +6,8 @@ use crate::testing::{Bench, both_engines};
 use sqlx::{AssertSqlSafe, Executor, Row, SqlSafeStr};
 
 fn every() -> Vec<(&'static str, &'static str)> {
-    [crate::log::ALL, crate::states::ALL, crate::people::ALL, crate::settings::ALL].concat()
+    let governed = [crate::log::ALL, crate::states::ALL, crate::people::ALL, crate::settings::ALL].concat();
+    [governed, crate::tracking::statements()].concat()
 }
 
 both_engines! {

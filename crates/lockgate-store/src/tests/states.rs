@@ -14,7 +14,7 @@ fn next(old: Option<&StateRow>, entry: &Entry) -> Result<StateRow, StoreError> {
     reasons.push(entry.reason.clone());
     let row = StateRow::new("promotion", &entry.resource.id, &reasons)?;
     Ok(StateRow {
-        project: "flights".to_owned(),
+        project: "parcels".to_owned(),
         environment: "production".to_owned(),
         stage: entry.reason.clone(),
         seq: entry.seq,
@@ -92,7 +92,7 @@ both_engines! {
             for n in 0..20_i64 {
                 let row = StateRow::new("promotion", &format!("p{n:02}"), &n)?;
                 tx.save_state(StateRow {
-                    project: "flights".to_owned(),
+                    project: "parcels".to_owned(),
                     environment: if n < 10 { "staging" } else { "production" }.to_owned(),
                     model: if n % 2 == 0 { "delay" } else { "price" }.to_owned(),
                     stage: "gates".to_owned(),

@@ -152,8 +152,8 @@ impl Demo {
             }
             std::fs::remove_dir_all(&self.dir).with_context(|| format!("can't remove {}", self.dir.display()))?;
         }
-        // Environments start empty, but what was downloaded and built stays.
-        for old in ["server", "env", "up.json"] {
+        // Server, environments and pipeline start anew, but what was downloaded (Python packages, ONNX Runtime) stays.
+        for old in ["server", "env", "pipeline", "up.json"] {
             let path = self.state.join(old);
             let _ = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
         }

@@ -1,0 +1,195 @@
+//! What is seen right now: the gateway's counts for the judge, and a view for people.
+
+use crate::Shared;
+use crate::judge::{Counts, Evidence, Weighed};
+use lockgate_core::guard::{GuardSpec, Judgement, Verdict};
+use lockgate_core::id::{ModelName, PromotionId};
+use lockgate_core::plan::{Plan, Revision};
+use lockgate_core::rollout::{Deployment, Phase, Status};
+use lockgate_core::route::{Role, RouteTable, WHOLE};
+use lockgate_core::wire::{Live, LiveModel, LiveRollout, LiveSide};
+use lockgate_gateway::{Gateway, LatencyMargin, LatencyThresholds, RolloutStats, SegmentStats};
+use lockgate_stats::histogram::{Histogram, edge_at_or_above};
+use std::collections::BTreeMap;
+
+/// The baseline's quantiles are believed from this many requests on.
+const BELIEVED: u64 = 200;
+
+/// The gateway's counts as the judge wants them.
+pub(crate) fn evidence(stats: &RolloutStats, compared: bool) -> Evidence {
+    let mut weights: BTreeMap<u32, Weighed> = BTreeMap::new();
+    for segment in &stats.segments {
+        let slot = weights.entry(segment.weight).or_insert_with(|| Weighed {
+            weight: share(segment.weight),
+            candidate: Counts::default(),
+            baseline: Counts::default(),
+        });
+        match segment.arm {
+            Role::Candidate => slot.candidate = counts(segment),
+            Role::Baseline => slot.baseline = counts(segment),
+            Role::Backup => {}
+        }
+    }
+    let weights: Vec<Weighed> = weights.into_values().collect();
+    let thresholds = baseline_latency(stats).total() >= BELIEVED;
+    Evidence { weights, saturated: stats.saturated, compared, thresholds }
+}
+
+/// Requests that were assigned to the candidate, and bad answers among them.
+pub(crate) fn candidate_totals(stats: &RolloutStats) -> (u64, u64) {
+    let candidate = stats.segments.iter().filter(|s| s.arm == Role::Candidate);
+    candidate.fold((0, 0), |(requests, bad), s| (requests + s.requests, bad + s.errors.total()))
+}
+
+fn counts(s: &SegmentStats) -> Counts {
+    Counts {
+        drawn: s.units,
+        units: s.exposed,
+        errors: s.events.errors,
+        slow_rollback: s.events.slow_rollback,
+        slow_promote: s.events.slow_promote,
+        slow_slo: s.events.slow_slo,
+        repeats: s.events.repeats,
+    }
+}
+
+fn share(weight: u32) -> f64 {
+    f64::from(weight) / f64::from(WHOLE)
+}
+
+fn baseline_latency(stats: &RolloutStats) -> Histogram {
+    let mut all = Histogram::new();
+    for segment in stats.segments.iter().filter(|s| s.arm == Role::Baseline) {
+        all.merge(&segment.latency);
+    }
+    all
+}
+
+/// What counts as slow from now on: by the plan's latency guard and what the baseline did so far.
+pub(crate) fn thresholds(stats: &RolloutStats, plan: &Plan) -> Option<LatencyThresholds> {
+    let (p99_ms, worse_by, rollback_by, floor_ms) = plan.rollout.guards.values().find_map(|g| match g {
+        GuardSpec::Latency { p99_ms, worse_by, rollback_by, floor_ms } => Some((*p99_ms, *worse_by, *rollback_by, *floor_ms)),
+        GuardSpec::Rate { .. } | GuardSpec::Constant { .. } => None,
+    })?;
+    let micros = |ms: f64| (ms * 1000.0).clamp(0.0, 1e15) as u64;
+    let latency = baseline_latency(stats);
+    let quantile = |q: f64| match latency.quantile(q) {
+        Some(us) if latency.total() >= BELIEVED => edge_at_or_above(us),
+        _ => u64::MAX,
+    };
+    let margin = |by: f64| LatencyMargin { factor: 1.0 + by, floor_us: micros(floor_ms) };
+    Some(LatencyThresholds {
+        slo_us: p99_ms.map(micros),
+        rollback: margin(rollback_by),
+        promote: margin(worse_by),
+        baseline_quantiles_us: [quantile(0.5), quantile(0.9), quantile(0.99)],
+    })
+}
+
+/// The view for people.
+pub(crate) fn view(
+    shared: &Shared,
+    deployments: &BTreeMap<ModelName, Deployment>,
+    judgements: &BTreeMap<ModelName, Judgement>,
+    table: &RouteTable,
+) -> Live {
+    let models = deployments
+        .iter()
+        .map(|(name, deployment)| {
+            let rollout = rollout(deployment, judgements.get(name), shared.clock.now_ms());
+            let model = LiveModel { epoch: table.epoch, sides: sides(shared, name, deployment), rollout };
+            (name.clone(), model)
+        })
+        .collect();
+    Live {
+        at: shared.clock.now_ms(),
+        gateway: shared.gateway_url.clone(),
+        isolation: shared.isolation.clone(),
+        models,
+    }
+}
+
+fn sides(shared: &Shared, model: &ModelName, deployment: &Deployment) -> Vec<LiveSide> {
+    let traffic = deployment.traffic();
+    let candidate_share = traffic.split.map_or(0.0, |(_, weight, _)| share(weight));
+    let main_is_backup = traffic.main.zip(traffic.backup).is_some_and(|(m, b)| m.digest() == b.digest());
+    let mut sides = Vec::new();
+    let mut add = |role: Role, revision: &Revision, share: f64| sides.push(side(&shared.gateway, shared, model, role, revision, share));
+    if let Some((revision, weight, _)) = traffic.split {
+        add(Role::Candidate, revision, self::share(weight));
+    }
+    if let Some(main) = traffic.main {
+        add(Role::Baseline, main, 1.0 - candidate_share);
+    }
+    if let Some(backup) = traffic.backup.filter(|_| !main_is_backup) {
+        add(Role::Backup, backup, 0.0);
+    }
+    sides
+}
+
+fn side(gateway: &Gateway, shared: &Shared, model: &ModelName, role: Role, revision: &Revision, share: f64) -> LiveSide {
+    let mut requests = 0;
+    let mut errors = 0;
+    let mut latency = Histogram::new();
+    for totals in gateway.totals(model).into_iter().filter(|t| t.release == revision.release && t.role == role) {
+        requests += totals.requests;
+        errors += totals.errors.total();
+        latency.merge(&totals.latency);
+    }
+    let ms = |q: f64| latency.quantile(q).map(|us| us as f64 / 1000.0);
+    let workers = shared.fleet.count(revision);
+    let trouble = match shared.fleet.readiness(revision) {
+        lockgate_core::rollout::Readiness::Failed(why) => Some(why),
+        _ => None,
+    };
+    LiveSide {
+        role,
+        release: revision.release,
+        model_version: revision.model_version,
+        share,
+        workers,
+        requests,
+        errors,
+        p50_ms: ms(0.5),
+        p99_ms: ms(0.99),
+        trouble,
+    }
+}
+
+fn rollout(deployment: &Deployment, judgement: Option<&Judgement>, now: i64) -> Option<LiveRollout> {
+    let active = deployment.active.as_ref()?;
+    let steps = active.plan.rollout.steps.len();
+    let (phase, weight, since) = match &active.phase {
+        Phase::Preparing { .. } => ("loading and warming the release".to_owned(), 0, None),
+        Phase::Step { index, status } => {
+            let weight = active.plan.rollout.steps.get(*index).map_or(0, |s| s.weight);
+            let (words, since) = match status {
+                Status::Settling => ("gateways are applying it".to_owned(), None),
+                Status::Watching { since } => ("watching".to_owned(), Some(*since)),
+                Status::Held { since, reason } => (format!("held: {reason}"), Some(*since)),
+                Status::Paused { .. } => ("paused by a person; guards go on".to_owned(), None),
+            };
+            (format!("step {} of {steps}, {}% of the traffic: {words}", index + 1, share(weight) * 100.0), weight, since)
+        }
+        Phase::RollingBack { cause, .. } => (format!("going back: {}", cause.summary()), 0, None),
+        Phase::FailingOver { summary } => (format!("failing over: {summary}"), 0, None),
+    };
+    let judgement = judgement.cloned().unwrap_or_else(Judgement::none);
+    let seconds_to_verdict = since.and_then(|since| expected(&judgement, (now - since) as f64 / 1000.0));
+    let promotion: PromotionId = active.promotion.clone();
+    Some(LiveRollout { promotion, phase, share: share(weight), judgement, seconds_to_verdict })
+}
+
+/// How long until the slowest required guard has what it needs, if evidence goes on growing as it did.
+fn expected(judgement: &Judgement, seconds: f64) -> Option<f64> {
+    let mut longest: f64 = 0.0;
+    for reading in judgement.readings.iter().filter(|r| r.required && r.verdict != Verdict::NotWorse) {
+        let progress = reading.log_e_not_worse / reading.needed;
+        // Too little evidence, or evidence to the contrary, foretells nothing.
+        if !(progress.is_finite() && progress > 0.05) {
+            return None;
+        }
+        longest = longest.max(seconds * (1.0 - progress) / progress);
+    }
+    (longest > 0.0).then_some(longest)
+}

@@ -1,0 +1,280 @@
+//! MLflow's limits and its rules for names. The messages are MLflow's own: its clients' tests know them.
+
+use super::error::TrackingError;
+use lockgate_store::tracking::{Dataset, DatasetInput, KeyValue, Metric};
+
+type Checked = Result<(), TrackingError>;
+
+/// Longest name of a metric, a param or a tag.
+const KEY: usize = 250;
+/// Longest value of a param; what is beyond it is cut off, as MLflow does.
+const PARAM_VALUE: usize = 6000;
+/// Longest value of a run's tag; what is beyond it is cut off, as MLflow does.
+const TAG_VALUE: usize = 8000;
+const EXPERIMENT_NAME: usize = 500;
+const EXPERIMENT_TAG_VALUE: usize = 20_000;
+const REGISTRY_TAG_VALUE: usize = 100_000;
+const ALIAS: usize = 255;
+const LOCATION: usize = 2048;
+/// How many metrics, and how many entities altogether, one batch may hold.
+const BATCH: usize = 1000;
+/// How many params and how many tags one batch may hold.
+const BATCH_PAIRS: usize = 100;
+
+fn refuse(message: impl Into<String>) -> Checked {
+    Err(TrackingError::Invalid(message.into()))
+}
+
+fn at_most(what: &str, limit: usize, text: &str) -> Checked {
+    match text.chars().count() {
+        count if count > limit => {
+            refuse(format!("'{what}' exceeds the maximum length of {limit} characters: it has {count}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What remains of a text within a limit.
+fn cut(text: String, limit: usize) -> String {
+    match text.char_indices().nth(limit) {
+        Some((end, _)) => text[..end].to_owned(),
+        None => text,
+    }
+}
+
+/// The name of a metric, a param or a tag.
+pub(super) fn key(what: &str, name: &str) -> Checked {
+    if name.is_empty() {
+        return refuse(format!("Missing value for required parameter '{what}'. A key name must be provided."));
+    }
+    let fits = |c: char| c.is_alphanumeric() || matches!(c, '_' | '/' | '.' | '-' | ' ' | ':');
+    if !name.chars().all(fits) {
+        return refuse(format!(
+            "Invalid value \"{name}\" for parameter '{what}' supplied: Names may only contain alphanumerics, \
+             underscores (_), dashes (-), periods (.), spaces ( ), colon(:) and slashes (/)."
+        ));
+    }
+    let normal = name.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
+    if !normal {
+        return refuse(format!(
+            "Invalid value \"{name}\" for parameter '{what}' supplied: Names may be treated as files in certain \
+             cases, and must not resolve to other names when treated as such."
+        ));
+    }
+    at_most(what, KEY, name)
+}
+
+/// Metrics as they may be logged.
+pub(super) fn metrics(metrics: &[Metric]) -> Checked {
+    if metrics.len() > BATCH {
+        return refuse(too_many("metrics", metrics.len(), BATCH));
+    }
+    for metric in metrics {
+        key("name", &metric.key)?;
+        if metric.logged_at < 0 {
+            return refuse(format!(
+                "Invalid value {} for parameter 'timestamp' supplied: metric '{}': Timestamp must be a nonnegative \
+                 long (64-bit integer)",
+                metric.logged_at, metric.key
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Params as they are stored.
+pub(super) fn params(params: Vec<KeyValue>) -> Result<Vec<KeyValue>, TrackingError> {
+    pairs("params", params, PARAM_VALUE)
+}
+
+/// A run's tags as they are stored.
+pub(super) fn run_tags(tags: Vec<KeyValue>) -> Result<Vec<KeyValue>, TrackingError> {
+    pairs("tags", tags, TAG_VALUE)
+}
+
+fn pairs(what: &str, pairs: Vec<KeyValue>, limit: usize) -> Result<Vec<KeyValue>, TrackingError> {
+    if pairs.len() > BATCH_PAIRS {
+        return Err(TrackingError::Invalid(too_many(what, pairs.len(), BATCH_PAIRS)));
+    }
+    pairs
+        .into_iter()
+        .map(|pair| {
+            key("key", &pair.key)?;
+            Ok(KeyValue { key: pair.key, value: cut(pair.value, limit) })
+        })
+        .collect()
+}
+
+fn too_many(what: &str, count: usize, limit: usize) -> String {
+    format!("A batch logging request can contain at most {limit} {what}. Got {count} {what}. Please split up {what} across multiple requests and try again.")
+}
+
+/// The size of a whole batch.
+pub(super) fn batch(count: usize) -> Checked {
+    if count > BATCH { refuse(too_many("metrics, params, and tags", count, BATCH)) } else { Ok(()) }
+}
+
+/// A batch names no param twice.
+pub(super) fn no_duplicates(params: &[KeyValue]) -> Checked {
+    let mut keys: Vec<&str> = params.iter().map(|param| param.key.as_str()).collect();
+    keys.sort_unstable();
+    match keys.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => refuse(format!(
+            "Duplicate parameter keys have been submitted: ['{}']. Please ensure the request contains only one param \
+             value per param key.",
+            pair[0]
+        )),
+        None => Ok(()),
+    }
+}
+
+/// An experiment's name.
+pub(super) fn experiment_name(name: &str) -> Checked {
+    if name.trim().is_empty() {
+        return refuse(format!("Invalid experiment name: '{name}'"));
+    }
+    at_most("name", EXPERIMENT_NAME, name)
+}
+
+/// An experiment's tag.
+pub(super) fn experiment_tag(tag: &KeyValue) -> Checked {
+    key("key", &tag.key)?;
+    at_most("value", EXPERIMENT_TAG_VALUE, &tag.value)
+}
+
+/// An experiment's number.
+pub(super) fn experiment_id(text: &str) -> Result<i64, TrackingError> {
+    text.parse().map_err(|_| {
+        TrackingError::Invalid(format!(
+            "Invalid experiment ID '{text}'. Experiment ID must be a valid integer."
+        ))
+    })
+}
+
+/// Where an experiment's artifacts are to lie.
+pub(super) fn location(text: &str) -> Checked {
+    at_most("artifact_location", LOCATION, text)?;
+    if text.starts_with("runs:") {
+        return refuse(format!(
+            "Artifact location cannot be a runs:/ URI. Given: '{text}'"
+        ));
+    }
+    if text.contains(['#', '?']) || text.chars().any(char::is_control) || text.split('/').any(|part| part == "..") {
+        return refuse(format!("Invalid artifact location: '{text}'"));
+    }
+    Ok(())
+}
+
+/// A tag in the registry.
+pub(super) fn registry_tag(tag: &KeyValue) -> Checked {
+    key("key", &tag.key)?;
+    at_most("value", REGISTRY_TAG_VALUE, &tag.value)
+}
+
+/// A registered model's name.
+pub(super) fn model_name(name: &str) -> Checked {
+    if name.trim().is_empty() {
+        return refuse("Registered model name cannot be empty.");
+    }
+    if name.contains(['/', ':']) || matches!(name, "." | "..") || name.chars().any(char::is_control) {
+        return refuse(format!(
+            "Invalid value \"{name}\" for parameter 'name' supplied: Registered model name cannot contain '/' or ':'."
+        ));
+    }
+    at_most("name", 256, name)
+}
+
+/// A logged model's name.
+pub(super) fn logged_model_name(name: &str) -> Checked {
+    if name.trim().is_empty() || name.contains(['/', ':', '.', '%', '"', '\'']) {
+        return refuse(format!(
+            "Invalid model name ({name:?}) provided. Model name must be a non-empty string and cannot contain the \
+             following characters: ('/', ':', '.', '%', '\"', \"'\")"
+        ));
+    }
+    at_most("name", 256, name)
+}
+
+/// An alias.
+pub(super) fn alias(alias: &str) -> Checked {
+    if alias.is_empty() {
+        return refuse("Registered model alias name cannot be empty.");
+    }
+    if !alias.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-')) {
+        return refuse(format!(
+            "Invalid alias name: '{alias}'. Names may only contain alphanumerics, underscores (_), and dashes (-)."
+        ));
+    }
+    at_most("alias", ALIAS, alias)?;
+    if alias.eq_ignore_ascii_case("latest") {
+        return refuse("'latest' alias name (case insensitive) is reserved.");
+    }
+    let number = alias.strip_prefix(['v', 'V']);
+    if number.is_some_and(|rest| !rest.is_empty() && rest.chars().all(|c| c.is_ascii_digit())) {
+        return refuse(format!("Version alias name '{alias}' is reserved."));
+    }
+    Ok(())
+}
+
+/// A dataset with its tags.
+pub(super) fn dataset(input: &DatasetInput) -> Checked {
+    let Dataset { name, digest, source_type, source, schema, profile } = &input.dataset;
+    for (what, text) in [("name", name), ("digest", digest), ("source_type", source_type), ("source", source)] {
+        if text.is_empty() {
+            return refuse(format!("Dataset {what} cannot be None or empty"));
+        }
+    }
+    at_most("name", 500, name)?;
+    at_most("digest", 36, digest)?;
+    at_most("source", 65_535, source)?;
+    at_most("schema", 1_048_575, schema.as_deref().unwrap_or_default())?;
+    at_most("profile", 16_777_215, profile.as_deref().unwrap_or_default())?;
+    for tag in &input.tags {
+        at_most("key", 255, &tag.key)?;
+        at_most("value", 500, &tag.value)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_follow_mlflows_rules() {
+        for good in ["a", "mlflow.user", "a/b", "ünï:1 -_", ".hidden"] {
+            assert!(key("name", good).is_ok(), "{good}");
+        }
+        for bad in ["", "/a", "a/", "a//b", "a/../b", "./a", "..", ".", "a\0", "a=b", "a\n"] {
+            assert!(key("name", bad).is_err(), "{bad}");
+        }
+        assert!(key("name", &"x".repeat(251)).is_err());
+    }
+
+    #[test]
+    fn long_values_are_cut_at_a_character() {
+        let long = "ü".repeat(PARAM_VALUE + 1);
+        let kept = params(vec![KeyValue { key: "k".to_owned(), value: long }]).unwrap();
+        assert_eq!(kept[0].value.chars().count(), PARAM_VALUE);
+    }
+
+    #[test]
+    fn aliases_that_mean_versions_are_reserved() {
+        for good in ["champion", "v1a", "v", "a-b_c"] {
+            assert!(alias(good).is_ok(), "{good}");
+        }
+        for bad in ["", "latest", "LATEST", "v1", "V22", "a b", "a/b", "a.b"] {
+            assert!(alias(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn models_names_hold_no_separators() {
+        assert!(model_name("Flight delays").is_ok());
+        for bad in ["", " ", "a/b", "a:b", "..", "a\n"] {
+            assert!(model_name(bad).is_err(), "{bad}");
+        }
+        assert!(logged_model_name("model").is_ok());
+        assert!(logged_model_name("a.b").is_err());
+    }
+}

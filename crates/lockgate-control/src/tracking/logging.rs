@@ -1,0 +1,169 @@
+//! What runs log: metrics, params, tags, datasets and models.
+
+use super::runs::{self, NAME_TAG};
+use super::{
+    DatasetInput, KeyValue, Metric, RunUpdate, Tracking, TrackingError, checks, may_read, may_track,
+};
+use lockgate_core::actor::Actor;
+use lockgate_store::Tx;
+
+/// What is logged at once: all of it or nothing.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Batch {
+    /// Points of metrics.
+    pub metrics: Vec<Metric>,
+    /// Params, which can be set once.
+    pub params: Vec<KeyValue>,
+    /// Tags.
+    pub tags: Vec<KeyValue>,
+}
+
+/// What a run used or made.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Inputs {
+    /// Datasets that it used.
+    pub datasets: Vec<DatasetInput>,
+    /// Logged models that it used.
+    pub models: Vec<String>,
+}
+
+/// A param is written once; the same value again is no change.
+async fn set_param(tx: &mut Tx, run: &str, param: &KeyValue) -> Result<(), TrackingError> {
+    match tx.param(run, &param.key).await? {
+        None => Ok(tx.insert_param(run, param).await?),
+        Some(old) if old == param.value => Ok(()),
+        Some(old) => Err(TrackingError::invalid(format!(
+            "Changing param values is not allowed. Param with key='{}' was already logged with value='{old}' for run \
+             ID='{run}'. Attempted logging new value '{}'.",
+            param.key, param.value
+        ))),
+    }
+}
+
+async fn set_tag(tx: &mut Tx, run: &str, tag: &KeyValue) -> Result<(), TrackingError> {
+    if tag.key == NAME_TAG {
+        tx.update_run(run, &RunUpdate { name: Some(tag.value.clone()), ..RunUpdate::default() }).await?;
+    }
+    Ok(tx.set_run_tag(run, tag).await?)
+}
+
+impl Tracking {
+    /// Logs metrics, params and tags. Logging the same again changes nothing.
+    ///
+    /// # Errors
+    /// Where the run is not in use, something is not allowed, or a param has another value; nothing is logged then.
+    pub async fn log_batch(&self, actor: &Actor, run: &str, batch: Batch) -> Result<(), TrackingError> {
+        may_track(actor)?;
+        let Batch { metrics, params, tags } = batch;
+        checks::metrics(&metrics)?;
+        checks::batch(metrics.len() + params.len() + tags.len())?;
+        checks::no_duplicates(&params)?;
+        let (params, tags) = (checks::params(params)?, checks::run_tags(tags)?);
+        let run = run.to_owned();
+        self.write(move |tx| {
+            Box::pin(async move {
+                runs::active(tx, &run).await?;
+                for param in &params {
+                    set_param(tx, &run, param).await?;
+                }
+                tx.log_metrics(&run, &metrics).await?;
+                for tag in &tags {
+                    set_tag(tx, &run, tag).await?;
+                }
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// Removes a run's tag.
+    ///
+    /// # Errors
+    /// Where there is none or the run is not in use.
+    pub async fn delete_run_tag(&self, actor: &Actor, run: &str, key: &str) -> Result<(), TrackingError> {
+        may_track(actor)?;
+        let (run, key) = (run.to_owned(), key.to_owned());
+        self.write(move |tx| {
+            Box::pin(async move {
+                runs::active(tx, &run).await?;
+                if tx.delete_run_tag(&run, &key).await? {
+                    return Ok(());
+                }
+                Err(TrackingError::missing(format!("No tag with name: {key} in run with id {run}")))
+            })
+        })
+        .await
+    }
+
+    /// The points of one metric, the oldest first.
+    ///
+    /// # Errors
+    /// Where there is no such run.
+    pub async fn metric_history(
+        &self,
+        actor: &Actor,
+        run: &str,
+        key: &str,
+        limit: i64,
+        offset: i64,
+    ) -> Result<Vec<Metric>, TrackingError> {
+        may_read(actor)?;
+        checks::key("metric_key", key)?;
+        let (run, key) = (run.to_owned(), key.to_owned());
+        self.read(move |conn| {
+            Box::pin(async move {
+                runs::row(conn, &run).await?;
+                Ok(conn.metric_history(&run, &key, limit, offset).await?)
+            })
+        })
+        .await
+    }
+
+    /// Notes which datasets and logged models a run used.
+    ///
+    /// # Errors
+    /// Where the run is not in use or a dataset not allowed.
+    pub async fn log_inputs(&self, actor: &Actor, run: &str, inputs: Inputs) -> Result<(), TrackingError> {
+        may_track(actor)?;
+        inputs.datasets.iter().try_for_each(checks::dataset)?;
+        let ids: Vec<String> = inputs.datasets.iter().map(|_| self.new_id()).collect();
+        let run = run.to_owned();
+        self.write(move |tx| {
+            Box::pin(async move {
+                let run = runs::active(tx, &run).await?;
+                for (id, input) in ids.iter().zip(&inputs.datasets) {
+                    tx.log_dataset(&run, id, input).await?;
+                }
+                for model in &inputs.models {
+                    tx.log_model_input(&run.run_id, model).await?;
+                }
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// Notes which logged models a run made at which step.
+    ///
+    /// # Errors
+    /// Where the run is not in use.
+    pub async fn log_outputs(
+        &self,
+        actor: &Actor,
+        run: &str,
+        models: Vec<(String, i64)>,
+    ) -> Result<(), TrackingError> {
+        may_track(actor)?;
+        let run = run.to_owned();
+        self.write(move |tx| {
+            Box::pin(async move {
+                runs::active(tx, &run).await?;
+                for (model, step) in &models {
+                    tx.log_model_output(&run, model, *step).await?;
+                }
+                Ok(())
+            })
+        })
+        .await
+    }
+}

@@ -1,0 +1,56 @@
+//! The agent's machine under anything that may happen.
+
+use crate::build::{HOLD, broken, not_worse, promotion_id};
+use crate::run::{Act, Run, any_act};
+use lockgate_core::event::InstructionKind;
+use proptest::prelude::*;
+
+const OFFER: Act = Act::Offer { backup: true, rollback_late: false };
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
+
+    /// Every rule of [`crate::rules`] holds after every event, whatever is seen and said in whatever order.
+    #[test]
+    fn no_history_breaks_a_rule(acts in prop::collection::vec(any_act(), 1..120)) {
+        let mut run = Run::new();
+        acts.iter().for_each(|act| run.act(act));
+    }
+
+    /// There is no state that a deployment is caught in: once all is well it comes to rest and takes the next release.
+    #[test]
+    fn a_healthy_environment_comes_to_rest_and_takes_the_next_release(acts in prop::collection::vec(any_act(), 1..60)) {
+        let mut run = Run::new();
+        acts.iter().for_each(|act| run.act(act));
+        if let Some(current) = run.deployment.active.as_ref().map(|a| a.promotion.clone()) {
+            run.tell(&current, InstructionKind::Resume);
+        }
+        let well = |run: &mut Run| (0..12).for_each(|_| run.after(2 * HOLD, |seen| seen.judgement = not_worse()));
+        well(&mut run);
+        prop_assert!(run.deployment.active.is_none(), "it never ends: {:?}", run.deployment.active);
+        run.act(&OFFER);
+        well(&mut run);
+        prop_assert_eq!(&run.deployment.serving.as_ref().unwrap().promotion, &promotion_id(run.offered));
+        prop_assert_eq!(&run.deployment.failed_over, &None);
+    }
+
+    /// Where what serves stays broken, a good release can still take over: nobody is locked out by what failed.
+    #[test]
+    fn a_good_release_gets_in_where_the_old_one_stays_broken(acts in prop::collection::vec(any_act(), 1..60)) {
+        let mut run = Run::new();
+        acts.iter().for_each(|act| run.act(act));
+        for _ in 0..12 {
+            run.after(HOLD, |seen| {
+                (seen.serving, seen.target) = (broken(), broken());
+                seen.breaker = Some("it fails".to_owned());
+            });
+        }
+        prop_assert!(run.deployment.active.is_none(), "it never ends: {:?}", run.deployment.active);
+        run.act(&OFFER);
+        for _ in 0..4 {
+            run.after(2 * HOLD, |seen| (seen.judgement, seen.serving) = (not_worse(), broken()));
+        }
+        let events = run.events(&promotion_id(run.offered));
+        prop_assert!(events.iter().any(|e| e == "promoted"), "locked out: {:?}", events);
+    }
+}

@@ -1,0 +1,186 @@
+//! Single histories, each of which was or would be a fault.
+
+use crate::build::{HOLD, PREPARE, PROBATION, broken, not_worse, promotion_id, revision, worse};
+use crate::rules::shares;
+use crate::run::Run;
+use lockgate_core::event::InstructionKind;
+use lockgate_core::id::PromotionId;
+use lockgate_core::plan::OnInconclusive;
+use lockgate_core::rollout::{Phase, Readiness};
+use lockgate_core::route::WHOLE;
+
+/// A deployment whose first release is confirmed and whose second one is at its first step, settled.
+fn at_first_step(on_inconclusive: OnInconclusive) -> (Run, PromotionId) {
+    let mut run = serving(1);
+    let id = run.offer(true, on_inconclusive).unwrap();
+    run.after(1, |_| {});
+    assert_eq!(status(&run), Some(0));
+    (run, id)
+}
+
+/// A deployment that has promoted and confirmed so many releases.
+fn serving(releases: u32) -> Run {
+    let mut run = Run::new();
+    for _ in 0..releases {
+        run.offer(true, OnInconclusive::Hold).unwrap();
+        (0..6).for_each(|_| run.after(HOLD, |seen| seen.judgement = not_worse()));
+        run.after(PROBATION, |_| {});
+        assert!(run.deployment.serving.as_ref().unwrap().probation_until.is_none());
+    }
+    run
+}
+
+fn status(run: &Run) -> Option<usize> {
+    match run.deployment.active.as_ref().map(|a| &a.phase) {
+        Some(Phase::Step { index, .. }) => Some(*index),
+        _ => None,
+    }
+}
+
+fn all_on(run: &Run, n: u32) -> bool {
+    shares(&run.deployment) == [(revision(n).digest(), WHOLE)].into()
+}
+
+#[test]
+fn unknown_at_the_deadline_holds_or_goes_back_and_never_forward() {
+    for (rule, back) in [(OnInconclusive::Hold, false), (OnInconclusive::Rollback, true)] {
+        let (mut run, id) = at_first_step(rule);
+        (0..40).for_each(|_| run.after(HOLD, |_| {}));
+        assert_eq!(run.events(&id).iter().any(|e| e == "rolled_back"), back);
+        assert!(!run.events(&id).iter().any(|e| e == "promoted"));
+        assert_eq!(run.events(&id).iter().filter(|e| *e == "step_entered").count(), 1);
+    }
+}
+
+#[test]
+fn a_pause_before_the_gateways_have_the_step_does_not_spend_the_steps_time() {
+    let mut run = serving(1);
+    let id = run.offer(true, OnInconclusive::Rollback).unwrap();
+    run.after(1, |seen| seen.applied = false);
+    run.after(1, |seen| seen.applied = false);
+    run.tell(&id, InstructionKind::Pause);
+    run.tell(&id, InstructionKind::Resume);
+    run.after(1, |seen| seen.judgement = not_worse());
+    assert_eq!(status(&run), Some(0), "{:?}", run.events(&id));
+    run.after(1, |_| {});
+    assert_eq!(status(&run), Some(0), "it was not past any deadline either: {:?}", run.events(&id));
+}
+
+#[test]
+fn a_pause_holds_the_forward_move_and_no_rollback() {
+    let (mut run, id) = at_first_step(OnInconclusive::Hold);
+    run.tell(&id, InstructionKind::Pause);
+    (0..5).for_each(|_| run.after(HOLD, |seen| seen.judgement = not_worse()));
+    assert_eq!(status(&run), Some(0));
+    run.after(1, |seen| seen.judgement = worse());
+    assert!(run.events(&id).iter().any(|e| e == "rolled_back"));
+}
+
+#[test]
+fn a_gateway_that_lost_touch_stops_the_forward_move() {
+    let (mut run, id) = at_first_step(OnInconclusive::Hold);
+    let partitioned = |run: &mut Run| run.after(2 * HOLD, |seen| (seen.applied, seen.judgement) = (false, not_worse()));
+    (0..3).for_each(|_| partitioned(&mut run));
+    assert_eq!(status(&run), Some(0));
+    assert_eq!(run.events(&id).iter().filter(|e| *e == "held").count(), 1, "it says so, once");
+    run.after(1, |seen| seen.judgement = not_worse());
+    assert_eq!(status(&run), Some(1), "and goes on when the gateway is back");
+}
+
+#[test]
+fn a_person_may_abort_in_the_moment_in_which_it_is_promoted() {
+    let (mut run, id) = at_first_step(OnInconclusive::Hold);
+    (0..6).for_each(|_| run.after(HOLD, |seen| seen.judgement = not_worse()));
+    assert!(all_on(&run, 2));
+    run.tell(&id, InstructionKind::Abort);
+    run.after(1_000, |_| {});
+    assert!(all_on(&run, 1), "the word was given while it rolled; it is not lost");
+}
+
+#[test]
+fn a_broken_baseline_ends_the_preparation_of_its_successor_at_once() {
+    let mut run = serving(2);
+    let id = run.offer(true, OnInconclusive::Hold).unwrap();
+    run.broken.insert(revision(2).digest());
+    run.after(1, |seen| seen.candidate = Readiness::Pending);
+    assert_eq!(run.events(&id), ["started", "aborted"]);
+    assert!(all_on(&run, 1), "what served before serves again, long before {PREPARE} ms are over");
+}
+
+#[test]
+fn a_release_that_broke_in_probation_goes_back_once_and_then_to_the_backup() {
+    let mut run = serving(2);
+    run.broken.insert(revision(2).digest());
+    run.after(1, |_| {});
+    assert!(all_on(&run, 1) && run.deployment.active.is_none());
+    run.broken.insert(revision(1).digest());
+    run.after(1, |_| {});
+    assert!(all_on(&run, 0), "no ping-pong: the backup");
+    assert!(run.deployment.failed_over.is_some());
+    (0..20).for_each(|_| run.after(HOLD, |_| {}));
+    assert!(all_on(&run, 0), "and then a person decides");
+}
+
+#[test]
+fn a_broken_target_fails_over_to_the_backup_and_a_new_release_is_measured_against_it() {
+    let (mut run, _) = at_first_step(OnInconclusive::Hold);
+    run.broken.insert(revision(1).digest());
+    run.after(1, |seen| seen.judgement = worse());
+    assert!(all_on(&run, 0) && run.deployment.failed_over.is_some());
+    let repair = run.offer(true, OnInconclusive::Hold).unwrap();
+    run.after(1, |_| {});
+    let expected = [(revision(0).digest(), WHOLE - 500), (revision(3).digest(), 500)].into();
+    assert_eq!(shares(&run.deployment), expected, "the rest is the backup's, not the broken release's");
+    run.after(1, |seen| seen.judgement = worse());
+    assert!(all_on(&run, 0), "and it goes back to the backup: {:?}", run.events(&repair));
+}
+
+#[test]
+fn a_person_rolls_back_what_serves_after_a_failover_and_traffic_follows() {
+    let mut run = serving(2);
+    let newer = run.offer(true, OnInconclusive::Hold).unwrap();
+    run.after(1, |_| {});
+    run.after(1, |seen| (seen.judgement, seen.target) = (worse(), broken()));
+    assert!(all_on(&run, 0) && run.events(&newer).iter().any(|e| e == "on_backup"));
+    run.tell(&promotion_id(2), InstructionKind::Rollback);
+    run.after(1_000, |_| {});
+    run.after(1_000, |_| {});
+    assert!(all_on(&run, 1), "what was reported as rolled back serves: {:?}", run.events(&promotion_id(2)));
+}
+
+#[test]
+fn a_second_rollback_is_verified_on_the_release_that_goes_back() {
+    let mut run = serving(2);
+    run.tell(&promotion_id(2), InstructionKind::Rollback);
+    run.after(1_000, |_| {});
+    assert!(all_on(&run, 1));
+    run.tell(&promotion_id(1), InstructionKind::Rollback);
+    let active = run.deployment.active.as_ref().unwrap();
+    assert_eq!(active.plan.revision.digest(), revision(1).digest(), "requests of this one must have ended");
+    assert!(all_on(&run, 0));
+}
+
+#[test]
+fn probation_survives_a_newer_release_that_goes_back() {
+    let (mut run, _) = at_first_step(OnInconclusive::Hold);
+    (0..6).for_each(|_| run.after(HOLD, |seen| seen.judgement = not_worse()));
+    assert!(run.deployment.serving.as_ref().unwrap().probation_until.is_some());
+    run.offer(true, OnInconclusive::Hold).unwrap();
+    run.after(1, |_| {});
+    assert_eq!(status(&run), Some(0), "probation does not hold the slot");
+    run.after(1, |seen| seen.judgement = worse());
+    run.after(1_000, |_| {});
+    assert!(all_on(&run, 2) && run.deployment.serving.as_ref().unwrap().probation_until.is_some());
+    assert_eq!(run.deployment.serving.as_ref().unwrap().previous.as_ref().unwrap().digest(), revision(1).digest());
+}
+
+#[test]
+fn a_clock_that_jumps_moves_nothing_forward_without_proof() {
+    for jump in [3_600_000, -3_600_000] {
+        let (mut run, id) = at_first_step(OnInconclusive::Hold);
+        run.after(jump, |_| {});
+        assert_eq!(status(&run), Some(0), "{:?}", run.events(&id));
+        run.after(1, |seen| seen.judgement = worse());
+        assert!(all_on(&run, 1), "and harm is acted on whatever the clock says");
+    }
+}

@@ -1,0 +1,281 @@
+//! Sending a request to a side's workers, and to the next side's where they can't answer.
+//!
+//! Inference changes nothing, so a request whose body is in memory may be sent again: freely where it never reached a
+//! worker, within the [`budget`](crate::budget) where it may have.
+
+use crate::body::{self, Broken, Read, Stream};
+use crate::meter::ErrorClass;
+use crate::pool::{Unanswered, Upstream};
+use crate::reactor::Reactor;
+use crate::table::{Route, Side};
+use bytes::Bytes;
+use hyper::body::Incoming;
+use hyper::header::{HOST, HeaderMap, HeaderValue};
+use hyper::http::response::Parts;
+use hyper::http::uri::PathAndQuery;
+use hyper::{Method, Request, StatusCode, Uri};
+use lockgate_core::route::Role;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// How often a request that waits for a worker looks again.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// A request on its way to a worker.
+#[derive(Debug)]
+pub(crate) struct Outbound {
+    pub(crate) method: Method,
+    pub(crate) path: PathAndQuery,
+    pub(crate) headers: HeaderMap,
+    pub(crate) payload: Payload,
+}
+
+/// Its body.
+#[derive(Debug)]
+pub(crate) enum Payload {
+    /// In memory: it can be sent again.
+    Whole(Bytes),
+    /// Streaming: it can be sent once. Says there why it broke.
+    Once(RefCell<Option<Stream>>, Rc<Cell<Option<Broken>>>),
+}
+
+impl Payload {
+    pub(crate) fn once(stream: Stream) -> Self {
+        let (stream, told) = stream.watched();
+        Self::Once(RefCell::new(Some(stream)), told)
+    }
+
+    /// The body's bytes, where they are in memory.
+    pub(crate) fn bytes(&self) -> Option<&Bytes> {
+        match self {
+            Self::Whole(bytes) => Some(bytes),
+            Self::Once(..) => None,
+        }
+    }
+
+    fn take(&self) -> Option<Stream> {
+        match self {
+            Self::Whole(bytes) => Some(Stream::whole(bytes.clone())),
+            Self::Once(stream, _) => stream.borrow_mut().take(),
+        }
+    }
+
+    fn put_back(&self, body: Stream) {
+        if let Self::Once(stream, _) = self {
+            *stream.borrow_mut() = Some(body);
+        }
+    }
+
+    fn broken(&self) -> Option<Broken> {
+        match self {
+            Self::Whole(_) => None,
+            Self::Once(_, told) => told.get(),
+        }
+    }
+}
+
+impl Outbound {
+    fn request(&self) -> Option<Request<Stream>> {
+        let mut request = Request::new(self.payload.take()?);
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = Uri::from(self.path.clone());
+        *request.headers_mut() = self.headers.clone();
+        request.headers_mut().insert(HOST, HeaderValue::from_static("worker"));
+        Some(request)
+    }
+}
+
+/// A worker's answer.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) parts: Parts,
+    pub(crate) body: Answer,
+    pub(crate) side: Arc<Side>,
+}
+
+/// Its body.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Whole(Bytes),
+    Streaming(Stream),
+}
+
+/// How it ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// A worker answered.
+    Answered(Box<Answered>),
+    /// None did in time.
+    TimedOut,
+    /// None could be reached, or the connection broke too often.
+    Unreachable,
+    /// The request itself broke.
+    Client(Broken),
+}
+
+/// What became of a request.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) end: End,
+    /// How the side that it was assigned to failed, whether or not another one made it good.
+    pub(crate) error: Option<ErrorClass>,
+}
+
+/// What came of one attempt.
+enum Attempt {
+    Answered(Box<Answered>),
+    Unreachable,
+    Broke,
+    TimedOut,
+    Client(Broken),
+}
+
+/// Sends a request to the side with the role `assigned`, and to others where it fails.
+pub(crate) async fn send(reactor: &Reactor, model: &str, assigned: Role, out: &Outbound) -> Outcome {
+    let give_up = Instant::now() + reactor.options.hold;
+    let mut own_error = None;
+    let mut tries = 0_u64;
+    loop {
+        // The table of this moment: a side that was taken off it while the request waited gets no request any more.
+        let Some(route) = reactor.route(model) else {
+            return Outcome { end: End::Unreachable, error: own_error };
+        };
+        let (list, mut failed) = (targets(reactor, &route, assigned), false);
+        for (i, (side, upstream)) in list.iter().enumerate() {
+            if tries > 0 {
+                side.meter.retries.fetch_add(1, Ordering::Relaxed);
+            }
+            tries += 1;
+            let own = side.role == assigned;
+            let class = match attempt(reactor, upstream, side, out, route.timeout).await {
+                Attempt::Answered(answer) => {
+                    let status = answer.parts.status;
+                    let class = failure(&answer);
+                    let next = list.get(i + 1);
+                    let elsewhere = match status {
+                        StatusCode::TOO_MANY_REQUESTS => next.is_some_and(|(n, _)| n.role == side.role),
+                        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => next.is_some(),
+                        _ => false,
+                    };
+                    let again =
+                        elsewhere && out.payload.bytes().is_some() && reactor.budget.retry(Instant::now());
+                    if !again {
+                        // What the assigned side failed before doesn't count where it made it good itself.
+                        let error = if own { class } else { own_error.or(Some(ErrorClass::Connect)) };
+                        let expected = route.side(assigned).is_some();
+                        return Outcome {
+                            end: End::Answered(answer),
+                            error: error.filter(|_| own || expected),
+                        };
+                    }
+                    class
+                }
+                Attempt::Unreachable => Some(ErrorClass::Connect),
+                Attempt::Client(broken) => return Outcome { end: End::Client(broken), error: None },
+                Attempt::TimedOut => {
+                    let error = if own { Some(ErrorClass::Timeout) } else { own_error };
+                    return Outcome { end: End::TimedOut, error };
+                }
+                Attempt::Broke => {
+                    if out.payload.bytes().is_none() || !reactor.budget.retry(Instant::now()) {
+                        let error = if own { Some(ErrorClass::Connect) } else { own_error };
+                        return Outcome { end: End::Unreachable, error };
+                    }
+                    failed = true;
+                    Some(ErrorClass::Connect)
+                }
+            };
+            if own {
+                own_error = class;
+            }
+        }
+        let now = Instant::now();
+        if now >= give_up {
+            let error = own_error.or(Some(ErrorClass::Connect));
+            return Outcome { end: End::Unreachable, error };
+        }
+        // A worker that broke off may be there again at once; one that can't be reached needs a moment.
+        if !failed {
+            tokio::time::sleep(LOOK_AGAIN.min(give_up - now)).await;
+        }
+    }
+}
+
+/// The workers to try, in order: the assigned side's, the baseline's, the backup's, and the candidate's where nothing else is
+/// there; within all of them those that answered lately before those that didn't.
+fn targets(reactor: &Reactor, route: &Route, assigned: Role) -> Vec<(Arc<Side>, Rc<Upstream>)> {
+    let now = Instant::now();
+    let alone = route.baseline.is_none() && route.backup.is_none();
+    let last = alone.then_some(Role::Candidate);
+    let mut list: Vec<(Arc<Side>, Rc<Upstream>)> = Vec::with_capacity(4);
+    let mut down = Vec::new();
+    for role in [Some(assigned), Some(Role::Baseline), Some(Role::Backup), last].into_iter().flatten() {
+        let Some(side) = route.side(role) else { continue };
+        let known = list.iter().chain(&down).any(|(s, _): &(Arc<Side>, _)| s.role == role);
+        if known {
+            continue;
+        }
+        let (turn, count) = (reactor.turn(), side.workers.len());
+        for worker in side.workers.iter().cycle().skip(turn % count.max(1)).take(count) {
+            let upstream = reactor.upstream(worker);
+            let place = if upstream.is_down(now) { &mut down } else { &mut list };
+            place.push((Arc::clone(side), upstream));
+        }
+    }
+    list.append(&mut down);
+    list
+}
+
+/// Whether an answer is its side's failure.
+fn failure(answer: &Answered) -> Option<ErrorClass> {
+    let status = answer.parts.status;
+    if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+        return Some(ErrorClass::Http5xx);
+    }
+    answer.parts.headers.contains_key(crate::answer::header::NONFINITE).then_some(ErrorClass::Nonfinite)
+}
+
+async fn attempt(
+    reactor: &Reactor,
+    upstream: &Upstream,
+    side: &Arc<Side>,
+    out: &Outbound,
+    timeout: Duration,
+) -> Attempt {
+    let Some(request) = out.request() else { return Attempt::Broke };
+    let _sent = reactor.counters.meters.send(&side.flow, Instant::now());
+    match tokio::time::timeout(timeout, exchange(reactor, upstream, request)).await {
+        Err(_) => out.payload.broken().map_or(Attempt::TimedOut, Attempt::Client),
+        Ok(Ok((parts, body))) => {
+            Attempt::Answered(Box::new(Answered { parts, body, side: Arc::clone(side) }))
+        }
+        Ok(Err(Unanswered::Unsent(request))) => {
+            upstream.evict(Instant::now() + reactor.options.evict);
+            out.payload.put_back(request.into_body());
+            Attempt::Unreachable
+        }
+        Ok(Err(Unanswered::Broke)) => out.payload.broken().map_or(Attempt::Broke, Attempt::Client),
+    }
+}
+
+/// One request and its answer, read as far as it is held in memory.
+async fn exchange(
+    reactor: &Reactor,
+    upstream: &Upstream,
+    request: Request<Stream>,
+) -> Result<(Parts, Answer), Unanswered> {
+    let (response, connection) = upstream.send(request, reactor.options.connect_timeout).await?;
+    let (parts, mut body): (Parts, Incoming) = response.into_parts();
+    match body::read(&mut body, reactor.options.replay_limit).await {
+        Ok(Read::Whole(bytes)) => {
+            upstream.give_back(connection);
+            Ok((parts, Answer::Whole(bytes)))
+        }
+        // Nobody else's business how large an answer is; the connection ends with it.
+        Ok(Read::Start(pieces)) => Ok((parts, Answer::Streaming(Stream::going_on(pieces, body, usize::MAX)))),
+        Err(_) => Err(Unanswered::Broke),
+    }
+}

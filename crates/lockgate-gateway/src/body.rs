@@ -1,0 +1,136 @@
+//! Bodies: held in memory where they are small, so that a request can be sent again, and streaming where they are large.
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+/// What ended a body before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Broken {
+    /// The peer went away or broke the protocol.
+    #[error("the connection broke before the body was complete")]
+    Peer,
+    /// There is more of it than allowed.
+    #[error("the body is larger than allowed")]
+    TooLarge,
+}
+
+/// What was read of a body.
+#[derive(Debug)]
+pub(crate) enum Read {
+    /// All of it.
+    Whole(Bytes),
+    /// Its beginning; the rest is still to come.
+    Start(VecDeque<Bytes>),
+}
+
+/// Reads a body until it ends or is longer than `limit`.
+pub(crate) async fn read(body: &mut Incoming, limit: usize) -> Result<Read, Broken> {
+    let mut pieces: VecDeque<Bytes> = VecDeque::new();
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| Broken::Peer)?.into_data() else { continue };
+        length += data.len();
+        pieces.push_back(data);
+        if length > limit {
+            return Ok(Read::Start(pieces));
+        }
+    }
+    // Most bodies come in one piece, which is then not copied.
+    if pieces.len() <= 1 {
+        return Ok(Read::Whole(pieces.pop_front().unwrap_or_default()));
+    }
+    let mut whole = BytesMut::with_capacity(length);
+    pieces.iter().for_each(|p| whole.extend_from_slice(p));
+    Ok(Read::Whole(whole.freeze()))
+}
+
+/// A body on its way: bytes in memory, then whatever is still to come.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pieces: VecDeque<Bytes>,
+    rest: Option<Incoming>,
+    /// How many bytes the rest may still have.
+    left: usize,
+    /// Where the sender of a request body learns why it broke.
+    broken: Option<Rc<Cell<Option<Broken>>>>,
+}
+
+impl Stream {
+    /// A body that is whole.
+    pub(crate) fn whole(bytes: Bytes) -> Self {
+        let pieces = if bytes.is_empty() { VecDeque::new() } else { VecDeque::from([bytes]) };
+        Self { pieces, rest: None, left: 0, broken: None }
+    }
+
+    /// A body of which only the beginning is here. Its rest may have `left` bytes.
+    pub(crate) fn going_on(pieces: VecDeque<Bytes>, rest: Incoming, left: usize) -> Self {
+        Self { pieces, rest: Some(rest), left, broken: None }
+    }
+
+    /// Says why it broke, where it does.
+    pub(crate) fn watched(mut self) -> (Self, Rc<Cell<Option<Broken>>>) {
+        let told = Rc::new(Cell::new(None));
+        self.broken = Some(Rc::clone(&told));
+        (self, told)
+    }
+
+    fn fail(&mut self, why: Broken) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        if let Some(told) = &self.broken {
+            told.set(Some(why));
+        }
+        self.rest = None;
+        Poll::Ready(Some(Err(why)))
+    }
+}
+
+impl Body for Stream {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let this = self.get_mut();
+        if let Some(piece) = this.pieces.pop_front() {
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        }
+        loop {
+            let Some(rest) = &mut this.rest else { return Poll::Ready(None) };
+            match std::task::ready!(Pin::new(rest).poll_frame(cx)) {
+                None => {
+                    this.rest = None;
+                    return Poll::Ready(None);
+                }
+                Some(Err(_)) => return this.fail(Broken::Peer),
+                Some(Ok(frame)) => {
+                    let Ok(data) = frame.into_data() else { continue };
+                    let Some(left) = this.left.checked_sub(data.len()) else {
+                        return this.fail(Broken::TooLarge);
+                    };
+                    this.left = left;
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.pieces.is_empty() && self.rest.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let here: u64 = self.pieces.iter().map(|p| p.len() as u64).sum();
+        let Some(rest) = &self.rest else { return SizeHint::with_exact(here) };
+        let rest = rest.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(here + rest.lower());
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(here + upper);
+        }
+        hint
+    }
+}

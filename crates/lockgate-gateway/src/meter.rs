@@ -1,0 +1,226 @@
+//! Counters since the start, by model, side and release: for `/metrics`, for people, and to see that a release is quiet.
+
+use lockgate_core::digest::Digest;
+use lockgate_core::id::ModelName;
+use lockgate_core::route::Role;
+use lockgate_stats::histogram::{self, Histogram};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How a request can fail by the fault of the variant that it was assigned to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorClass {
+    /// It answered 5xx.
+    Http5xx,
+    /// It did not answer in time.
+    Timeout,
+    /// None of its workers could be reached, or the connection broke before there was an answer.
+    Connect,
+    /// Its answer holds NaN or infinite numbers.
+    Nonfinite,
+}
+
+/// Requests that failed, by class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ErrorCounts {
+    /// Answered 5xx.
+    pub http_5xx: u64,
+    /// Not answered in time.
+    pub timeout: u64,
+    /// Workers that could not be reached, or went away before they answered.
+    pub connect: u64,
+    /// Answers with NaN or infinite numbers.
+    pub nonfinite: u64,
+}
+
+impl ErrorCounts {
+    /// All classes together.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.http_5xx + self.timeout + self.connect + self.nonfinite
+    }
+}
+
+/// Everything that was assigned to one side of one model, by release, since the gateway's start.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SideTotals {
+    /// The side that the requests were assigned to.
+    pub role: Role,
+    /// The release on that side.
+    pub release: Digest,
+    /// Requests that were answered, or that the client gave up.
+    pub requests: u64,
+    /// Requests that are being worked on.
+    pub inflight: u64,
+    /// Answers by the first digit of their status, 1xx to 5xx, as the client saw them.
+    pub by_class: [u64; 5],
+    /// Failures of this side, whether or not another side made them good.
+    pub errors: ErrorCounts,
+    /// Attempts beyond the first.
+    pub retries: u64,
+    /// Requests that another side answered.
+    pub failovers: u64,
+    /// Latencies as the client saw them.
+    pub latency: Histogram,
+    /// Their sum in microseconds.
+    pub latency_sum_us: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct ErrorMeter([AtomicU64; 4]);
+
+impl ErrorMeter {
+    pub(crate) fn add(&self, class: ErrorClass) {
+        self.0[class as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn read(&self) -> ErrorCounts {
+        let [http_5xx, timeout, connect, nonfinite] =
+            [0, 1, 2, 3].map(|i: usize| self.0[i].load(Ordering::Relaxed));
+        ErrorCounts { http_5xx, timeout, connect, nonfinite }
+    }
+}
+
+/// A histogram that many threads write.
+#[derive(Debug)]
+pub(crate) struct LatencyMeter(Box<[AtomicU64]>);
+
+impl Default for LatencyMeter {
+    fn default() -> Self {
+        Self((0..histogram::BUCKETS).map(|_| AtomicU64::new(0)).collect())
+    }
+}
+
+impl LatencyMeter {
+    pub(crate) fn record(&self, us: u64) {
+        if let Some(count) = self.0.get(histogram::bucket(us)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn read(&self) -> Histogram {
+        let counts = self.0.iter().map(|c| c.load(Ordering::Relaxed)).collect();
+        Histogram::from_counts(counts).unwrap_or_default()
+    }
+}
+
+/// The live side of [`SideTotals`].
+#[derive(Debug, Default)]
+pub(crate) struct SideMeter {
+    pub(crate) inflight: AtomicU64,
+    pub(crate) by_class: [AtomicU64; 5],
+    pub(crate) errors: ErrorMeter,
+    pub(crate) retries: AtomicU64,
+    pub(crate) failovers: AtomicU64,
+    pub(crate) latency: LatencyMeter,
+    pub(crate) latency_sum_us: AtomicU64,
+}
+
+impl SideMeter {
+    /// Counts one finished request.
+    pub(crate) fn finish(&self, status: u16, latency_us: u64) {
+        let class = usize::from(status / 100).clamp(1, 5) - 1;
+        self.by_class[class].fetch_add(1, Ordering::Relaxed);
+        self.latency.record(latency_us);
+        self.latency_sum_us.fetch_add(latency_us, Ordering::Relaxed);
+    }
+
+    fn read(&self, role: Role, release: Digest) -> SideTotals {
+        let by_class: [u64; 5] = std::array::from_fn(|i| self.by_class[i].load(Ordering::Relaxed));
+        SideTotals {
+            role,
+            release,
+            requests: by_class.iter().sum(),
+            inflight: self.inflight.load(Ordering::Relaxed),
+            by_class,
+            errors: self.errors.read(),
+            retries: self.retries.load(Ordering::Relaxed),
+            failovers: self.failovers.load(Ordering::Relaxed),
+            latency: self.latency.read(),
+            latency_sum_us: self.latency_sum_us.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// What is being sent to one revision's workers, whatever their side.
+#[derive(Debug, Default)]
+pub(crate) struct RevisionMeter {
+    inflight: AtomicU64,
+    /// Microseconds since the gateway's start, plus one; 0 is never.
+    last_sent: AtomicU64,
+}
+
+/// One request on its way to a revision.
+#[derive(Debug)]
+pub(crate) struct Sent(Arc<RevisionMeter>);
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        self.0.inflight.fetch_sub(1, Ordering::Release);
+    }
+}
+
+type SideMeters = BTreeMap<(Role, Digest), Arc<SideMeter>>;
+
+/// All counters of one gateway. They stay when a release goes, so that totals never shrink.
+#[derive(Debug)]
+pub(crate) struct Meters {
+    started: Instant,
+    sides: Mutex<BTreeMap<ModelName, SideMeters>>,
+    revisions: Mutex<BTreeMap<Digest, Arc<RevisionMeter>>>,
+}
+
+impl Meters {
+    pub(crate) fn new(started: Instant) -> Self {
+        Self { started, sides: Mutex::default(), revisions: Mutex::default() }
+    }
+
+    pub(crate) fn micros(&self, now: Instant) -> u64 {
+        micros(now.saturating_duration_since(self.started))
+    }
+
+    pub(crate) fn side(&self, model: &ModelName, role: Role, release: Digest) -> Arc<SideMeter> {
+        let mut sides = self.sides.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(sides.entry(model.clone()).or_default().entry((role, release)).or_default())
+    }
+
+    pub(crate) fn revision(&self, revision: Digest) -> Arc<RevisionMeter> {
+        Arc::clone(self.revisions.lock().unwrap_or_else(PoisonError::into_inner).entry(revision).or_default())
+    }
+
+    /// Notes that a request goes to a revision now.
+    pub(crate) fn send(&self, revision: &Arc<RevisionMeter>, now: Instant) -> Sent {
+        revision.inflight.fetch_add(1, Ordering::AcqRel);
+        revision.last_sent.fetch_max(self.micros(now) + 1, Ordering::AcqRel);
+        Sent(Arc::clone(revision))
+    }
+
+    pub(crate) fn inflight(&self, revision: &Digest) -> u64 {
+        let revisions = self.revisions.lock().unwrap_or_else(PoisonError::into_inner);
+        revisions.get(revision).map_or(0, |r| r.inflight.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn last_sent(&self, revision: &Digest) -> Option<Instant> {
+        let revisions = self.revisions.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = revisions.get(revision)?.last_sent.load(Ordering::Acquire);
+        self.started.checked_add(Duration::from_micros(at.checked_sub(1)?))
+    }
+
+    pub(crate) fn totals(&self, model: &ModelName) -> Vec<SideTotals> {
+        let sides = self.sides.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = sides.get(model);
+        of.into_iter().flatten().map(|((role, release), meter)| meter.read(*role, *release)).collect()
+    }
+
+    pub(crate) fn models(&self) -> Vec<ModelName> {
+        self.sides.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+}
+
+pub(crate) fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

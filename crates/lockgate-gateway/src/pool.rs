@@ -1,0 +1,139 @@
+//! Connections to one worker, one reactor's own.
+
+use crate::body::Stream;
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use lockgate_core::route::WorkerAddress;
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::task::spawn_local;
+
+/// How many idle connections are kept.
+const IDLE_MAX: usize = 256;
+
+/// One worker as one reactor sees it.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    address: WorkerAddress,
+    idle: RefCell<Vec<SendRequest<Stream>>>,
+    down_until: Cell<Option<Instant>>,
+}
+
+/// Why a request got no answer from a worker.
+#[derive(Debug)]
+pub(crate) enum Unanswered {
+    /// It never left: the request is given back.
+    Unsent(Box<Request<Stream>>),
+    /// It may have been worked on.
+    Broke,
+}
+
+impl Upstream {
+    pub(crate) fn new(address: WorkerAddress) -> Self {
+        Self { address, idle: RefCell::default(), down_until: Cell::new(None) }
+    }
+
+    /// Whether it could not be reached just now.
+    pub(crate) fn is_down(&self, now: Instant) -> bool {
+        self.down_until.get().is_some_and(|until| now < until)
+    }
+
+    /// Passes it over for a while. Idle connections to it are as dead as it is.
+    pub(crate) fn evict(&self, until: Instant) {
+        self.down_until.set(Some(until));
+        self.idle.borrow_mut().clear();
+    }
+
+    /// Sends a request over an idle connection or a new one, and waits for the answer's head.
+    pub(crate) async fn send(
+        &self,
+        mut request: Request<Stream>,
+        connect_timeout: Duration,
+    ) -> Result<(Response<Incoming>, SendRequest<Stream>), Unanswered> {
+        loop {
+            let Some(mut connection) = self.take_idle() else { break };
+            if connection.ready().await.is_err() {
+                continue;
+            }
+            match connection.try_send_request(request).await {
+                Ok(response) => return Ok(self.answered(response, connection)),
+                // The worker closed it while it was idle: no attempt, on to the next connection.
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) => request = unsent,
+                    None => return Err(Unanswered::Broke),
+                },
+            }
+        }
+        let Some(mut connection) = self.connect(connect_timeout).await else {
+            return Err(Unanswered::Unsent(Box::new(request)));
+        };
+        match connection.try_send_request(request).await {
+            Ok(response) => Ok(self.answered(response, connection)),
+            Err(mut error) => {
+                Err(error.take_message().map_or(Unanswered::Broke, |r| Unanswered::Unsent(Box::new(r))))
+            }
+        }
+    }
+
+    fn answered(
+        &self,
+        response: Response<Incoming>,
+        connection: SendRequest<Stream>,
+    ) -> (Response<Incoming>, SendRequest<Stream>) {
+        self.down_until.set(None);
+        (response, connection)
+    }
+
+    fn take_idle(&self) -> Option<SendRequest<Stream>> {
+        let mut idle = self.idle.borrow_mut();
+        while let Some(connection) = idle.pop() {
+            if !connection.is_closed() {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// Takes a connection back whose answer was read to its end.
+    pub(crate) fn give_back(&self, connection: SendRequest<Stream>) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() < IDLE_MAX && !connection.is_closed() {
+            idle.push(connection);
+        }
+    }
+
+    async fn connect(&self, timeout: Duration) -> Option<SendRequest<Stream>> {
+        match tokio::time::timeout(timeout, self.open()).await {
+            Ok(Ok(connection)) => Some(connection),
+            Ok(Err(error)) => {
+                tracing::debug!(address = ?self.address, %error, "a worker can't be reached");
+                None
+            }
+            Err(_) => {
+                tracing::debug!(address = ?self.address, "a worker can't be reached in time");
+                None
+            }
+        }
+    }
+
+    async fn open(&self) -> Result<SendRequest<Stream>, Box<dyn std::error::Error>> {
+        match &self.address {
+            WorkerAddress::Unix(path) => {
+                let (sender, connection) =
+                    http1::handshake(TokioIo::new(UnixStream::connect(path).await?)).await?;
+                spawn_local(connection);
+                Ok(sender)
+            }
+            WorkerAddress::Tcp(address) => {
+                let io = TcpStream::connect(address).await?;
+                io.set_nodelay(true)?;
+                let (sender, connection) = http1::handshake(TokioIo::new(io)).await?;
+                spawn_local(connection);
+                Ok(sender)
+            }
+        }
+    }
+}

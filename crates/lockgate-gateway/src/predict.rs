@@ -1,0 +1,364 @@
+//! One prediction: from assignment to answer, count and record.
+
+use crate::answer::{self, Reply, header};
+use crate::assign;
+use crate::attempt::{self, Answer, Answered, End, Outbound, Outcome, Payload};
+use crate::body::{self, Broken, Read, Stream};
+use crate::log::{LogRecord, Protocol};
+use crate::meter::{ErrorClass, micros};
+use crate::reactor::Reactor;
+use crate::rollout;
+use crate::table::{Route, Side, SplitRoute};
+use bytes::Bytes;
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{
+    ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+};
+use hyper::http::uri::PathAndQuery;
+use hyper::{Request, StatusCode};
+use lockgate_core::clock::Millis;
+use lockgate_core::route::{Role, WHOLE};
+use lockgate_wire::oip::BINARY_HEADER;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// What a request asks for.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) model: String,
+    /// The model version that the path names, where it does: such a request is no part of a rollout's draw.
+    pub(crate) version: Option<u64>,
+    pub(crate) path: PathAndQuery,
+    pub(crate) protocol: Protocol,
+}
+
+/// Which side a request belongs to.
+struct Assignment {
+    side: Arc<Side>,
+    /// Its part in the rollout's statistics: only where it was drawn.
+    drawn: Option<Role>,
+    unit: u64,
+    named: bool,
+}
+
+/// Answers one prediction.
+pub(crate) async fn predict(reactor: &Rc<Reactor>, target: Target, request: Request<Incoming>) -> Reply {
+    let protocol = target.protocol;
+    let (parts, body) = request.into_parts();
+    let payload = match read(reactor, body).await {
+        Ok(payload) => payload,
+        Err(refused) => return answer::failed(refused.0, &refused.1, protocol),
+    };
+    // Only now: the table may have changed while the body came in.
+    let Some(route) = reactor.route(&target.model) else { return unknown_model(reactor, &target) };
+    let unit = route.unit.as_ref().and_then(|name| parts.headers.get(name)).map(HeaderValue::as_bytes);
+    let assignment = match target.version {
+        Some(version) => match pinned(&route, version, reactor) {
+            Some(assignment) => assignment,
+            None => return unknown_version(&route, version, protocol),
+        },
+        None => match assign(&route, unit, reactor) {
+            Some(assignment) => assignment,
+            None => {
+                let message = format!("model `{}` has nothing to serve with yet", target.model);
+                return answer::failed(StatusCode::SERVICE_UNAVAILABLE, &message, protocol);
+            }
+        },
+    };
+    let role = assignment.side.role;
+    let mut pending = Pending::start(reactor, &route, assignment, protocol);
+    pending.keep(unit, parts.headers.get(header::REQUEST_ID), &payload);
+    let headers = forwarded(&parts.headers);
+    let out = Outbound { method: parts.method, path: target.path, headers, payload };
+    let outcome = attempt::send(reactor, &target.model, role, &out).await;
+    pending.finish(outcome)
+}
+
+/// Reads the body as far as it is held in memory.
+async fn read(reactor: &Reactor, mut body: Incoming) -> Result<Payload, (StatusCode, String)> {
+    let options = &reactor.options;
+    let too_large = || {
+        let message = format!("the body is larger than {} bytes, this gateway's limit", options.max_body);
+        (StatusCode::PAYLOAD_TOO_LARGE, message)
+    };
+    if body.size_hint().lower() > options.max_body as u64 {
+        return Err(too_large());
+    }
+    match tokio::time::timeout(options.body_timeout, body::read(&mut body, options.replay_limit)).await {
+        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the body didn't arrive in time".to_owned())),
+        Ok(Err(broken)) => Err((StatusCode::BAD_REQUEST, broken.to_string())),
+        Ok(Ok(Read::Whole(bytes))) => Ok(Payload::Whole(bytes)),
+        Ok(Ok(Read::Start(pieces))) => {
+            let here: usize = pieces.iter().map(Bytes::len).sum();
+            let left = options.max_body.checked_sub(here).ok_or_else(too_large)?;
+            Ok(Payload::once(Stream::going_on(pieces, body, left)))
+        }
+    }
+}
+
+/// Headers that a worker has use for.
+pub(crate) fn forwarded(headers: &HeaderMap) -> HeaderMap {
+    let others =
+        [BINARY_HEADER, header::REQUEST_ID, "traceparent", "tracestate"].map(HeaderName::from_static);
+    let names = [CONTENT_TYPE, CONTENT_ENCODING, ACCEPT].into_iter().chain(others);
+    names.filter_map(|name| headers.get(&name).map(|value| (name, value.clone()))).collect()
+}
+
+fn assign(route: &Route, unit: Option<&[u8]>, reactor: &Reactor) -> Option<Assignment> {
+    let named = unit.is_some_and(|u| !u.is_empty());
+    let drawn_number = reactor.random.next();
+    let hash = unit.filter(|_| named).map_or(drawn_number, assign::unit_hash);
+    let split = route.split.as_ref().filter(|s| !s.meter.breaker.is_open());
+    let arm = split.map(|s| {
+        let place = match unit.filter(|_| named) {
+            Some(unit) => assign::bucket(s.salt.as_bytes(), unit),
+            None => (drawn_number % u64::from(WHOLE)) as u32,
+        };
+        if place < s.weight { Role::Candidate } else { Role::Baseline }
+    });
+    let side = route.side(arm.unwrap_or(Role::Baseline)).or(route.backup.as_ref());
+    // A candidate alone serves all, and a breaker can't send its share anywhere else.
+    let side = side.or_else(|| route.side(Role::Candidate))?;
+    Some(Assignment { side: Arc::clone(side), drawn: arm, unit: hash, named })
+}
+
+/// The side that runs this version of the model, for a request that names it.
+fn pinned(route: &Route, version: u64, reactor: &Reactor) -> Option<Assignment> {
+    let side = route.sides().find(|s| s.model_version == version)?;
+    Some(Assignment { side: Arc::clone(side), drawn: None, unit: reactor.random.next(), named: false })
+}
+
+fn unknown_model(reactor: &Reactor, target: &Target) -> Reply {
+    let known = reactor.model_names().join("`, `");
+    let model = lockgate_wire::tensor::shown(&target.model);
+    let message = if known.is_empty() {
+        format!(
+            "there is no model `{model}`: nothing is deployed in environment `{}` yet",
+            reactor.options.environment
+        )
+    } else {
+        format!(
+            "there is no model `{model}` in environment `{}`; it serves `{known}`",
+            reactor.options.environment
+        )
+    };
+    answer::failed(StatusCode::NOT_FOUND, &message, target.protocol)
+}
+
+fn unknown_version(route: &Route, version: u64, protocol: Protocol) -> Reply {
+    let known: Vec<String> = route.sides().map(|s| s.model_version.to_string()).collect();
+    let message = format!(
+        "model `{}` has no version {version} here; this environment serves {}",
+        route.model,
+        known.join(", ")
+    );
+    answer::failed(StatusCode::NOT_FOUND, &message, protocol)
+}
+
+/// A prediction that is being worked on. However it ends, it is counted once: where the client goes away, the request is
+/// dropped with it and counts as abandoned.
+struct Pending {
+    reactor: Rc<Reactor>,
+    route: Arc<Route>,
+    assignment: Assignment,
+    protocol: Protocol,
+    id: String,
+    at_ms: Millis,
+    started: Instant,
+    unit_text: Option<String>,
+    request_id: Option<HeaderValue>,
+    request: Option<Bytes>,
+    finished: bool,
+}
+
+impl Pending {
+    fn start(reactor: &Rc<Reactor>, route: &Arc<Route>, assignment: Assignment, protocol: Protocol) -> Self {
+        let started = Instant::now();
+        let at_ms = reactor.clock.now_ms();
+        reactor.budget.request();
+        assignment.side.meter.inflight.fetch_add(1, Ordering::Relaxed);
+        let pending = Self {
+            id: reactor.random.ulid(at_ms),
+            reactor: Rc::clone(reactor),
+            route: Arc::clone(route),
+            assignment,
+            protocol,
+            at_ms,
+            started,
+            unit_text: None,
+            request_id: None,
+            request: None,
+            finished: false,
+        };
+        if let Some((arm, split)) = pending.split() {
+            split.meter.start(arm, pending.started_us());
+        }
+        pending
+    }
+
+    /// Keeps what the record will need.
+    fn keep(&mut self, unit: Option<&[u8]>, request_id: Option<&HeaderValue>, payload: &Payload) {
+        self.request_id = request_id.cloned();
+        if self.reactor.log.is_on() {
+            self.unit_text = unit.map(|u| String::from_utf8_lossy(u).into_owned());
+            let limit = self.reactor.options.log_body_limit;
+            self.request = payload.bytes().filter(|b| b.len() <= limit).cloned();
+        }
+    }
+
+    fn started_us(&self) -> u64 {
+        self.reactor.counters.meters.micros(self.started)
+    }
+
+    fn split(&self) -> Option<(Role, &SplitRoute)> {
+        self.assignment.drawn.zip(self.route.split.as_ref())
+    }
+
+    fn finish(mut self, outcome: Outcome) -> Reply {
+        let Outcome { end, error } = outcome;
+        let failed = |status: StatusCode, message: &str| answer::failed(status, message, self.protocol);
+        let (mut reply, served, body, hash) = match end {
+            End::Answered(answered) => self.answer(*answered),
+            End::TimedOut => {
+                let message = format!("the model didn't answer within {} ms", self.route.timeout.as_millis());
+                (failed(StatusCode::GATEWAY_TIMEOUT, &message), None, None, None)
+            }
+            End::Unreachable => {
+                let message = format!("no worker of model `{}` can be reached", self.route.model);
+                (failed(StatusCode::SERVICE_UNAVAILABLE, &message), None, None, None)
+            }
+            End::Client(Broken::TooLarge) => {
+                (failed(StatusCode::PAYLOAD_TOO_LARGE, &Broken::TooLarge.to_string()), None, None, None)
+            }
+            End::Client(Broken::Peer) => {
+                (failed(StatusCode::BAD_REQUEST, &Broken::Peer.to_string()), None, None, None)
+            }
+        };
+        let headers = reply.headers_mut();
+        if let Ok(id) = HeaderValue::from_str(&self.id) {
+            headers.insert(HeaderName::from_static(header::PREDICTION), id);
+        }
+        if let Some(id) = self.request_id.clone() {
+            headers.insert(HeaderName::from_static(header::REQUEST_ID), id);
+        }
+        let status = reply.status().as_u16();
+        let outcome = rollout::Outcome {
+            latency_us: micros(self.started.elapsed()),
+            error,
+            client_error: (400..500).contains(&status) && error.is_none(),
+            abandoned: false,
+            answer: hash,
+        };
+        self.count(status, served.as_deref(), &outcome, body);
+        reply
+    }
+
+    /// The worker's answer as the client gets it, who served it, its bytes, and its hash.
+    fn answer(&self, answered: Answered) -> (Reply, Option<Arc<Side>>, Option<Bytes>, Option<u64>) {
+        let Answered { parts, body, side } = answered;
+        let bytes = match &body {
+            Answer::Whole(bytes) => Some(bytes.clone()),
+            Answer::Streaming(_) => None,
+        };
+        let stream = match body {
+            Answer::Whole(bytes) => Stream::whole(bytes),
+            Answer::Streaming(stream) => stream,
+        };
+        let mut reply = Reply::new(stream);
+        *reply.status_mut() = parts.status;
+        let headers = reply.headers_mut();
+        for name in [CONTENT_TYPE, CONTENT_ENCODING, RETRY_AFTER, HeaderName::from_static(BINARY_HEADER)] {
+            if let Some(value) = parts.headers.get(&name) {
+                headers.insert(name, value.clone());
+            }
+        }
+        headers.insert(HeaderName::from_static(header::RELEASE), side.release_header.clone());
+        headers.insert(HeaderName::from_static(header::VERSION), side.version_header.clone());
+        let variant = HeaderValue::from_static(side.role.as_str());
+        headers.insert(HeaderName::from_static(header::VARIANT), variant);
+        // The hash speaks for the assigned side only where that side answered.
+        let own = side.role == self.assignment.side.role && parts.status.is_success();
+        let text = parts.headers.get(header::ANSWER).filter(|_| own).and_then(|v| v.to_str().ok());
+        let hash = text.and_then(|t| u64::from_str_radix(t, 16).ok());
+        (reply, Some(side), bytes, hash)
+    }
+
+    fn count(
+        &mut self,
+        status: u16,
+        served: Option<&Side>,
+        outcome: &rollout::Outcome,
+        response: Option<Bytes>,
+    ) {
+        self.finished = true;
+        let assigned = &self.assignment.side;
+        let meter = &assigned.meter;
+        meter.inflight.fetch_sub(1, Ordering::Relaxed);
+        if let Some(class) = outcome.error {
+            meter.errors.add(class);
+        }
+        if served.is_some_and(|s| s.role != assigned.role) {
+            meter.failovers.fetch_add(1, Ordering::Relaxed);
+        }
+        meter.finish(status, outcome.latency_us);
+        self.judge(outcome);
+        self.record(status, served, outcome.latency_us, response);
+    }
+
+    fn judge(&self, outcome: &rollout::Outcome) {
+        let Some((arm, split)) = self.split() else { return };
+        let Assignment { unit, named, .. } = self.assignment;
+        let opened = split.meter.record((arm, split.cell(arm)), unit, named, self.started_us(), *outcome);
+        if let Some((bad, units)) = opened {
+            let (model, salt) = (&self.route.model, &split.salt);
+            tracing::warn!(%model, promotion = %salt, bad, units, "the breaker takes the candidate's traffic away");
+        }
+    }
+
+    fn record(&mut self, status: u16, served: Option<&Side>, latency_us: u64, response: Option<Bytes>) {
+        if !self.reactor.log.is_on() {
+            return;
+        }
+        let limit = self.reactor.options.log_body_limit;
+        let side = served.unwrap_or(&self.assignment.side);
+        let request_id = self.request_id.as_ref().and_then(|v| v.to_str().ok());
+        self.reactor.log.put(LogRecord {
+            id: std::mem::take(&mut self.id),
+            at_ms: self.at_ms,
+            model: Arc::clone(&self.route.model),
+            release: side.release,
+            revision: side.revision,
+            assigned: self.assignment.side.role,
+            served: served.map(|s| s.role),
+            unit: self.unit_text.take(),
+            status,
+            latency_us,
+            protocol: self.protocol,
+            request: self.request.take(),
+            response: response.filter(|b| b.len() <= limit),
+            request_id: request_id.map(str::to_owned),
+        });
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if !self.finished {
+            let latency_us = micros(self.started.elapsed());
+            let outcome = rollout::Outcome { latency_us, abandoned: true, ..rollout::Outcome::default() };
+            self.count(499, None, &outcome, None);
+        }
+    }
+}
+
+/// How a failure is called in one word, for logs and metrics.
+pub(crate) fn class_name(class: ErrorClass) -> &'static str {
+    match class {
+        ErrorClass::Http5xx => "http_5xx",
+        ErrorClass::Timeout => "timeout",
+        ErrorClass::Connect => "connect",
+        ErrorClass::Nonfinite => "nonfinite",
+    }
+}

@@ -1,0 +1,190 @@
+//! One thread: its client connections, its worker connections, its reference to the table.
+
+use crate::budget::Budget;
+use crate::gateway::Core;
+use crate::handle::handle;
+use crate::log::LogSink;
+use crate::options::GatewayOptions;
+use crate::pool::Upstream;
+use crate::random::Random;
+use crate::table::{Counters, Route, Table};
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use lockgate_core::clock::Clock;
+use lockgate_core::route::WorkerAddress;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::spawn_local;
+
+/// What a reactor is told.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Serve this connection.
+    Serve(std::net::TcpStream),
+    /// Use this table from now on, and say when it is so.
+    Apply(Arc<Table>, oneshot::Sender<()>),
+    /// Let connections finish what they are at.
+    Stop,
+}
+
+/// One thread's state.
+pub(crate) struct Reactor {
+    pub(crate) options: Arc<GatewayOptions>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) log: LogSink,
+    pub(crate) budget: Budget,
+    pub(crate) random: Random,
+    core: Arc<Core>,
+    table: RefCell<Arc<Table>>,
+    upstreams: RefCell<HashMap<WorkerAddress, Rc<Upstream>>>,
+    turn: Cell<usize>,
+}
+
+impl std::fmt::Debug for Reactor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reactor").finish_non_exhaustive()
+    }
+}
+
+impl Reactor {
+    pub(crate) fn new(core: Arc<Core>, table: Arc<Table>, log: LogSink) -> Self {
+        Self {
+            options: Arc::clone(&core.options),
+            counters: Arc::clone(&core.counters),
+            clock: Arc::clone(&core.clock),
+            log,
+            budget: Budget::new(Instant::now()),
+            random: Random::new(&*core.entropy),
+            core,
+            table: RefCell::new(table),
+            upstreams: RefCell::default(),
+            turn: Cell::new(0),
+        }
+    }
+
+    /// A model's route at this moment.
+    pub(crate) fn route(&self, model: &str) -> Option<Arc<Route>> {
+        self.table.borrow().models.get(model).cloned()
+    }
+
+    /// The models that are served, by name.
+    pub(crate) fn model_names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.table.borrow().models.keys().cloned().collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// Whether every model has a worker to go to, and there is one at all.
+    pub(crate) fn is_ready(&self) -> bool {
+        let table = self.table.borrow();
+        !table.models.is_empty() && table.models.values().all(|r| r.sides().any(|s| !s.workers.is_empty()))
+    }
+
+    /// The counters as Prometheus text.
+    pub(crate) fn metrics(&self) -> String {
+        self.core.metrics(&self.table.borrow())
+    }
+
+    /// A number that grows, for taking turns.
+    pub(crate) fn turn(&self) -> usize {
+        self.turn.set(self.turn.get().wrapping_add(1));
+        self.turn.get()
+    }
+
+    /// This thread's connections to a worker.
+    pub(crate) fn upstream(&self, address: &WorkerAddress) -> Rc<Upstream> {
+        if let Some(known) = self.upstreams.borrow().get(address) {
+            return Rc::clone(known);
+        }
+        let upstream = Rc::new(Upstream::new(address.clone()));
+        self.upstreams.borrow_mut().insert(address.clone(), Rc::clone(&upstream));
+        upstream
+    }
+
+    fn apply(&self, table: Arc<Table>) {
+        self.upstreams.borrow_mut().retain(|address, _| table.has_worker(address));
+        *self.table.borrow_mut() = table;
+    }
+}
+
+/// Runs a reactor until it is told to stop and its connections have ended, or nobody can tell it anything any more.
+pub(crate) async fn run(reactor: Rc<Reactor>, mut commands: mpsc::UnboundedReceiver<Command>) {
+    let (stopping, stopped) = watch::channel(false);
+    // Every connection holds one end of this channel: when all are gone, the other end hears it.
+    let (alive, mut all_done) = mpsc::channel::<()>(1);
+    while let Some(command) = commands.recv().await {
+        match command {
+            Command::Apply(table, done) => {
+                reactor.apply(table);
+                let _ = done.send(());
+            }
+            Command::Serve(stream) => {
+                spawn_local(connection(Rc::clone(&reactor), stream, stopped.clone(), alive.clone()));
+            }
+            Command::Stop => break,
+        }
+    }
+    let _ = stopping.send(true);
+    drop(alive);
+    let tables = async {
+        // A table that is published while the gateway drains still has to be applied.
+        while let Some(command) = commands.recv().await {
+            if let Command::Apply(table, done) = command {
+                reactor.apply(table);
+                let _ = done.send(());
+            }
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        _ = all_done.recv() => {}
+        () = tables => {}
+    }
+}
+
+async fn connection(
+    reactor: Rc<Reactor>,
+    stream: std::net::TcpStream,
+    mut stopped: watch::Receiver<bool>,
+    alive: mpsc::Sender<()>,
+) {
+    let core = Arc::clone(&reactor.core);
+    let served = async {
+        let stream = TcpStream::from_std(stream)?;
+        stream.set_nodelay(true)?;
+        let timeout = reactor.options.header_timeout;
+        let service = service_fn(move |request: Request<Incoming>| {
+            let reactor = Rc::clone(&reactor);
+            async move { Ok::<_, Infallible>(handle(reactor, request).await) }
+        });
+        let mut http = http1::Builder::new();
+        http.half_close(false).timer(TokioTimer::new()).header_read_timeout(timeout);
+        let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
+        let ended = tokio::select! {
+            biased;
+            ended = connection.as_mut() => ended,
+            _ = stopped.wait_for(|s| *s) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        ended.map_err(std::io::Error::other)
+    };
+    if let Err(error) = served.await {
+        // Half a request, or a peer that went away: its own matter.
+        tracing::debug!(%error, "a connection ended early");
+    }
+    core.connections.fetch_sub(1, Ordering::AcqRel);
+    drop(alive);
+}

@@ -1,0 +1,200 @@
+//! A routing table made ready for requests: checked, with its counters and header values at hand.
+
+use crate::GatewayError;
+use crate::meter::{Meters, RevisionMeter, SideMeter};
+use crate::options::GatewayOptions;
+use crate::rollout::{Cell, LatencyThresholds, RolloutStats, SplitMeter};
+use arc_swap::ArcSwapOption;
+use hyper::header::{HeaderName, HeaderValue};
+use lockgate_core::digest::Digest;
+use lockgate_core::id::ModelName;
+use lockgate_core::route::{ModelRoute, Role, RouteTable, Split, UnitSource, Variant, WHOLE, WorkerAddress};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// All counters of one gateway; tables come and go, these stay.
+#[derive(Debug)]
+pub(crate) struct Counters {
+    pub(crate) meters: Meters,
+    /// The newest split of each model, also after it has ended.
+    splits: Mutex<BTreeMap<ModelName, Kept>>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    meter: Arc<SplitMeter>,
+    thresholds: Arc<ArcSwapOption<LatencyThresholds>>,
+}
+
+impl Counters {
+    pub(crate) fn new(started: Instant) -> Self {
+        Self { meters: Meters::new(started), splits: Mutex::default() }
+    }
+
+    fn split(&self, model: &ModelName, salt: &str, options: &GatewayOptions) -> Arc<SplitMeter> {
+        let mut splits = self.splits.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kept) = splits.get(model).filter(|k| k.meter.salt == salt) {
+            return Arc::clone(&kept.meter);
+        }
+        let thresholds = Arc::new(ArcSwapOption::empty());
+        let meter = Arc::new(SplitMeter::new(salt, Arc::clone(&thresholds), options.breaker, options.warmup));
+        splits.insert(model.clone(), Kept { meter: Arc::clone(&meter), thresholds });
+        meter
+    }
+
+    pub(crate) fn stats(&self, model: &ModelName) -> Option<RolloutStats> {
+        let splits = self.splits.lock().unwrap_or_else(PoisonError::into_inner);
+        let meter = splits.get(model).map(|k| Arc::clone(&k.meter));
+        drop(splits);
+        meter.map(|m| m.read())
+    }
+
+    pub(crate) fn set_thresholds(&self, model: &ModelName, thresholds: LatencyThresholds) {
+        let splits = self.splits.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kept) = splits.get(model) {
+            kept.thresholds.store(Some(Arc::new(thresholds)));
+        }
+    }
+}
+
+/// One table, ready for use.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    pub(crate) epoch: u64,
+    pub(crate) models: HashMap<String, Arc<Route>>,
+}
+
+/// One model's route.
+#[derive(Debug)]
+pub(crate) struct Route {
+    pub(crate) model: Arc<ModelName>,
+    pub(crate) baseline: Option<Arc<Side>>,
+    pub(crate) split: Option<SplitRoute>,
+    pub(crate) backup: Option<Arc<Side>>,
+    pub(crate) unit: Option<HeaderName>,
+    pub(crate) timeout: Duration,
+}
+
+/// The candidate's share.
+#[derive(Debug)]
+pub(crate) struct SplitRoute {
+    pub(crate) salt: String,
+    pub(crate) weight: u32,
+    pub(crate) candidate: Arc<Side>,
+    pub(crate) meter: Arc<SplitMeter>,
+    pub(crate) cells: [Arc<Cell>; 2],
+}
+
+/// One side with its workers.
+#[derive(Debug)]
+pub(crate) struct Side {
+    pub(crate) role: Role,
+    pub(crate) release: Digest,
+    pub(crate) revision: Digest,
+    pub(crate) model_version: u64,
+    pub(crate) workers: Vec<WorkerAddress>,
+    pub(crate) release_header: HeaderValue,
+    pub(crate) version_header: HeaderValue,
+    pub(crate) meter: Arc<SideMeter>,
+    pub(crate) flow: Arc<RevisionMeter>,
+}
+
+impl SplitRoute {
+    pub(crate) fn cell(&self, arm: Role) -> &Arc<Cell> {
+        let [baseline, candidate] = &self.cells;
+        if arm == Role::Candidate { candidate } else { baseline }
+    }
+}
+
+impl Route {
+    /// The side that has this role now.
+    pub(crate) fn side(&self, role: Role) -> Option<&Arc<Side>> {
+        match role {
+            Role::Baseline => self.baseline.as_ref(),
+            Role::Candidate => self.split.as_ref().map(|s| &s.candidate),
+            Role::Backup => self.backup.as_ref(),
+        }
+    }
+
+    /// All sides.
+    pub(crate) fn sides(&self) -> impl Iterator<Item = &Arc<Side>> {
+        [Role::Baseline, Role::Candidate, Role::Backup].into_iter().filter_map(|role| self.side(role))
+    }
+}
+
+impl Table {
+    /// Checks a table and makes it ready.
+    pub(crate) fn compile(
+        table: &RouteTable,
+        counters: &Counters,
+        options: &GatewayOptions,
+    ) -> Result<Self, GatewayError> {
+        let mut models = HashMap::with_capacity(table.models.len());
+        for (name, route) in &table.models {
+            let route = compile(name, route, counters, options)
+                .map_err(|reason| GatewayError::Table { model: name.clone(), reason })?;
+            models.insert(name.to_string(), Arc::new(route));
+        }
+        Ok(Self { epoch: table.epoch, models })
+    }
+
+    /// The addresses of all workers.
+    pub(crate) fn has_worker(&self, address: &WorkerAddress) -> bool {
+        self.models.values().any(|r| r.sides().any(|s| s.workers.contains(address)))
+    }
+}
+
+fn compile(
+    name: &ModelName,
+    route: &ModelRoute,
+    counters: &Counters,
+    options: &GatewayOptions,
+) -> Result<Route, String> {
+    if route.timeout_ms == 0 {
+        return Err("timeout_ms must be at least 1".to_owned());
+    }
+    let unit = route.unit.as_ref().map(|UnitSource::Header(header)| {
+        HeaderName::from_bytes(header.as_bytes()).map_err(|_| format!("`{header}` is no header's name"))
+    });
+    let side = |role: Role, variant: &Variant| side(name, role, variant, counters);
+    let split = route.split.as_ref().map(|s| split(name, s, counters, options));
+    Ok(Route {
+        model: Arc::new(name.clone()),
+        baseline: route.baseline.as_ref().map(|v| side(Role::Baseline, v)).transpose()?,
+        split: split.transpose()?,
+        backup: route.backup.as_ref().map(|v| side(Role::Backup, v)).transpose()?,
+        unit: unit.transpose()?,
+        timeout: Duration::from_millis(route.timeout_ms),
+    })
+}
+
+fn split(
+    name: &ModelName,
+    split: &Split,
+    counters: &Counters,
+    options: &GatewayOptions,
+) -> Result<SplitRoute, String> {
+    if split.weight > WHOLE {
+        return Err(format!("the candidate's weight is {} but the whole is {WHOLE}", split.weight));
+    }
+    let meter = counters.split(name, &split.salt, options);
+    let cells = [Role::Baseline, Role::Candidate].map(|arm| meter.cell(split.weight, arm));
+    let candidate = side(name, Role::Candidate, &split.candidate, counters)?;
+    Ok(SplitRoute { salt: split.salt.clone(), weight: split.weight, candidate, meter, cells })
+}
+
+fn side(name: &ModelName, role: Role, variant: &Variant, counters: &Counters) -> Result<Arc<Side>, String> {
+    let header = |text: &str| HeaderValue::from_str(text).map_err(|e| e.to_string());
+    Ok(Arc::new(Side {
+        role,
+        release: variant.release,
+        revision: variant.revision,
+        model_version: variant.model_version,
+        workers: variant.workers.clone(),
+        release_header: header(&variant.release.short())?,
+        version_header: HeaderValue::from(variant.model_version),
+        meter: counters.meters.side(name, role, variant.release),
+        flow: counters.meters.revision(variant.revision),
+    }))
+}

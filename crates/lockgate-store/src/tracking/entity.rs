@@ -1,0 +1,153 @@
+//! What can be searched: the tables and columns behind the names of conditions.
+
+/// One attribute of an entity.
+pub(crate) struct Attribute {
+    /// Its name in conditions.
+    pub(crate) name: &'static str,
+    /// Its column.
+    pub(crate) column: &'static str,
+    /// Whether it holds text.
+    pub(crate) text: bool,
+}
+
+/// A table with keys and values beside the entity's own. Its alias is `s`, the entity's `t`.
+pub(crate) struct Beside {
+    /// The table with its alias, and joins.
+    pub(crate) from: &'static str,
+    /// How its rows belong to the entity's.
+    pub(crate) belongs: &'static str,
+}
+
+/// Something that can be searched.
+pub(crate) struct Entity {
+    /// For people, in errors.
+    pub(crate) name: &'static str,
+    /// Columns and table, with alias `t`.
+    pub(crate) select: &'static str,
+    pub(crate) attributes: &'static [Attribute],
+    pub(crate) metrics: Option<Beside>,
+    pub(crate) params: Option<Beside>,
+    pub(crate) tags: Option<Beside>,
+    pub(crate) datasets: Option<Beside>,
+    /// Whether metrics carry the dataset they were measured on.
+    pub(crate) metrics_by_dataset: bool,
+    /// The order where none was asked for, and what breaks ties.
+    pub(crate) order: &'static str,
+    pub(crate) ties: &'static str,
+}
+
+const fn words(name: &'static str, column: &'static str) -> Attribute {
+    Attribute { name, column, text: true }
+}
+
+const fn number(name: &'static str, column: &'static str) -> Attribute {
+    Attribute { name, column, text: false }
+}
+
+const fn beside(from: &'static str, belongs: &'static str) -> Option<Beside> {
+    Some(Beside { from, belongs })
+}
+
+pub(crate) const EXPERIMENTS: Entity = Entity {
+    name: "experiments",
+    select: "SELECT t.id, t.name, t.artifact_location, t.lifecycle, t.created, t.updated FROM experiments t",
+    attributes: &[
+        words("name", "t.name"),
+        number("experiment_id", "t.id"),
+        number("creation_time", "t.created"),
+        number("last_update_time", "t.updated"),
+        words("lifecycle", "t.lifecycle"),
+    ],
+    metrics: None,
+    params: None,
+    tags: beside("experiment_tags s", "s.experiment_id = t.id"),
+    datasets: None,
+    metrics_by_dataset: false,
+    order: "t.created DESC, t.id ASC",
+    ties: "t.id DESC",
+};
+
+pub(crate) const RUNS: Entity = Entity {
+    name: "runs",
+    select: "SELECT t.run_id, t.experiment_id, t.name, t.user_id, t.created_by, t.status, t.start_time, t.end_time, \
+             t.artifact_uri, t.lifecycle FROM runs t",
+    attributes: &[
+        words("run_id", "t.run_id"),
+        words("run_name", "t.name"),
+        words("user_id", "t.user_id"),
+        words("status", "t.status"),
+        words("artifact_uri", "t.artifact_uri"),
+        number("start_time", "t.start_time"),
+        number("end_time", "t.end_time"),
+        number("experiment_id", "t.experiment_id"),
+        words("lifecycle", "t.lifecycle"),
+    ],
+    metrics: beside("latest_metrics s", "s.run_id = t.run_id"),
+    params: beside("params s", "s.run_id = t.run_id"),
+    tags: beside("run_tags s", "s.run_id = t.run_id"),
+    datasets: beside(
+        "run_inputs i JOIN datasets d ON d.id = i.dataset_id LEFT JOIN input_tags g ON g.run_id = i.run_id AND \
+         g.dataset_id = i.dataset_id AND g.key = 'mlflow.data.context'",
+        "i.run_id = t.run_id",
+    ),
+    metrics_by_dataset: false,
+    order: "t.start_time DESC, t.run_id ASC",
+    ties: "t.start_time DESC, t.run_id ASC",
+};
+
+pub(crate) const LOGGED_MODELS: Entity = Entity {
+    name: "logged models",
+    select: "SELECT t.model_id, t.experiment_id, t.name, t.model_type, t.source_run_id, t.status, t.artifact_uri, \
+             t.created, t.updated FROM logged_models t",
+    attributes: &[
+        words("name", "t.name"),
+        words("model_id", "t.model_id"),
+        words("model_type", "t.model_type"),
+        words("status", "t.status"),
+        words("source_run_id", "t.source_run_id"),
+        number("creation_timestamp", "t.created"),
+        number("last_updated_timestamp", "t.updated"),
+        number("experiment_id", "t.experiment_id"),
+    ],
+    metrics: beside("logged_model_metrics s", "s.model_id = t.model_id"),
+    params: beside("logged_model_params s", "s.model_id = t.model_id"),
+    tags: beside("logged_model_tags s", "s.model_id = t.model_id"),
+    datasets: None,
+    metrics_by_dataset: true,
+    order: "t.created DESC, t.model_id ASC",
+    ties: "t.created DESC, t.model_id ASC",
+};
+
+pub(crate) const REGISTERED_MODELS: Entity = Entity {
+    name: "registered models",
+    select: "SELECT t.name, t.description, t.created_by, t.created, t.updated FROM registered_models t",
+    attributes: &[words("name", "t.name"), number("last_updated_timestamp", "t.updated")],
+    metrics: None,
+    params: None,
+    tags: beside("registered_model_tags s", "s.name = t.name"),
+    datasets: None,
+    metrics_by_dataset: false,
+    order: "t.name ASC",
+    ties: "t.name ASC",
+};
+
+pub(crate) const MODEL_VERSIONS: Entity = Entity {
+    name: "model versions",
+    select: "SELECT t.name, t.version, t.description, t.user_id, t.created_by, t.source, t.storage_location, \
+             t.run_id, t.run_link, t.model_id, t.created, t.updated FROM model_versions t",
+    attributes: &[
+        words("name", "t.name"),
+        words("run_id", "t.run_id"),
+        words("source_path", "t.source"),
+        number("version_number", "t.version"),
+        number("creation_timestamp", "t.created"),
+        number("last_updated_timestamp", "t.updated"),
+    ],
+    metrics: None,
+    params: None,
+    tags: beside("model_version_tags s", "s.name = t.name AND s.version = t.version"),
+    datasets: None,
+    metrics_by_dataset: false,
+    order: "t.updated DESC, t.name ASC, t.version DESC",
+    ties: "t.updated DESC, t.name ASC, t.version DESC",
+};

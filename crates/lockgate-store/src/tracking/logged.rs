@@ -1,0 +1,188 @@
+//! What runs log: metrics, params and tags.
+
+use super::types::{KeyValue, Metric};
+use super::{CHUNK, rows_of, tuples};
+use crate::conn::{Conn, Tx, int, query, query_dynamic, real, text};
+use crate::error::{StoreError, no_nul};
+use crate::statements::statements;
+use sqlx::any::AnyRow;
+use std::collections::HashMap;
+
+statements! {
+    HISTORY = "SELECT run_id, key, value, is_nan, logged_at, step FROM metrics WHERE run_id = $1 AND key = $2 \
+               ORDER BY logged_at, step, is_nan, value LIMIT $3 OFFSET $4";
+    SET_TAG = "INSERT INTO run_tags (run_id, key, value) VALUES ($1, $2, $3) \
+               ON CONFLICT (run_id, key) DO UPDATE SET value = excluded.value";
+    DELETE_TAG = "DELETE FROM run_tags WHERE run_id = $1 AND key = $2";
+    PARAM = "SELECT value FROM params WHERE run_id = $1 AND key = $2";
+    INSERT_PARAM = "INSERT INTO params (run_id, key, value) VALUES ($1, $2, $3)";
+    MODEL_METRIC = "INSERT INTO logged_model_metrics (model_id, run_id, key, logged_at, step, value, is_nan, \
+                    dataset_name, dataset_digest) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
+                    ON CONFLICT DO NOTHING";
+    INSERT_METRICS = "INSERT INTO metrics (run_id, key, logged_at, step, value, is_nan) \
+                      VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
+    UPSERT_LATEST = "INSERT INTO latest_metrics (run_id, key, logged_at, step, value, is_nan) \
+                     VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (run_id, key) DO UPDATE SET \
+                     logged_at = excluded.logged_at, step = excluded.step, value = excluded.value, \
+                     is_nan = excluded.is_nan WHERE (excluded.step, excluded.logged_at, excluded.value) > \
+                     (latest_metrics.step, latest_metrics.logged_at, latest_metrics.value)";
+}
+
+const ONE_ROW: &str = "($1, $2, $3, $4, $5, $6)";
+
+pub(super) fn metric(row: &AnyRow) -> Result<Metric, StoreError> {
+    let value = if int(row, "is_nan")? == 0 { real(row, "value")? } else { f64::NAN };
+    Ok(Metric {
+        key: text(row, "key")?,
+        value,
+        logged_at: int(row, "logged_at")?,
+        step: int(row, "step")?,
+        dataset: None,
+        model_id: None,
+        run_id: Some(text(row, "run_id")?),
+    })
+}
+
+/// A number as the engines store it: infinities as the largest finite numbers, as MLflow's own store does.
+fn stored(value: f64) -> (f64, i64) {
+    if value.is_nan() { (0.0, 1) } else { (value.clamp(f64::MIN, f64::MAX), 0) }
+}
+
+/// The newest point of every key: the largest by step, time and value.
+fn newest(metrics: &[Metric]) -> Vec<&Metric> {
+    let mut found: HashMap<&str, &Metric> = HashMap::new();
+    for metric in metrics {
+        let rank = |m: &Metric| (m.step, m.logged_at);
+        found
+            .entry(&metric.key)
+            .and_modify(|best| {
+                let later = rank(metric) > rank(best);
+                if later || (rank(metric) == rank(best) && stored(metric.value).0 > stored(best.value).0) {
+                    *best = metric;
+                }
+            })
+            .or_insert(metric);
+    }
+    found.into_values().collect()
+}
+
+impl Conn {
+    /// The points of one metric, the oldest first.
+    ///
+    /// # Errors
+    /// Where the database can't be read.
+    pub async fn metric_history(
+        &mut self,
+        run: &str,
+        key: &str,
+        limit: i64,
+        offset: i64,
+    ) -> Result<Vec<Metric>, StoreError> {
+        let statement = query(HISTORY).bind(run.to_owned()).bind(key.to_owned()).bind(limit).bind(offset);
+        self.fetch_all(statement).await?.iter().map(metric).collect()
+    }
+
+    /// The value of one param.
+    ///
+    /// # Errors
+    /// Where the database can't be read.
+    pub async fn param(&mut self, run: &str, key: &str) -> Result<Option<String>, StoreError> {
+        let row = self.fetch_optional(query(PARAM).bind(run.to_owned()).bind(key.to_owned())).await?;
+        row.map(|row| text(&row, "value")).transpose()
+    }
+
+    /// The metrics of logged models.
+    pub(super) async fn model_metrics(&mut self, models: &[String]) -> Result<Vec<Metric>, StoreError> {
+        let head = "SELECT model_id, run_id, key, value, is_nan, logged_at, step, dataset_name, dataset_digest \
+                    FROM logged_model_metrics WHERE model_id IN";
+        rows_of(self, head, models)
+            .await?
+            .iter()
+            .map(|row| {
+                let dataset = (text(row, "dataset_name")?, text(row, "dataset_digest")?);
+                Ok(Metric {
+                    dataset: Some(dataset).filter(|(name, _)| !name.is_empty()),
+                    model_id: Some(text(row, "model_id")?),
+                    ..metric(row)?
+                })
+            })
+            .collect()
+    }
+}
+
+impl Tx {
+    /// Adds points; those that are there already are left as they are. Keeps the newest of each key.
+    ///
+    /// # Errors
+    /// Where they can't be stored.
+    pub async fn log_metrics(&mut self, run: &str, metrics: &[Metric]) -> Result<(), StoreError> {
+        for metric in metrics {
+            no_nul("a metric's key", &metric.key)?;
+        }
+        let all: Vec<&Metric> = metrics.iter().collect();
+        self.insert_points(INSERT_METRICS, run, &all).await?;
+        self.insert_points(UPSERT_LATEST, run, &newest(metrics)).await?;
+        for metric in metrics {
+            if let Some(model) = &metric.model_id {
+                self.log_model_metric(run, model, metric).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn insert_points(&mut self, sql: &str, run: &str, points: &[&Metric]) -> Result<(), StoreError> {
+        for chunk in points.chunks(CHUNK) {
+            let text = sql.replacen(ONE_ROW, &tuples(chunk.len(), 6), 1);
+            let mut statement = query_dynamic(text);
+            for point in chunk {
+                let (value, is_nan) = stored(point.value);
+                statement = statement.bind(run.to_owned()).bind(point.key.clone()).bind(point.logged_at);
+                statement = statement.bind(point.step).bind(value).bind(is_nan);
+            }
+            self.execute(statement).await?;
+        }
+        Ok(())
+    }
+
+    async fn log_model_metric(&mut self, run: &str, model: &str, metric: &Metric) -> Result<(), StoreError> {
+        let (value, is_nan) = stored(metric.value);
+        let (name, digest) = metric.dataset.clone().unwrap_or_default();
+        no_nul("a dataset's name", &name)?;
+        no_nul("a dataset's digest", &digest)?;
+        let statement =
+            query(MODEL_METRIC).bind(model.to_owned()).bind(run.to_owned()).bind(metric.key.clone());
+        let statement = statement.bind(metric.logged_at).bind(metric.step).bind(value).bind(is_nan);
+        self.execute(statement.bind(name).bind(digest)).await.map(|_| ())
+    }
+
+    /// Adds a param that the run doesn't have.
+    ///
+    /// # Errors
+    /// Where the run has it.
+    pub async fn insert_param(&mut self, run: &str, param: &KeyValue) -> Result<(), StoreError> {
+        no_nul("a param's key", &param.key)?;
+        no_nul("a param's value", &param.value)?;
+        let statement = query(INSERT_PARAM).bind(run.to_owned()).bind(param.key.clone());
+        self.execute(statement.bind(param.value.clone())).await.map(|_| ())
+    }
+
+    /// Sets a tag.
+    ///
+    /// # Errors
+    /// Where it can't be stored.
+    pub async fn set_run_tag(&mut self, run: &str, tag: &KeyValue) -> Result<(), StoreError> {
+        no_nul("a tag's key", &tag.key)?;
+        no_nul("a tag's value", &tag.value)?;
+        let statement = query(SET_TAG).bind(run.to_owned()).bind(tag.key.clone()).bind(tag.value.clone());
+        self.execute(statement).await.map(|_| ())
+    }
+
+    /// Removes a tag; says whether there was one.
+    ///
+    /// # Errors
+    /// Where the database can't be written.
+    pub async fn delete_run_tag(&mut self, run: &str, key: &str) -> Result<bool, StoreError> {
+        let statement = query(DELETE_TAG).bind(run.to_owned()).bind(key.to_owned());
+        self.execute(statement).await.map(|rows| rows > 0)
+    }
+}

@@ -1,0 +1,80 @@
+//! Tracking data and the model registry: experiments, runs, what they logged, and artifacts' places.
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`types`] | the rows as values |
+//! | `experiments`, `runs`, `logged` | experiments; runs; metrics, params and tags |
+//! | `inputs` | the datasets and models that a run used or made |
+//! | `models` | MLflow's logged models |
+//! | `registry`, `registry_changes` | registered models, versions, aliases and their history |
+//! | `artifacts` | which bytes lie under which path |
+//! | [`search`], `entity` | searches put together from conditions |
+//!
+//! Statements only: the rules (who may, what is valid, what is write-once) belong to `lockgate-control`.
+
+mod artifacts;
+mod entity;
+mod experiments;
+mod inputs;
+mod logged;
+mod models;
+mod registry;
+mod registry_changes;
+mod runs;
+pub mod search;
+#[cfg(test)]
+mod tests;
+pub mod types;
+
+pub use search::{Clause, Comparator, Field, Operand, Order, Page, Search};
+pub use types::{
+    AliasMove, Artifact, Dataset, DatasetInput, Experiment, KeyValue, Lifecycle, LoggedModel, Metric,
+    ModelVersion, RegisteredModel, Run, RunUpdate,
+};
+
+use crate::conn::{Conn, Query, query_dynamic};
+use crate::error::StoreError;
+use sqlx::any::AnyRow;
+
+/// How many values stand in one `IN` list or rows in one `INSERT`.
+const CHUNK: usize = 100;
+
+/// `($1, $2, …)` with `count` places after `before` others.
+fn places(before: usize, count: usize) -> String {
+    let list: Vec<String> = (before + 1..=before + count).map(|n| format!("${n}")).collect();
+    format!("({})", list.join(", "))
+}
+
+/// `rows` tuples of `columns` places each, for one `INSERT`.
+fn tuples(rows: usize, columns: usize) -> String {
+    let list: Vec<String> = (0..rows).map(|row| places(row * columns, columns)).collect();
+    list.join(", ")
+}
+
+/// The rows of `head … IN (ids)`, some ids at a time.
+async fn rows_of(conn: &mut Conn, head: &'static str, ids: &[String]) -> Result<Vec<AnyRow>, StoreError> {
+    let mut found = Vec::new();
+    for chunk in ids.chunks(CHUNK) {
+        let statement: Query<'_> = query_dynamic(format!("{head} {}", places(0, chunk.len())));
+        let statement = chunk.iter().fold(statement, |statement, id| statement.bind(id.clone()));
+        found.extend(conn.fetch_all(statement).await?);
+    }
+    Ok(found)
+}
+
+/// Every statement, for the test that prepares them on both engines.
+#[cfg(test)]
+pub(crate) fn statements() -> Vec<(&'static str, &'static str)> {
+    [
+        artifacts::ALL,
+        experiments::ALL,
+        inputs::ALL,
+        logged::ALL,
+        models::ALL,
+        registry::ALL,
+        registry_changes::ALL,
+        runs::ALL,
+        search::ALL,
+    ]
+    .concat()
+}

@@ -1,0 +1,261 @@
+//! The rows of tracking data as values.
+
+use lockgate_core::clock::Millis;
+use lockgate_core::digest::Digest;
+
+/// Whether something was deleted. Deleted things stay readable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lifecycle {
+    /// In use.
+    Active,
+    /// Deleted, and can be restored.
+    Deleted,
+}
+
+impl Lifecycle {
+    /// The text form, as MLflow spells it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Deleted => "deleted",
+        }
+    }
+}
+
+impl std::str::FromStr for Lifecycle {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        [Self::Active, Self::Deleted].into_iter().find(|known| known.as_str() == text).ok_or(())
+    }
+}
+
+/// A tag or a param.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyValue {
+    /// Its name.
+    pub key: String,
+    /// Its value.
+    pub value: String,
+}
+
+/// A group of runs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Experiment {
+    /// Its number.
+    pub id: i64,
+    /// Its name, used once.
+    pub name: String,
+    /// Below which URI its runs' artifacts lie.
+    pub artifact_location: String,
+    /// Whether it was deleted.
+    pub lifecycle: Lifecycle,
+    /// When it was made.
+    pub created: Millis,
+    /// When it was changed.
+    pub updated: Millis,
+    /// Its tags.
+    pub tags: Vec<KeyValue>,
+}
+
+/// One logged number.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Metric {
+    /// Its name.
+    pub key: String,
+    /// The number; NaN is allowed.
+    pub value: f64,
+    /// When it was logged, by the client's clock.
+    pub logged_at: Millis,
+    /// The step it belongs to.
+    pub step: i64,
+    /// The dataset it was measured on.
+    pub dataset: Option<(String, String)>,
+    /// The logged model it was measured of.
+    pub model_id: Option<String>,
+    /// The run that logged it.
+    pub run_id: Option<String>,
+}
+
+/// One run with everything it logged.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Run {
+    /// Its id.
+    pub run_id: String,
+    /// Its experiment.
+    pub experiment_id: i64,
+    /// Its name, equal to the tag `mlflow.runName`.
+    pub name: String,
+    /// Who ran it, as the client says.
+    pub user_id: String,
+    /// The principal that made it.
+    pub created_by: String,
+    /// MLflow's status name.
+    pub status: String,
+    /// When it started.
+    pub start_time: Millis,
+    /// When it ended.
+    pub end_time: Option<Millis>,
+    /// Where its artifacts lie.
+    pub artifact_uri: String,
+    /// Whether it was deleted.
+    pub lifecycle: Lifecycle,
+    /// The latest value of every metric.
+    pub metrics: Vec<Metric>,
+    /// Its params.
+    pub params: Vec<KeyValue>,
+    /// Its tags.
+    pub tags: Vec<KeyValue>,
+    /// The datasets it used.
+    pub datasets: Vec<DatasetInput>,
+    /// The logged models it used.
+    pub model_inputs: Vec<String>,
+    /// The logged models it made, with their steps.
+    pub model_outputs: Vec<(String, i64)>,
+}
+
+/// What of a run's own row is changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RunUpdate {
+    /// A new status.
+    pub status: Option<String>,
+    /// A new end.
+    pub end_time: Option<Millis>,
+    /// A new name.
+    pub name: Option<String>,
+}
+
+/// A dataset as MLflow describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dataset {
+    /// Its name.
+    pub name: String,
+    /// Its digest.
+    pub digest: String,
+    /// The kind of its source.
+    pub source_type: String,
+    /// Its source.
+    pub source: String,
+    /// Its schema.
+    pub schema: Option<String>,
+    /// Its profile.
+    pub profile: Option<String>,
+}
+
+/// A dataset that a run used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatasetInput {
+    /// The dataset.
+    pub dataset: Dataset,
+    /// What it was used for.
+    pub tags: Vec<KeyValue>,
+}
+
+/// MLflow 3's logged model: a model's files with a place of their own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoggedModel {
+    /// `m-` and 32 hexadecimal digits.
+    pub model_id: String,
+    /// Its experiment.
+    pub experiment_id: i64,
+    /// Its name, which others may have as well.
+    pub name: String,
+    /// Its type, as the client says; may be empty.
+    pub model_type: String,
+    /// The run that made it; may be empty.
+    pub source_run_id: String,
+    /// MLflow's status name.
+    pub status: String,
+    /// Where its files lie.
+    pub artifact_uri: String,
+    /// When it was made.
+    pub created: Millis,
+    /// When it was changed.
+    pub updated: Millis,
+    /// Its params.
+    pub params: Vec<KeyValue>,
+    /// Its tags.
+    pub tags: Vec<KeyValue>,
+    /// Its metrics.
+    pub metrics: Vec<Metric>,
+}
+
+/// A name in the registry.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RegisteredModel {
+    /// Its name.
+    pub name: String,
+    /// Its description.
+    pub description: Option<String>,
+    /// The principal that made it.
+    pub created_by: String,
+    /// When it was made.
+    pub created: Millis,
+    /// When it was changed.
+    pub updated: Millis,
+    /// Its tags.
+    pub tags: Vec<KeyValue>,
+    /// Its aliases with their versions.
+    pub aliases: Vec<(String, i64)>,
+    /// Its newest version, without tags and aliases.
+    pub latest: Option<Box<ModelVersion>>,
+}
+
+/// One version of a registered model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelVersion {
+    /// The model's name.
+    pub name: String,
+    /// Its number, from 1.
+    pub version: i64,
+    /// Its description.
+    pub description: Option<String>,
+    /// Who ran the run behind it, as the client said; may be empty.
+    pub user_id: String,
+    /// The principal that registered it.
+    pub created_by: String,
+    /// What it was registered from, as the client wrote it.
+    pub source: String,
+    /// Where its files lie.
+    pub storage_location: String,
+    /// The run behind it; may be empty.
+    pub run_id: String,
+    /// A link to the run elsewhere.
+    pub run_link: Option<String>,
+    /// The logged model behind it; may be empty.
+    pub model_id: String,
+    /// When it was registered.
+    pub created: Millis,
+    /// When it was changed.
+    pub updated: Millis,
+    /// Its tags.
+    pub tags: Vec<KeyValue>,
+    /// The aliases that point to it.
+    pub aliases: Vec<String>,
+}
+
+/// One move of an alias.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AliasMove {
+    /// The model.
+    pub name: String,
+    /// The alias.
+    pub alias: String,
+    /// Where it points since; nowhere where it was removed.
+    pub version: Option<i64>,
+    /// The principal that moved it.
+    pub actor: String,
+    /// When.
+    pub at: Millis,
+}
+
+/// One file below a root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Artifact {
+    /// Its path below the root.
+    pub path: String,
+    /// Its bytes.
+    pub digest: Digest,
+    /// How many they are.
+    pub size: u64,
+}
