@@ -37,7 +37,8 @@ impl Reply {
 
 impl Caller {
     pub(crate) async fn open(address: &WorkerAddress) -> Result<Self, AgentError> {
-        let failed = |e: std::io::Error| AgentError::Worker(format!("the worker does not take connections: {e}"));
+        let failed =
+            |e: std::io::Error| AgentError::Worker(format!("the worker does not take connections: {e}"));
         let shaken = |e: hyper::Error| AgentError::Worker(format!("the worker does not answer: {e}"));
         let sender = match address {
             WorkerAddress::Unix(path) => {

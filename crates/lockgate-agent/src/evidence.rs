@@ -1,10 +1,10 @@
 //! Before it prepares anything, an agent verifies by itself what a promotion rests on, with keys that it holds itself.
 
 use crate::AgentError;
+use lockgate_core::digest::Digest;
 use lockgate_core::gate::{Envelope, Outcome, PublicKey};
 use lockgate_core::id::{EnvironmentName, GateName};
 use lockgate_core::plan::Plan;
-use lockgate_core::digest::Digest;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -23,10 +23,14 @@ impl Trust {
         let mut keys = BTreeMap::new();
         for entry in std::fs::read_dir(dir).map_err(|e| AgentError::io("read", dir, e))? {
             let path = entry.map_err(|e| AgentError::io("read", dir, e))?.path();
-            let Some(name) = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_suffix(".pem")) else { continue };
+            let Some(name) = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_suffix(".pem"))
+            else {
+                continue;
+            };
             let Ok(environment) = EnvironmentName::new(name) else { continue };
             let pem = std::fs::read_to_string(&path).map_err(|e| AgentError::io("read", &path, e))?;
-            let key = PublicKey::from_pem(&pem).map_err(|e| AgentError::Key(format!("{}: {e}", path.display())))?;
+            let key =
+                PublicKey::from_pem(&pem).map_err(|e| AgentError::Key(format!("{}: {e}", path.display())))?;
             keys.insert(environment, key);
         }
         Ok(Self { keys })
@@ -80,12 +84,11 @@ fn check(
     envelope: Option<&Envelope>,
 ) -> Result<Digest, AgentError> {
     let untrusted = AgentError::Untrusted;
-    let envelope =
-        envelope.ok_or_else(|| untrusted(format!("there is no evidence of gate `{gate}` in `{environment}`")))?;
-    let key = trust
-        .keys
-        .get(environment)
-        .ok_or_else(|| untrusted(format!("this agent holds no key of `{environment}`, so it can't trust its evidence")))?;
+    let envelope = envelope
+        .ok_or_else(|| untrusted(format!("there is no evidence of gate `{gate}` in `{environment}`")))?;
+    let key = trust.keys.get(environment).ok_or_else(|| {
+        untrusted(format!("this agent holds no key of `{environment}`, so it can't trust its evidence"))
+    })?;
     let finding =
         envelope.verify(key, environment, &plan.revision.release).map_err(|e| untrusted(e.to_string()))?;
     if finding.gate != *gate {

@@ -33,7 +33,8 @@ pub fn enclose(fence: &Path, home: &Path) -> Result<String, String> {
         // A link that leads nowhere, or a file that vanished meanwhile, needs no rule.
         let Ok(fd) = PathFd::new(&path) else { continue };
         let access = if path.is_dir() { all } else { AccessFs::from_file(WANTED) };
-        rules = rules.add_rule(PathBeneath::new(fd, access)).map_err(|e| format!("{}: {e}", path.display()))?;
+        rules =
+            rules.add_rule(PathBeneath::new(fd, access)).map_err(|e| format!("{}: {e}", path.display()))?;
     }
     let status = rules.restrict_self().map_err(|e| e.to_string())?;
     Ok(match status.ruleset {

@@ -83,8 +83,15 @@ impl Fleet {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn spec(&self, release: &LocalRelease, vars: &BTreeMap<String, String>, memory: u64, name: String) -> Result<WorkerSpec, AgentError> {
-        let mut args: Vec<OsString> = vec!["worker".into(), "--model-dir".into(), release.files.clone().into()];
+    fn spec(
+        &self,
+        release: &LocalRelease,
+        vars: &BTreeMap<String, String>,
+        memory: u64,
+        name: String,
+    ) -> Result<WorkerSpec, AgentError> {
+        let mut args: Vec<OsString> =
+            vec!["worker".into(), "--model-dir".into(), release.files.clone().into()];
         args.extend(["--manifest".into(), release.manifest_path.clone().into()]);
         args.extend(["--onnxruntime".into(), self.options.onnxruntime.clone().into()]);
         if let Some(rows) = warm_up_file(release)? {
@@ -98,7 +105,12 @@ impl Fleet {
     }
 
     /// Starts a revision's workers where they don't run yet.
-    pub(crate) fn ensure(&self, revision: &Revision, plan: &Plan, release: &LocalRelease) -> Result<(), AgentError> {
+    pub(crate) fn ensure(
+        &self,
+        revision: &Revision,
+        plan: &Plan,
+        release: &LocalRelease,
+    ) -> Result<(), AgentError> {
         let key = revision.digest();
         if self.lock().contains_key(&key) {
             return Ok(());
@@ -114,7 +126,12 @@ impl Fleet {
 
     /// Asks a revision's first worker for its golden set, once its workers are ready, and remembers whether the answers
     /// were right. A revision serves only after that.
-    pub(crate) async fn check(&self, revision: &Revision, plan: &Plan, release: &LocalRelease) -> Result<(), AgentError> {
+    pub(crate) async fn check(
+        &self,
+        revision: &Revision,
+        plan: &Plan,
+        release: &LocalRelease,
+    ) -> Result<(), AgentError> {
         let key = revision.digest();
         let address = {
             let running = self.lock();
@@ -182,7 +199,10 @@ impl Fleet {
             .values()
             .flat_map(|r| {
                 let all = r.supervisor.status().borrow().clone();
-                (0..).zip(all).map(|(worker, status)| Seen { release: r.release, worker, status }).collect::<Vec<_>>()
+                (0..)
+                    .zip(all)
+                    .map(|(worker, status)| Seen { release: r.release, worker, status })
+                    .collect::<Vec<_>>()
             })
             .collect()
     }
@@ -202,7 +222,8 @@ impl Fleet {
     /// Starts a worker for a gate alone and waits until it is ready.
     pub(crate) async fn borrow(&self, release: &LocalRelease, plan: &Plan) -> Result<Borrowed, AgentError> {
         let number = self.borrowed.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let mut spec = self.spec(release, &plan.revision.vars, plan.rollout.memory_bytes, format!("gate-{number}"))?;
+        let mut spec =
+            self.spec(release, &plan.revision.vars, plan.rollout.memory_bytes, format!("gate-{number}"))?;
         // A gate is told of the first death; waiting for a crash loop would only take longer to say the same.
         spec.crash_loop_after = 1;
         let supervisor = Supervisor::spawn(&spec, 1).map_err(|e| AgentError::Worker(e.to_string()))?;
@@ -219,7 +240,9 @@ impl Fleet {
         let mut paths: Vec<PathBuf> =
             std::fs::read_dir(&self.options.logs).into_iter().flatten().flatten().map(|e| e.path()).collect();
         paths.sort();
-        for path in paths.iter().filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("w-"))) {
+        for path in
+            paths.iter().filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("w-")))
+        {
             let bytes = std::fs::read(path).unwrap_or_default();
             let from = bytes.len().saturating_sub(usize::try_from(tail).unwrap_or(usize::MAX));
             text.push_str(&format!("== {}\n{}", path.display(), String::from_utf8_lossy(&bytes[from..])));

@@ -53,7 +53,10 @@ impl Home {
         let path = self.path("key.pem");
         match std::fs::read_to_string(&path) {
             Ok(pem) => {
-                let mode = std::fs::metadata(&path).map_err(|e| AgentError::io("look at", &path, e))?.permissions().mode();
+                let mode = std::fs::metadata(&path)
+                    .map_err(|e| AgentError::io("look at", &path, e))?
+                    .permissions()
+                    .mode();
                 if mode & 0o077 != 0 {
                     return Err(AgentError::Key(format!(
                         "{} can be read by others (mode {:o}); run: chmod 600 {}",
@@ -94,7 +97,12 @@ impl Home {
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), AgentError> {
     let temporary = path.with_extension("new");
     let write = || -> std::io::Result<()> {
-        let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         std::fs::rename(&temporary, path)?;

@@ -34,7 +34,8 @@ impl Journal {
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self, AgentError> {
-        let url = path.to_str().ok_or_else(|| AgentError::State(format!("{} is no UTF-8 path", path.display())))?;
+        let url =
+            path.to_str().ok_or_else(|| AgentError::State(format!("{} is no UTF-8 path", path.display())))?;
         let store = Store::open(url, StoreOptions::new(clock.clone())).await?;
         Ok(Self { store, clock, entropy, environment })
     }
@@ -43,7 +44,11 @@ impl Journal {
     pub(crate) async fn deployments(&self) -> Result<BTreeMap<ModelName, Deployment>, AgentError> {
         let rows: Vec<StateRow> = self
             .store
-            .read(|conn| Box::pin(async move { Ok::<_, AgentError>(conn.states(&StateFilter::kind(DEPLOYMENT)).await?) }))
+            .read(|conn| {
+                Box::pin(
+                    async move { Ok::<_, AgentError>(conn.states(&StateFilter::kind(DEPLOYMENT)).await?) },
+                )
+            })
             .await?;
         rows.iter()
             .map(|row| {
@@ -63,7 +68,7 @@ impl Journal {
         let now = self.clock.now_ms();
         let mut after = deployment.clone();
         after.apply(promotion, &event, now);
-        let new = self.new(ResourceKind::Rollout, promotion.as_str(), Event::Rollout(Box::new(event)));
+        let new = self.entry(ResourceKind::Rollout, promotion.as_str(), Event::Rollout(Box::new(event)));
         let row = StateRow {
             environment: self.environment.to_string(),
             model: after.model.to_string(),
@@ -85,13 +90,15 @@ impl Journal {
     /// Writes an event that changes no deployment.
     pub(crate) async fn note(&self, kind: ResourceKind, id: &str, event: Event) -> Result<Entry, AgentError> {
         let now = self.clock.now_ms();
-        let (new, id) = (self.new(kind, id, event), ulid(now, &*self.entropy));
+        let (new, id) = (self.entry(kind, id, event), ulid(now, &*self.entropy));
         self.store
-            .write(move |tx: &mut Tx| Box::pin(async move { Ok::<_, AgentError>(tx.append(new, &id, now).await?) }))
+            .write(move |tx: &mut Tx| {
+                Box::pin(async move { Ok::<_, AgentError>(tx.append(new, &id, now).await?) })
+            })
             .await
     }
 
-    fn new(&self, kind: ResourceKind, id: &str, event: Event) -> NewEntry {
+    fn entry(&self, kind: ResourceKind, id: &str, event: Event) -> NewEntry {
         NewEntry {
             actor: Actor::agent(&self.environment),
             action: Action::AgentReport.as_str().to_owned(),

@@ -6,7 +6,9 @@
 use lockgate_core::guard::{GuardSpec, Judgement, Reading, SegmentCount, Verdict};
 use lockgate_core::id::GuardName;
 use lockgate_core::plan::RolloutPlan;
-use lockgate_stats::decision::{Budget, GuardEvidence, Look, Overall, Peaks, Role, Verdict as Proven, decide, log_needed};
+use lockgate_stats::decision::{
+    Budget, GuardEvidence, Look, Overall, Peaks, Role, Verdict as Proven, decide, log_needed,
+};
 use lockgate_stats::rate::{self, Bound};
 use lockgate_stats::thinning::{self, Segment, Side};
 use lockgate_stats::{latency, merge, srm};
@@ -63,7 +65,11 @@ impl Evidence {
     fn segments(&self, of: impl Fn(&Counts) -> u64) -> Vec<Segment> {
         self.weights
             .iter()
-            .map(|w| Segment { weight: w.weight, candidate_events: of(&w.candidate), baseline_events: of(&w.baseline) })
+            .map(|w| Segment {
+                weight: w.weight,
+                candidate_events: of(&w.candidate),
+                baseline_events: of(&w.baseline),
+            })
             .collect()
     }
 
@@ -145,7 +151,9 @@ fn bounded(log_e: f64) -> f64 {
 
 fn numbers(spec: &GuardSpec, evidence: &Evidence) -> Numbers {
     match spec {
-        GuardSpec::Rate { worse_by, rollback_by, floor } => errors(evidence, 1.0 + worse_by, 1.0 + rollback_by, *floor),
+        GuardSpec::Rate { worse_by, rollback_by, floor } => {
+            errors(evidence, 1.0 + worse_by, 1.0 + rollback_by, *floor)
+        }
         GuardSpec::Latency { p99_ms, .. } => slow(evidence, p99_ms.is_some()),
         GuardSpec::Constant { rollback_by } => repeats(evidence, 1.0 + rollback_by),
     }
@@ -167,7 +175,13 @@ fn errors(evidence: &Evidence, worse: f64, rollback: f64, floor: f64) -> Numbers
     if !evidence.compared {
         // Without a baseline there is only the absolute bound: more bad answers than the floor allows.
         let above = rate::log_e(bad, units, floor, Bound::Above);
-        return Numbers { worse: above, not_worse: 0.0, below_floor, segments: counts(evidence, |c| c.errors), words };
+        return Numbers {
+            worse: above,
+            not_worse: 0.0,
+            below_floor,
+            segments: counts(evidence, |c| c.errors),
+            words,
+        };
     }
     let segments = evidence.segments(|c| c.errors);
     Numbers {
@@ -217,8 +231,11 @@ fn repeats(evidence: &Evidence, rollback: f64) -> Numbers {
     let (again, units) = (evidence.sum(|w| w.candidate.repeats), evidence.sum(|w| w.candidate.units));
     let again_b = evidence.sum(|w| w.baseline.repeats);
     let words = format!("same answer as before: {again} of {units} units, baseline {again_b}");
-    let worse =
-        if evidence.compared { thinning::log_e(&evidence.segments(|c| c.repeats), rollback, Side::Worse) } else { 0.0 };
+    let worse = if evidence.compared {
+        thinning::log_e(&evidence.segments(|c| c.repeats), rollback, Side::Worse)
+    } else {
+        0.0
+    };
     Numbers { worse, not_worse: 0.0, below_floor: None, segments: counts(evidence, |c| c.repeats), words }
 }
 
@@ -233,7 +250,15 @@ mod tests {
             steps: vec![Step { weight: 2500, hold_ms: 0 }, Step { weight: 10_000, hold_ms: 0 }],
             guards: [
                 (name("errors"), GuardSpec::Rate { worse_by: 0.5, rollback_by: 0.2, floor: 0.005 }),
-                (name("latency"), GuardSpec::Latency { p99_ms: Some(50.0), worse_by: 0.2, rollback_by: 0.05, floor_ms: 1.0 }),
+                (
+                    name("latency"),
+                    GuardSpec::Latency {
+                        p99_ms: Some(50.0),
+                        worse_by: 0.2,
+                        rollback_by: 0.05,
+                        floor_ms: 1.0,
+                    },
+                ),
                 (name("constant"), GuardSpec::Constant { rollback_by: 2.0 }),
             ]
             .into(),
@@ -261,7 +286,13 @@ mod tests {
     }
 
     fn healthy(units: u64) -> Counts {
-        Counts { drawn: units, units, slow_rollback: [units / 2, units / 10, units / 100], slow_promote: [units / 3, units / 20, 0], ..Counts::default() }
+        Counts {
+            drawn: units,
+            units,
+            slow_rollback: [units / 2, units / 10, units / 100],
+            slow_promote: [units / 3, units / 20, 0],
+            ..Counts::default()
+        }
     }
 
     #[test]
@@ -276,7 +307,11 @@ mod tests {
 
     #[test]
     fn a_healthy_candidate_is_proven_not_worse() {
-        let j = judge(&plan(), &seen(healthy(3000), Counts { slow_promote: [4500, 900, 90], ..healthy(9000) }), &mut Peaks::default());
+        let j = judge(
+            &plan(),
+            &seen(healthy(3000), Counts { slow_promote: [4500, 900, 90], ..healthy(9000) }),
+            &mut Peaks::default(),
+        );
         assert!(j.all_not_worse(), "{:#?}", j.readings);
         assert!(j.worst().is_none());
     }
@@ -310,7 +345,11 @@ mod tests {
 
     #[test]
     fn unequal_shares_make_the_comparison_void() {
-        let j = judge(&plan(), &seen(healthy(9000), Counts { slow_promote: [4500, 900, 90], ..healthy(9000) }), &mut Peaks::default());
+        let j = judge(
+            &plan(),
+            &seen(healthy(9000), Counts { slow_promote: [4500, 900, 90], ..healthy(9000) }),
+            &mut Peaks::default(),
+        );
         assert!(j.sample_ratio_mismatch);
         assert!(!j.all_not_worse());
     }
@@ -329,6 +368,9 @@ mod tests {
         let mut peaks = Peaks::default();
         judge(&plan(), &seen(candidate, healthy(900)), &mut peaks);
         let later = judge(&plan(), &seen(healthy(3000), healthy(9000)), &mut peaks);
-        assert!(later.log_e_rollback >= later.needed_rollback, "evidence that once sufficed is not forgotten");
+        assert!(
+            later.log_e_rollback >= later.needed_rollback,
+            "evidence that once sufficed is not forgotten"
+        );
     }
 }

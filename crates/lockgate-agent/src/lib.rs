@@ -125,7 +125,8 @@ pub async fn run(
     let public = PublicKey::of(&key).map_err(|e| AgentError::Key(e.to_string()))?;
     trust.add(options.environment.clone(), public);
     let journal =
-        Journal::open(&home.path("agent.db"), options.environment.clone(), clock.clone(), entropy.clone()).await?;
+        Journal::open(&home.path("agent.db"), options.environment.clone(), clock.clone(), entropy.clone())
+            .await?;
     let blobs = BlobStore::open(home.path("blobs")).await?;
     let (sink, records) = LogSink::channel(LOG_QUEUE);
     let (predictions, writer) = PredictionLog::start(home.path("predictions"), records);

@@ -80,7 +80,9 @@ async fn fetch(shared: Arc<Shared>, desired: watch::Sender<Option<Desired>>) {
             Ok(news) => {
                 since = news.version;
                 answered.retain(|id| news.queries.iter().any(|q| q.id == *id));
-                for query in news.queries.iter().filter(|q| !answered.contains(&q.id)).cloned().collect::<Vec<_>>() {
+                for query in
+                    news.queries.iter().filter(|q| !answered.contains(&q.id)).cloned().collect::<Vec<_>>()
+                {
                     answered.insert(query.id);
                     tokio::spawn(answer(shared.clone(), query));
                 }

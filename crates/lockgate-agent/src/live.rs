@@ -68,7 +68,9 @@ fn baseline_latency(stats: &RolloutStats) -> Histogram {
 /// What counts as slow from now on: by the plan's latency guard and what the baseline did so far.
 pub(crate) fn thresholds(stats: &RolloutStats, plan: &Plan) -> Option<LatencyThresholds> {
     let (p99_ms, worse_by, rollback_by, floor_ms) = plan.rollout.guards.values().find_map(|g| match g {
-        GuardSpec::Latency { p99_ms, worse_by, rollback_by, floor_ms } => Some((*p99_ms, *worse_by, *rollback_by, *floor_ms)),
+        GuardSpec::Latency { p99_ms, worse_by, rollback_by, floor_ms } => {
+            Some((*p99_ms, *worse_by, *rollback_by, *floor_ms))
+        }
         GuardSpec::Rate { .. } | GuardSpec::Constant { .. } => None,
     })?;
     let micros = |ms: f64| (ms * 1000.0).clamp(0.0, 1e15) as u64;
@@ -114,7 +116,9 @@ fn sides(shared: &Shared, model: &ModelName, deployment: &Deployment) -> Vec<Liv
     let candidate_share = traffic.split.map_or(0.0, |(_, weight, _)| share(weight));
     let main_is_backup = traffic.main.zip(traffic.backup).is_some_and(|(m, b)| m.digest() == b.digest());
     let mut sides = Vec::new();
-    let mut add = |role: Role, revision: &Revision, share: f64| sides.push(side(&shared.gateway, shared, model, role, revision, share));
+    let mut add = |role: Role, revision: &Revision, share: f64| {
+        sides.push(side(&shared.gateway, shared, model, role, revision, share))
+    };
     if let Some((revision, weight, _)) = traffic.split {
         add(Role::Candidate, revision, self::share(weight));
     }
@@ -127,11 +131,20 @@ fn sides(shared: &Shared, model: &ModelName, deployment: &Deployment) -> Vec<Liv
     sides
 }
 
-fn side(gateway: &Gateway, shared: &Shared, model: &ModelName, role: Role, revision: &Revision, share: f64) -> LiveSide {
+fn side(
+    gateway: &Gateway,
+    shared: &Shared,
+    model: &ModelName,
+    role: Role,
+    revision: &Revision,
+    share: f64,
+) -> LiveSide {
     let mut requests = 0;
     let mut errors = 0;
     let mut latency = Histogram::new();
-    for totals in gateway.totals(model).into_iter().filter(|t| t.release == revision.release && t.role == role) {
+    for totals in
+        gateway.totals(model).into_iter().filter(|t| t.release == revision.release && t.role == role)
+    {
         requests += totals.requests;
         errors += totals.errors.total();
         latency.merge(&totals.latency);
@@ -169,7 +182,11 @@ fn rollout(deployment: &Deployment, judgement: Option<&Judgement>, now: i64) -> 
                 Status::Held { since, reason } => (format!("held: {reason}"), Some(*since)),
                 Status::Paused { .. } => ("paused by a person; guards go on".to_owned(), None),
             };
-            (format!("step {} of {steps}, {}% of the traffic: {words}", index + 1, share(weight) * 100.0), weight, since)
+            (
+                format!("step {} of {steps}, {}% of the traffic: {words}", index + 1, share(weight) * 100.0),
+                weight,
+                since,
+            )
         }
         Phase::RollingBack { cause, .. } => (format!("going back: {}", cause.summary()), 0, None),
         Phase::FailingOver { summary } => (format!("failing over: {summary}"), 0, None),

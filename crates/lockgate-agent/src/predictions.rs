@@ -37,7 +37,10 @@ pub(crate) struct PredictionLog {
 impl PredictionLog {
     /// Starts the thread that writes what comes through `records`. It ends, and has written everything, when the gateway's
     /// end of the channel is dropped.
-    pub(crate) fn start(folder: PathBuf, records: Receiver<LogRecord>) -> (Self, std::thread::JoinHandle<()>) {
+    pub(crate) fn start(
+        folder: PathBuf,
+        records: Receiver<LogRecord>,
+    ) -> (Self, std::thread::JoinHandle<()>) {
         let log = Self { folder, pending: Arc::default() };
         let writer = log.clone();
         let thread = std::thread::spawn(move || writer.collect(&records));
@@ -96,13 +99,16 @@ impl PredictionLog {
     }
 
     fn write(&self, rows: &[LogRecord]) -> Result<(), AgentError> {
-        let (Some(first), Some(last)) = (rows.iter().map(|r| r.at_ms).min(), rows.iter().map(|r| r.at_ms).max()) else {
+        let (Some(first), Some(last)) =
+            (rows.iter().map(|r| r.at_ms).min(), rows.iter().map(|r| r.at_ms).max())
+        else {
             return Ok(());
         };
         let day = &lockgate_core::clock::rfc3339(first)[..10];
         let folder = self.folder.join(format!("date={day}"));
         std::fs::create_dir_all(&folder).map_err(|e| AgentError::io("make the folder", &folder, e))?;
-        let path = folder.join(format!("{first}-{last}-{}.parquet", rows.first().map_or("", |r| r.id.as_str())));
+        let path =
+            folder.join(format!("{first}-{last}-{}.parquet", rows.first().map_or("", |r| r.id.as_str())));
         let temporary = path.with_extension("new");
         let batch = batch(rows).map_err(|e| AgentError::State(e.to_string()))?;
         let file = std::fs::File::create(&temporary).map_err(|e| AgentError::io("make", &temporary, e))?;
@@ -111,8 +117,11 @@ impl PredictionLog {
             writer.write(&batch)?;
             writer.into_inner()
         });
-        let file = written.map_err(|e| AgentError::State(format!("{} can't be written: {e}", temporary.display())))?;
-        file.sync_all().and_then(|()| std::fs::rename(&temporary, &path)).map_err(|e| AgentError::io("write", &path, e))
+        let file = written
+            .map_err(|e| AgentError::State(format!("{} can't be written: {e}", temporary.display())))?;
+        file.sync_all()
+            .and_then(|()| std::fs::rename(&temporary, &path))
+            .map_err(|e| AgentError::io("write", &path, e))
     }
 
     /// One prediction's record as JSON.
@@ -149,7 +158,12 @@ fn batch(rows: &[LogRecord]) -> Result<RecordBatch, arrow::error::ArrowError> {
         ("served", text(&|r| r.served.map(|s| s.as_str().to_owned()))),
         ("unit", text(&|r| r.unit.clone())),
         ("status", Arc::new(rows.iter().map(|r| i32::from(r.status)).collect::<Int32Array>())),
-        ("latency_us", Arc::new(rows.iter().map(|r| i64::try_from(r.latency_us).unwrap_or(i64::MAX)).collect::<Int64Array>())),
+        (
+            "latency_us",
+            Arc::new(
+                rows.iter().map(|r| i64::try_from(r.latency_us).unwrap_or(i64::MAX)).collect::<Int64Array>(),
+            ),
+        ),
         ("protocol", text(&|r| Some(r.protocol.as_str().to_owned()))),
         ("request_id", text(&|r| r.request_id.clone())),
         ("request", text(&|r| body(&r.request))),
@@ -167,7 +181,11 @@ fn json_rows(batch: &RecordBatch) -> Vec<serde_json::Value> {
     let schema = batch.schema();
     (0..batch.num_rows())
         .map(|row| {
-            let fields = schema.fields().iter().zip(batch.columns()).map(|(field, array)| (field.name().clone(), cell(array, row)));
+            let fields = schema
+                .fields()
+                .iter()
+                .zip(batch.columns())
+                .map(|(field, array)| (field.name().clone(), cell(array, row)));
             serde_json::Value::Object(fields.collect())
         })
         .collect()
@@ -193,7 +211,9 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, AgentError> {
     let days = std::fs::read_dir(folder).map_err(|e| AgentError::io("read", folder, e))?;
     for day in days.flatten().map(|d| d.path()).filter(|p| p.is_dir()) {
         let entries = std::fs::read_dir(&day).map_err(|e| AgentError::io("read", &day, e))?;
-        found.extend(entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "parquet")));
+        found.extend(
+            entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "parquet")),
+        );
     }
     found.sort();
     Ok(found)

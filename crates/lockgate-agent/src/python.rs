@@ -13,7 +13,11 @@ const UV: &str = "uv==0.9.30";
 ///
 /// # Errors
 /// Where Python is missing or a package can't be had, with the installer's last words.
-pub async fn ensure(dir: &Path, requirements: &Path, say: &(dyn Fn(&str) + Sync)) -> Result<PathBuf, AgentError> {
+pub async fn ensure(
+    dir: &Path,
+    requirements: &Path,
+    say: &(dyn Fn(&str) + Sync),
+) -> Result<PathBuf, AgentError> {
     let text = tokio::fs::read(requirements).await.map_err(|e| AgentError::io("read", requirements, e))?;
     let environment = dir.join(&Digest::of(&text).hex()[..16]);
     let done = environment.join(".lockgate-complete");
@@ -28,7 +32,11 @@ pub async fn ensure(dir: &Path, requirements: &Path, say: &(dyn Fn(&str) + Sync)
     venv.args(["venv", "--quiet", "--clear", "--no-project"]).arg(&environment);
     run(venv, "make a Python environment").await?;
     let mut install = Command::new(&uv);
-    install.args(["pip", "install", "--quiet", "--python"]).arg(environment.join("bin/python")).arg("-r").arg(requirements);
+    install
+        .args(["pip", "install", "--quiet", "--python"])
+        .arg(environment.join("bin/python"))
+        .arg("-r")
+        .arg(requirements);
     run(install, "install the packages of the requirements file").await?;
     std::fs::write(&done, b"").map_err(|e| AgentError::io("write", &done, e))?;
     Ok(environment)

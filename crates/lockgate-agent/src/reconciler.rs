@@ -119,13 +119,24 @@ impl Reconciler {
         self.publish().await?;
         self.retire().await;
         self.notice_workers().await?;
-        self.live.send_replace(Some(live::view(&self.shared, &self.deployments, &self.judgements, &self.table)));
+        self.live.send_replace(Some(live::view(
+            &self.shared,
+            &self.deployments,
+            &self.judgements,
+            &self.table,
+        )));
         Ok(())
     }
 
     /// Writes an event down and carries it out.
-    async fn record(&mut self, model: &ModelName, promotion: &PromotionId, event: RolloutEvent) -> Result<(), AgentError> {
-        let before = self.deployments.entry(model.clone()).or_insert_with(|| Deployment::new(model.clone())).clone();
+    async fn record(
+        &mut self,
+        model: &ModelName,
+        promotion: &PromotionId,
+        event: RolloutEvent,
+    ) -> Result<(), AgentError> {
+        let before =
+            self.deployments.entry(model.clone()).or_insert_with(|| Deployment::new(model.clone())).clone();
         tracing::info!(%model, %promotion, event = ?kind(&event), "rollout");
         let after = self.shared.journal.rollout(&before, promotion, event).await?;
         self.deployments.insert(model.clone(), after);
@@ -137,10 +148,14 @@ impl Reconciler {
     async fn step(&mut self, model: &ModelName) -> Result<(), AgentError> {
         for _ in 0..EVENTS_A_LOOK {
             let seen = self.observe(model);
-            let Some((promotion, event)) = self.deployments.get(model).and_then(|d| d.step(&seen)) else { return Ok(()) };
+            let Some((promotion, event)) = self.deployments.get(model).and_then(|d| d.step(&seen)) else {
+                return Ok(());
+            };
             let routes_change = matches!(
                 event,
-                RolloutEvent::StepEntered { .. } | RolloutEvent::RollbackDecided { .. } | RolloutEvent::FailoverDecided { .. }
+                RolloutEvent::StepEntered { .. }
+                    | RolloutEvent::RollbackDecided { .. }
+                    | RolloutEvent::FailoverDecided { .. }
             );
             self.record(model, &promotion, event).await?;
             if routes_change {
@@ -170,11 +185,14 @@ impl Reconciler {
             _ => None,
         });
         let candidate = active.map(|a| &a.plan.revision);
-        let backup = active.and_then(|a| a.plan.backup.as_ref()).or(deployment.and_then(|d| d.backup.as_ref()));
+        let backup =
+            active.and_then(|a| a.plan.backup.as_ref()).or(deployment.and_then(|d| d.backup.as_ref()));
         let seen = active.and_then(|a| self.stats(model, &a.promotion));
         let (requests, errors) = seen.as_ref().map_or((0, 0), live::candidate_totals);
         let breaker = seen.as_ref().filter(|s| s.breaker_open).map(|_| {
-            format!("the gateway's own breaker opened: {errors} of {requests} requests to the candidate failed")
+            format!(
+                "the gateway's own breaker opened: {errors} of {requests} requests to the candidate failed"
+            )
         });
         let last_sent = candidate.and_then(|c| self.shared.gateway.last_sent(&c.digest()));
         let idle = candidate.is_none_or(|c| self.shared.gateway.inflight(&c.digest()) == 0);
@@ -187,7 +205,7 @@ impl Reconciler {
             backup: self.readiness(backup),
             judgement,
             breaker,
-            quiet_ms: idle.then(|| last_sent.map_or(i64::MAX, |ago| millis(ago))),
+            quiet_ms: idle.then(|| last_sent.map_or(i64::MAX, millis)),
             last_candidate_request: last_sent.map(|ago| now - millis(ago)),
             candidate_requests: requests,
             candidate_errors: errors,
@@ -204,7 +222,11 @@ impl Reconciler {
         let stepping = self
             .deployments
             .get(model)
-            .and_then(|d| d.active.as_ref().map(|a| (a, d.serving.is_some() || d.backup.is_some() || a.plan.backup.is_some())))
+            .and_then(|d| {
+                d.active
+                    .as_ref()
+                    .map(|a| (a, d.serving.is_some() || d.backup.is_some() || a.plan.backup.is_some()))
+            })
             .filter(|(a, _)| matches!(a.phase, Phase::Step { .. }))
             .map(|(a, compared)| (a.promotion.clone(), a.plan.clone(), compared));
         let Some((promotion, plan, compared)) = stepping else {
@@ -225,10 +247,10 @@ impl Reconciler {
         let due = self.thresholds.get(model).is_none_or(|at| at.elapsed() >= THRESHOLDS_EVERY);
         if due {
             self.thresholds.insert(model.clone(), Instant::now());
-            if let Some(thresholds) = self.stats(model, promotion).and_then(|s| live::thresholds(&s, plan)) {
-                if let Err(error) = self.shared.gateway.set_thresholds(model, thresholds) {
-                    tracing::error!(%error, "latency is judged by the thresholds before");
-                }
+            if let Some(thresholds) = self.stats(model, promotion).and_then(|s| live::thresholds(&s, plan))
+                && let Err(error) = self.shared.gateway.set_thresholds(model, thresholds)
+            {
+                tracing::error!(%error, "latency is judged by the thresholds before");
             }
         }
     }
@@ -265,7 +287,8 @@ impl Reconciler {
         >,
     ) -> Result<(), AgentError> {
         let model = desired.plan.model.clone();
-        let deployment = self.deployments.get(&model).cloned().unwrap_or_else(|| Deployment::new(model.clone()));
+        let deployment =
+            self.deployments.get(&model).cloned().unwrap_or_else(|| Deployment::new(model.clone()));
         if !deployment.can_take(&desired.id) {
             return Ok(());
         }
@@ -339,8 +362,11 @@ impl Reconciler {
 
     /// Stops what is not wanted any more.
     async fn retire(&mut self) {
-        let wanted: Vec<Digest> =
-            self.deployments.values().flat_map(|d| d.wanted().into_iter().map(Revision::digest).collect::<Vec<_>>()).collect();
+        let wanted: Vec<Digest> = self
+            .deployments
+            .values()
+            .flat_map(|d| d.wanted().into_iter().map(Revision::digest).collect::<Vec<_>>())
+            .collect();
         let idle = {
             let mut preparing = self.preparing.lock().unwrap_or_else(PoisonError::into_inner);
             preparing.retain(|key, state| wanted.contains(key) || matches!(state, Preparing::Working));
@@ -378,10 +404,13 @@ impl Reconciler {
             let Seen { release, worker, status } = seen;
             let known = self.workers.entry((release, worker)).or_insert((0, None));
             let mut events = Vec::new();
-            if status.restarts > known.0 || (known.1.is_none() && matches!(status.state, WorkerState::Restarting { .. })) {
+            if status.restarts > known.0
+                || (known.1.is_none() && matches!(status.state, WorkerState::Restarting { .. }))
+            {
                 if known.1.is_none() {
                     let how = match &status.state {
-                        WorkerState::Restarting { last_error, .. } | WorkerState::CrashLoop { last_error } => last_error.clone(),
+                        WorkerState::Restarting { last_error, .. }
+                        | WorkerState::CrashLoop { last_error } => last_error.clone(),
                         _ => "it ended and was started again".to_owned(),
                     };
                     events.push(WorkerEvent::Lost { model: model.clone(), release, worker, how });
@@ -389,11 +418,11 @@ impl Reconciler {
                 }
                 known.0 = status.restarts;
             }
-            if status.state == WorkerState::Ready {
-                if let Some(since) = known.1.take() {
-                    let after_ms = i64::try_from(since.elapsed().as_millis()).unwrap_or(i64::MAX);
-                    events.push(WorkerEvent::Back { model, release, worker, after_ms });
-                }
+            if status.state == WorkerState::Ready
+                && let Some(since) = known.1.take()
+            {
+                let after_ms = i64::try_from(since.elapsed().as_millis()).unwrap_or(i64::MAX);
+                events.push(WorkerEvent::Back { model, release, worker, after_ms });
             }
             for event in events {
                 let id = self.shared.environment.to_string();
@@ -435,7 +464,9 @@ fn verified(
     evidence::verify(&shared.trust, plan, &desired.plan_hash, own, lineage).map_err(|e| e.to_string())?;
     let serves = deployment.serving.as_ref().map(|s| s.revision.digest());
     if plan.baseline.as_ref().map(Revision::digest) != serves {
-        return Err("the environment serves something else by now than when the plan was made; ask again".to_owned());
+        return Err(
+            "the environment serves something else by now than when the plan was made; ask again".to_owned()
+        );
     }
     Ok(())
 }
@@ -453,7 +484,8 @@ async fn bring_up(shared: &Shared, revision: &Revision, plan: &Plan) -> Result<(
 /// Runs one gate and writes its signed evidence into the journal.
 async fn run_gate(shared: &Shared, desired: &DesiredPromotion, gate: &GateName) -> Result<(), AgentError> {
     let plan = &desired.plan;
-    let spec = plan.gates.get(gate).ok_or_else(|| AgentError::Gate(format!("the plan has no gate `{gate}`")))?;
+    let spec =
+        plan.gates.get(gate).ok_or_else(|| AgentError::Gate(format!("the plan has no gate `{gate}`")))?;
     let work = shared.home.path("work").join(format!("{}-{gate}", desired.id));
     std::fs::create_dir_all(&work).map_err(|e| AgentError::io("make the folder", &work, e))?;
     let predictions = shared.home.path("predictions");
@@ -468,7 +500,8 @@ async fn run_gate(shared: &Shared, desired: &DesiredPromotion, gate: &GateName) 
         data: &shared.data,
         predictions: &predictions,
     };
-    let (finding, log) = gates::run(&context, gate, spec, &desired.id, desired.plan_hash, &shared.clock).await?;
+    let (finding, log) =
+        gates::run(&context, gate, spec, &desired.id, desired.plan_hash, &shared.clock).await?;
     if let Some(digest) = &finding.log {
         shared.server.put_log(digest, log).await?;
     }
@@ -476,7 +509,10 @@ async fn run_gate(shared: &Shared, desired: &DesiredPromotion, gate: &GateName) 
     let envelope =
         sign(&shared.key, &plan.revision.release, finding).map_err(|e| AgentError::Gate(e.to_string()))?;
     let event = PromotionEvent::EvidenceRecorded { gate: gate.clone(), outcome, summary, envelope };
-    shared.journal.note(ResourceKind::Promotion, desired.id.as_str(), Event::Promotion(Box::new(event))).await?;
+    shared
+        .journal
+        .note(ResourceKind::Promotion, desired.id.as_str(), Event::Promotion(Box::new(event)))
+        .await?;
     let _ = std::fs::remove_dir_all(&work);
     Ok(())
 }

@@ -65,7 +65,8 @@ impl Releases {
             self.fetch_blob(server, &file.sha256).await?;
         }
         let manifest_path = self.dir.join(format!("{}.json", release.hex()));
-        let text = lockgate_core::digest::canonical_json(&manifest).map_err(|e| AgentError::State(e.to_string()))?;
+        let text =
+            lockgate_core::digest::canonical_json(&manifest).map_err(|e| AgentError::State(e.to_string()))?;
         crate::home::write_private(&manifest_path, text.as_bytes())?;
         let files = self.lay_out(&manifest, release).await?;
         Ok(LocalRelease { manifest, files, manifest_path })
@@ -78,7 +79,9 @@ impl Releases {
         }
         let response = server.blob(digest).await?;
         let stream = response.bytes_stream().map_err(std::io::Error::other);
-        self.blobs.put_stream(tokio_util::io::StreamReader::new(Box::pin(stream)), Expect::digest(*digest)).await?;
+        self.blobs
+            .put_stream(tokio_util::io::StreamReader::new(Box::pin(stream)), Expect::digest(*digest))
+            .await?;
         Ok(())
     }
 
@@ -95,7 +98,10 @@ fn check(manifest: &Manifest, release: &Digest) -> Result<(), AgentError> {
     manifest.validate().map_err(|e| AgentError::Untrusted(e.to_string()))?;
     match manifest.digest() {
         Ok(found) if found == *release => Ok(()),
-        _ => Err(AgentError::Untrusted(format!("the manifest of release {} does not match its digest", release.short()))),
+        _ => Err(AgentError::Untrusted(format!(
+            "the manifest of release {} does not match its digest",
+            release.short()
+        ))),
     }
 }
 

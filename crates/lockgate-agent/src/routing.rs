@@ -13,7 +13,10 @@ use std::collections::BTreeMap;
 const FILE: &str = "route.json";
 
 /// The routes that the deployments ask for, with the workers that there are now.
-pub(crate) fn routes(deployments: &BTreeMap<ModelName, Deployment>, fleet: &Fleet) -> BTreeMap<ModelName, ModelRoute> {
+pub(crate) fn routes(
+    deployments: &BTreeMap<ModelName, Deployment>,
+    fleet: &Fleet,
+) -> BTreeMap<ModelName, ModelRoute> {
     deployments.iter().filter_map(|(model, d)| Some((model.clone(), route(d, fleet)?))).collect()
 }
 

@@ -66,8 +66,12 @@ impl Server {
     }
 
     pub(crate) async fn hello(&self, key: PublicKey, gateway: &str) -> Result<Welcome, AgentError> {
-        let hello =
-            Hello { protocol: PROTOCOL, environment: self.environment.clone(), key, gateway: gateway.to_owned() };
+        let hello = Hello {
+            protocol: PROTOCOL,
+            environment: self.environment.clone(),
+            key,
+            gateway: gateway.to_owned(),
+        };
         self.send(reqwest::Method::POST, "hello", &hello).await
     }
 
@@ -92,7 +96,12 @@ impl Server {
     }
 
     pub(crate) async fn blob(&self, digest: &Digest) -> Result<reqwest::Response, AgentError> {
-        self.call(self.http.get(format!("{}/agent/v1/blobs/{digest}", self.base)).timeout(Duration::from_secs(3600))).await
+        self.call(
+            self.http
+                .get(format!("{}/agent/v1/blobs/{digest}", self.base))
+                .timeout(Duration::from_secs(3600)),
+        )
+        .await
     }
 
     pub(crate) async fn put_log(&self, digest: &Digest, bytes: Vec<u8>) -> Result<(), AgentError> {

@@ -8,6 +8,8 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::task::spawn_local;
 
 /// What ended a body before its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -50,6 +52,26 @@ pub(crate) async fn read(body: &mut Incoming, limit: usize) -> Result<Read, Brok
     Ok(Read::Whole(whole.freeze()))
 }
 
+/// How much of a refused body is taken and thrown away, and for how long.
+const REFUSED: (usize, Duration) = (1 << 30, Duration::from_secs(30));
+
+/// Takes the rest of a refused body, in the background: many clients read no answer before they have sent everything, and
+/// would see a broken connection instead of the reason.
+pub(crate) fn discard(mut body: Incoming) {
+    spawn_local(async move {
+        let mut left = REFUSED.0;
+        let take = async {
+            while let Some(Ok(frame)) = body.frame().await {
+                left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+                if left == 0 {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(REFUSED.1, take).await;
+    });
+}
+
 /// A body on its way: bytes in memory, then whatever is still to come.
 #[derive(Debug)]
 pub(crate) struct Stream {
@@ -84,7 +106,10 @@ impl Stream {
         if let Some(told) = &self.broken {
             told.set(Some(why));
         }
-        self.rest = None;
+        match self.rest.take() {
+            Some(rest) if why == Broken::TooLarge => discard(rest),
+            _ => {}
+        }
         Poll::Ready(Some(Err(why)))
     }
 }

@@ -84,6 +84,7 @@ async fn read(reactor: &Reactor, mut body: Incoming) -> Result<Payload, (StatusC
         (StatusCode::PAYLOAD_TOO_LARGE, message)
     };
     if body.size_hint().lower() > options.max_body as u64 {
+        body::discard(body);
         return Err(too_large());
     }
     match tokio::time::timeout(options.body_timeout, body::read(&mut body, options.replay_limit)).await {

@@ -26,14 +26,17 @@ pub(super) async fn run(
     p99_ms: Option<f64>,
     duration_ms: u64,
 ) -> Result<Checked, AgentError> {
-    let path = crate::releases::golden_path(&context.release)
-        .ok_or_else(|| AgentError::Gate("the release has no golden set whose rows could be asked".to_owned()))?;
+    let path = crate::releases::golden_path(&context.release).ok_or_else(|| {
+        AgentError::Gate("the release has no golden set whose rows could be asked".to_owned())
+    })?;
     let bytes = tokio::fs::read(&path).await.map_err(|e| AgentError::io("read", &path, e))?;
     let golden = Golden::parse(&bytes, &context.release.manifest).map_err(AgentError::Gate)?;
     let bodies: Vec<Bytes> = golden
         .rows
         .iter()
-        .map(|row| Bytes::from(json!({"dataframe_split": {"columns": golden.columns, "data": [row]}}).to_string()))
+        .map(|row| {
+            Bytes::from(json!({"dataframe_split": {"columns": golden.columns, "data": [row]}}).to_string())
+        })
         .collect();
     let worker = context.fleet.borrow(&context.release, context.plan).await?;
     let interval = Duration::from_secs_f64(CONNECTIONS as f64 / rps);

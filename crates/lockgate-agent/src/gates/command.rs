@@ -39,7 +39,8 @@ pub(super) async fn run(context: &Context<'_>, run: &str, timeout_ms: u64) -> Re
         .stderr(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true);
-    let mut child = command.spawn().map_err(|e| AgentError::Gate(format!("`{run}` can't be started: {e}")))?;
+    let mut child =
+        command.spawn().map_err(|e| AgentError::Gate(format!("`{run}` can't be started: {e}")))?;
     let (out, err) = (child.stdout.take(), child.stderr.take());
     let reading = tokio::spawn(async move { tokio::join!(tail(out), tail(err)) });
     let ended = tokio::time::timeout(Duration::from_millis(timeout_ms), child.wait()).await;
@@ -64,7 +65,11 @@ pub(super) async fn run(context: &Context<'_>, run: &str, timeout_ms: u64) -> Re
 }
 
 /// Lays out the release's code.
-async fn checkout(context: &Context<'_>, archive: &lockgate_core::digest::Digest, folder: &Path) -> Result<(), AgentError> {
+async fn checkout(
+    context: &Context<'_>,
+    archive: &lockgate_core::digest::Digest,
+    folder: &Path,
+) -> Result<(), AgentError> {
     context.fetch(archive).await?;
     let bytes = context.releases.blobs().read_verified(archive, ARCHIVE_LIMIT).await?;
     let _ = tokio::fs::remove_dir_all(folder).await;
@@ -82,7 +87,10 @@ async fn checkout(context: &Context<'_>, archive: &lockgate_core::digest::Digest
     if output.status.success() {
         return Ok(());
     }
-    Err(AgentError::Gate(format!("the code can't be unpacked: {}", String::from_utf8_lossy(&output.stderr).trim())))
+    Err(AgentError::Gate(format!(
+        "the code can't be unpacked: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    )))
 }
 
 /// Reads to the end and keeps the last part.

@@ -46,7 +46,9 @@ fn problem(column: &Column, data: &Dataset) -> Option<String> {
             (missing > 0 && column.required).then(|| format!("column `{name}` has {missing} missing values"))
         }
         (Values::Texts(_), kind) => Some(format!("column `{name}` holds text; the model takes {kind:?}")),
-        (Values::Numbers(_), ColumnType::String) => Some(format!("column `{name}` holds numbers; the model takes text")),
+        (Values::Numbers(_), ColumnType::String) => {
+            Some(format!("column `{name}` holds numbers; the model takes text"))
+        }
         (Values::Numbers(numbers), kind) => numbers_problem(column, kind, numbers),
     }
 }
@@ -82,7 +84,12 @@ mod tests {
     use lockgate_core::digest::Digest;
 
     fn with(values: Values) -> Dataset {
-        Dataset { name: "d".to_owned(), columns: vec![("a".to_owned(), values)], rows: 2, digest: Digest::of(b"") }
+        Dataset {
+            name: "d".to_owned(),
+            columns: vec![("a".to_owned(), values)],
+            rows: 2,
+            digest: Digest::of(b""),
+        }
     }
 
     fn column(kind: ColumnType) -> Column {
@@ -92,7 +99,10 @@ mod tests {
     #[test]
     fn columns_that_fit_have_no_problem() {
         assert_eq!(problem(&column(ColumnType::Float), &with(Values::Numbers(vec![Some(1.5), None]))), None);
-        assert_eq!(problem(&column(ColumnType::Long), &with(Values::Numbers(vec![Some(1.0), Some(2.0)]))), None);
+        assert_eq!(
+            problem(&column(ColumnType::Long), &with(Values::Numbers(vec![Some(1.0), Some(2.0)]))),
+            None
+        );
     }
 
     #[test]
@@ -113,6 +123,10 @@ mod tests {
         }
         let mut other = column(ColumnType::Float);
         other.name = "b".to_owned();
-        assert!(problem(&other, &with(Values::Numbers(vec![Some(1.0)]))).unwrap_or_default().contains("is missing"));
+        assert!(
+            problem(&other, &with(Values::Numbers(vec![Some(1.0)])))
+                .unwrap_or_default()
+                .contains("is missing")
+        );
     }
 }

@@ -68,7 +68,11 @@ impl Dataset {
     pub(crate) fn column(&self, name: &str) -> Result<&Values, AgentError> {
         self.columns.iter().find(|(n, _)| n == name).map(|(_, v)| v).ok_or_else(|| {
             let names: Vec<&str> = self.columns.iter().map(|(n, _)| n.as_str()).collect();
-            AgentError::Gate(format!("dataset `{}` has no column `{name}`; it has {}", self.name, names.join(", ")))
+            AgentError::Gate(format!(
+                "dataset `{}` has no column `{name}`; it has {}",
+                self.name,
+                names.join(", ")
+            ))
         })
     }
 
@@ -120,7 +124,8 @@ fn values(name: &str, array: &ArrayRef) -> Result<Values, String> {
         let numbers = numbers.as_any().downcast_ref::<Float64Array>().ok_or("a cast gave another type")?;
         return Ok(Values::Numbers(numbers.iter().collect()));
     }
-    let texts = cast(array, &DataType::Utf8).map_err(|_| format!("column `{name}` has type {kind}, which gates can't read"))?;
+    let texts = cast(array, &DataType::Utf8)
+        .map_err(|_| format!("column `{name}` has type {kind}, which gates can't read"))?;
     let texts = texts.as_any().downcast_ref::<StringArray>().ok_or("a cast gave another type")?;
     Ok(Values::Texts(texts.iter().map(|v| v.map(str::to_owned)).collect()))
 }
@@ -142,8 +147,10 @@ fn csv(text: &str) -> Result<Vec<(String, Values)>, String> {
 }
 
 fn typed(column: Vec<String>) -> Values {
-    let numbers: Option<Vec<Option<f64>>> =
-        column.iter().map(|c| if c.is_empty() { Some(None) } else { c.trim().parse().ok().map(Some) }).collect();
+    let numbers: Option<Vec<Option<f64>>> = column
+        .iter()
+        .map(|c| if c.is_empty() { Some(None) } else { c.trim().parse().ok().map(Some) })
+        .collect();
     match numbers {
         Some(numbers) => Values::Numbers(numbers),
         None => Values::Texts(column.into_iter().map(|c| Some(c).filter(|c| !c.is_empty())).collect()),
@@ -193,7 +200,10 @@ mod tests {
     fn csv_is_read_with_quotes_and_missing_values() {
         let columns = csv("a,b\n1,\"x, \"\"y\"\"\"\n,z\n").unwrap();
         assert_eq!(columns[0], ("a".to_owned(), Values::Numbers(vec![Some(1.0), None])));
-        assert_eq!(columns[1], ("b".to_owned(), Values::Texts(vec![Some("x, \"y\"".to_owned()), Some("z".to_owned())])));
+        assert_eq!(
+            columns[1],
+            ("b".to_owned(), Values::Texts(vec![Some("x, \"y\"".to_owned()), Some("z".to_owned())]))
+        );
     }
 
     #[test]

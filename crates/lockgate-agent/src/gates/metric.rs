@@ -50,7 +50,7 @@ pub(super) enum NoMetric {
 ///
 /// # Errors
 /// Where the metric has no value for this input.
-pub fn compute(metric: Metric, predictions: &[f64], labels: &[f64]) -> Result<f64, NoMetric> {
+pub(super) fn compute(metric: Metric, predictions: &[f64], labels: &[f64]) -> Result<f64, NoMetric> {
     if predictions.len() != labels.len() {
         return Err(NoMetric::Lengths { predictions: predictions.len(), labels: labels.len() });
     }
@@ -61,10 +61,14 @@ pub fn compute(metric: Metric, predictions: &[f64], labels: &[f64]) -> Result<f6
         return Err(NoMetric::Prediction(row));
     }
     check_labels(metric, labels)?;
-    if matches!(metric, Metric::Ece | Metric::Brier | Metric::LogLoss | Metric::Accuracy | Metric::F1) {
-        if let Some(row) = predictions.iter().position(|p| !(0.0..=1.0).contains(p)) {
-            return Err(NoMetric::NoProbability { row, value: predictions[row].to_string(), metric: metric.name() });
-        }
+    if matches!(metric, Metric::Ece | Metric::Brier | Metric::LogLoss | Metric::Accuracy | Metric::F1)
+        && let Some(row) = predictions.iter().position(|p| !(0.0..=1.0).contains(p))
+    {
+        return Err(NoMetric::NoProbability {
+            row,
+            value: predictions[row].to_string(),
+            metric: metric.name(),
+        });
     }
     let n = labels.len() as f64;
     let pairs = || predictions.iter().zip(labels);
@@ -80,7 +84,9 @@ pub fn compute(metric: Metric, predictions: &[f64], labels: &[f64]) -> Result<f6
         }),
         Metric::Accuracy => mean(&|p, y| f64::from((p >= 0.5) == (y >= 0.5))),
         Metric::F1 => {
-            let count = |f: &dyn Fn(bool, bool) -> bool| pairs().filter(|(p, y)| f(**p >= 0.5, **y >= 0.5)).count() as f64;
+            let count = |f: &dyn Fn(bool, bool) -> bool| {
+                pairs().filter(|(p, y)| f(**p >= 0.5, **y >= 0.5)).count() as f64
+            };
             let hits = count(&|p, y| p && y);
             let misses = count(&|p, y| p != y);
             if hits + misses == 0.0 { 0.0 } else { 2.0 * hits / (2.0 * hits + misses) }
@@ -103,7 +109,9 @@ fn check_labels(metric: Metric, labels: &[f64]) -> Result<(), NoMetric> {
     let (fits, needs): (fn(f64) -> bool, _) =
         if binary { (|y| y == 0.0 || y == 1.0, "0 or 1") } else { (f64::is_finite, "a finite number") };
     match labels.iter().position(|y| !fits(*y)) {
-        Some(row) => Err(NoMetric::Label { row, value: labels[row].to_string(), metric: metric.name(), needs }),
+        Some(row) => {
+            Err(NoMetric::Label { row, value: labels[row].to_string(), metric: metric.name(), needs })
+        }
         None => Ok(()),
     }
 }

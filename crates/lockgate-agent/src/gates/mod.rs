@@ -108,7 +108,8 @@ fn finding(
     (started, finished): (Millis, Millis),
 ) -> (Finding, Vec<u8>) {
     // A number that is not finite can't be signed, and proves nothing.
-    let broken: Vec<String> = checked.measured.iter().filter(|(_, v)| !v.is_finite()).map(|(k, _)| k.clone()).collect();
+    let broken: Vec<String> =
+        checked.measured.iter().filter(|(_, v)| !v.is_finite()).map(|(k, _)| k.clone()).collect();
     checked.measured.retain(|_, v| v.is_finite());
     if !broken.is_empty() && checked.outcome == Outcome::Pass {
         checked.outcome = Outcome::Error;

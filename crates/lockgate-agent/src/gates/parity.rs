@@ -27,7 +27,8 @@ pub(crate) struct Golden {
 impl Golden {
     /// Reads and checks a golden set.
     pub(crate) fn parse(bytes: &[u8], manifest: &Manifest) -> Result<Self, String> {
-        let golden: Self = serde_json::from_slice(bytes).map_err(|e| format!("the golden set can't be read: {e}"))?;
+        let golden: Self =
+            serde_json::from_slice(bytes).map_err(|e| format!("the golden set can't be read: {e}"))?;
         if golden.rows.is_empty() {
             return Err("the golden set has no rows".to_owned());
         }
@@ -36,12 +37,18 @@ impl Golden {
         }
         let expected: Vec<&str> = manifest.feature_schema.inputs.iter().map(|c| c.name.as_str()).collect();
         if golden.columns != expected {
-            return Err("the golden set's columns are not those of the model's signature, in its order".to_owned());
+            return Err(
+                "the golden set's columns are not those of the model's signature, in its order".to_owned()
+            );
         }
         match golden.outputs.values().next() {
             Some(first) if golden.outputs.len() == 1 && first.len() == golden.rows.len() => {}
             Some(first) if golden.outputs.len() == 1 => {
-                return Err(format!("the golden set has {} outputs for {} rows", first.len(), golden.rows.len()));
+                return Err(format!(
+                    "the golden set has {} outputs for {} rows",
+                    first.len(),
+                    golden.rows.len()
+                ));
             }
             _ => return Err("the golden set must have exactly one output".to_owned()),
         }
@@ -68,7 +75,9 @@ impl Golden {
 
 pub(super) async fn run(context: &Context<'_>, atol: f64) -> Result<Checked, AgentError> {
     let path = crate::releases::golden_path(&context.release).ok_or_else(|| {
-        AgentError::Gate("the release has no golden set; log a golden.json with the model (docs/golden-set.md)".to_owned())
+        AgentError::Gate(
+            "the release has no golden set; log a golden.json with the model (docs/golden-set.md)".to_owned(),
+        )
     })?;
     let bytes = tokio::fs::read(&path).await.map_err(|e| AgentError::io("read", &path, e))?;
     let golden = Golden::parse(&bytes, &context.release.manifest).map_err(AgentError::Gate)?;
@@ -76,7 +85,11 @@ pub(super) async fn run(context: &Context<'_>, atol: f64) -> Result<Checked, Age
     let reply = Caller::open(&worker.address()).await?.post("/invocations", golden.request()).await?;
     worker.give_back().await;
     if reply.status != 200 {
-        return Err(AgentError::Gate(format!("the release answered the golden set with {}: {}", reply.status, reply.words())));
+        return Err(AgentError::Gate(format!(
+            "the release answered the golden set with {}: {}",
+            reply.status,
+            reply.words()
+        )));
     }
     let scores = read_scores(&reply.body, golden.rows.len())?;
     let (worst, row) = golden.largest_difference(&scores);

@@ -11,7 +11,11 @@ use std::collections::BTreeMap;
 /// How many bad answers are put into the log.
 const SHOWN: usize = 20;
 
-pub(super) async fn run(context: &Context<'_>, data: Option<&str>, limit: u64) -> Result<Checked, AgentError> {
+pub(super) async fn run(
+    context: &Context<'_>,
+    data: Option<&str>,
+    limit: u64,
+) -> Result<Checked, AgentError> {
     let (bodies, input) = match data {
         Some(name) => from_file(context, name).await?,
         None => recorded(context).await?,
@@ -19,7 +23,9 @@ pub(super) async fn run(context: &Context<'_>, data: Option<&str>, limit: u64) -
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let bodies = &bodies[..bodies.len().min(limit)];
     if bodies.is_empty() {
-        return Err(AgentError::Gate("there are no recorded requests to replay, so nothing is proven".to_owned()));
+        return Err(AgentError::Gate(
+            "there are no recorded requests to replay, so nothing is proven".to_owned(),
+        ));
     }
     let worker = context.fleet.borrow(&context.release, context.plan).await?;
     let mut caller = Caller::open(&worker.address()).await?;
@@ -43,14 +49,16 @@ pub(super) async fn run(context: &Context<'_>, data: Option<&str>, limit: u64) -
     log.push_str(&summary);
     log.push('\n');
     let outcome = if bad == 0 { Outcome::Pass } else { Outcome::Fail };
-    let measured = BTreeMap::from([("requests".to_owned(), bodies.len() as f64), ("bad".to_owned(), bad as f64)]);
+    let measured =
+        BTreeMap::from([("requests".to_owned(), bodies.len() as f64), ("bad".to_owned(), bad as f64)]);
     Ok(Checked { outcome, summary, measured, inputs: vec![input], log: log.into_bytes() })
 }
 
 /// One Open Inference body a line.
 async fn from_file(context: &Context<'_>, name: &str) -> Result<(Vec<Bytes>, Input), AgentError> {
     let path = super::dataset::path(context, name)?;
-    let bytes = tokio::fs::read(&path).await.map_err(|e| AgentError::io("read the recorded requests", &path, e))?;
+    let bytes =
+        tokio::fs::read(&path).await.map_err(|e| AgentError::io("read the recorded requests", &path, e))?;
     let input = Input { name: format!("data:{name}"), digest: Digest::of(&bytes) };
     let bytes = Bytes::from(bytes);
     let lines = bytes

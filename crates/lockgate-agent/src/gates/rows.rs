@@ -51,8 +51,10 @@ pub(super) async fn scores(
 pub(crate) fn read_scores(body: &[u8], rows: usize) -> Result<Vec<f64>, AgentError> {
     let fail = |what: String| AgentError::Gate(format!("the release's answer can't be used: {what}"));
     // NaN and Infinity are legal tokens in this protocol, but no numbers that a metric could use.
-    let value: Value = serde_json::from_slice(body).map_err(|e| fail(format!("not finite, or no JSON: {e}")))?;
-    let list = value["predictions"].as_array().ok_or_else(|| fail("it has no list of predictions".to_owned()))?;
+    let value: Value =
+        serde_json::from_slice(body).map_err(|e| fail(format!("not finite, or no JSON: {e}")))?;
+    let list =
+        value["predictions"].as_array().ok_or_else(|| fail("it has no list of predictions".to_owned()))?;
     if list.len() != rows {
         return Err(fail(format!("{} predictions for {rows} rows", list.len())));
     }
@@ -69,7 +71,11 @@ fn score(item: &Value) -> Option<f64> {
         },
         Value::Object(map) => {
             let named = ["probability", "probabilities", "score", "scores", "prediction", "variable"];
-            named.iter().find_map(|name| map.get(*name)).or_else(|| map.values().next().filter(|_| map.len() == 1)).and_then(score)
+            named
+                .iter()
+                .find_map(|name| map.get(*name))
+                .or_else(|| map.values().next().filter(|_| map.len() == 1))
+                .and_then(score)
         }
         Value::Null | Value::String(_) => None,
     }
@@ -81,15 +87,21 @@ pub(super) async fn metric(context: &Context<'_>, spec: &GateSpec) -> Result<Che
         return Err(AgentError::Gate("this gate is no metric gate".to_owned()));
     };
     let target = context.plan.target.as_deref().ok_or_else(|| {
-        AgentError::Gate(format!("the model has no label column; add it: [model.{}] target = \"…\"", context.plan.model))
+        AgentError::Gate(format!(
+            "the model has no label column; add it: [model.{}] target = \"…\"",
+            context.plan.model
+        ))
     })?;
     let data = Dataset::read(context, data).await?;
     let labels = match data.column(target)? {
         Values::Numbers(labels) => labels.iter().map(|l| l.unwrap_or(f64::NAN)).collect::<Vec<_>>(),
-        Values::Texts(_) => return Err(AgentError::Gate(format!("the label column `{target}` holds text, not numbers"))),
+        Values::Texts(_) => {
+            return Err(AgentError::Gate(format!("the label column `{target}` holds text, not numbers")));
+        }
     };
     let value = |scores: &[f64]| {
-        super::metric::compute(*metric, scores, &labels).map_err(|e| AgentError::Gate(format!("{}: {e}", metric.name())))
+        super::metric::compute(*metric, scores, &labels)
+            .map_err(|e| AgentError::Gate(format!("{}: {e}", metric.name())))
     };
     let ours = value(&scores(context, &context.release, &data).await?)?;
     let name = metric.name();
@@ -141,7 +153,10 @@ mod tests {
         assert_eq!(read(r#"{"predictions": [0.1, 0.9]}"#, 2).unwrap(), [0.1, 0.9]);
         assert_eq!(read(r#"{"predictions": [[0.9, 0.1]]}"#, 1).unwrap(), [0.1]);
         assert_eq!(read(r#"{"predictions": [{"label": 1, "probability": 0.7}]}"#, 1).unwrap(), [0.7]);
-        assert_eq!(read(r#"{"predictions": [{"label": 1, "probabilities": [0.3, 0.7]}]}"#, 1).unwrap(), [0.7]);
+        assert_eq!(
+            read(r#"{"predictions": [{"label": 1, "probabilities": [0.3, 0.7]}]}"#, 1).unwrap(),
+            [0.7]
+        );
     }
 
     #[test]

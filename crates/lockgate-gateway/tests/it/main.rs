@@ -1,0 +1,9 @@
+//! The gateway over real sockets, with workers that the tests play themselves.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod common;
+mod failover;
+mod hostile;
+mod routing;
+mod splits;
