@@ -1,4 +1,7 @@
-"""Sends the holdout's cases to a gateway, over and over:  python traffic.py http://127.0.0.1:8443 --rps 50 --seconds 30"""
+"""Sends the holdout's cases to a gateway, over and over:  python traffic.py http://127.0.0.1:8443 --rps 100 --seconds 60
+
+Every request is a visit of its own, so a rollout that watches visits learns from each.
+"""
 
 import argparse
 import http.client
@@ -10,8 +13,8 @@ import pyarrow.parquet as pq
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("url")
-parser.add_argument("--rps", type=float, default=50.0)
-parser.add_argument("--seconds", type=float, default=30.0)
+parser.add_argument("--rps", type=float, default=100.0)
+parser.add_argument("--seconds", type=float, default=60.0)
 args = parser.parse_args()
 
 table = pq.read_table("data/holdout.parquet").drop_columns(["malignant", "case_id"])
@@ -19,11 +22,12 @@ rows = [list(row.values()) for row in table.to_pylist()]
 address = urlsplit(args.url)
 connection = http.client.HTTPConnection(address.hostname, address.port or 80, timeout=5)
 start, good, bad = time.monotonic(), 0, 0
+run = int(time.time())
 for number in range(int(args.rps * args.seconds)):
     time.sleep(max(0.0, start + number / args.rps - time.monotonic()))
     row = rows[number % len(rows)]
     body = {"inputs": [{"name": "features", "shape": [1, len(row)], "datatype": "FP32", "data": row}]}
-    headers = {"Content-Type": "application/json", "X-Case-Id": f"visit-{number}"}
+    headers = {"Content-Type": "application/json", "X-Case-Id": f"visit-{run}-{number}"}
     try:
         connection.request("POST", f"{address.path.rstrip('/')}/v2/models/tumour/infer", json.dumps(body), headers)
         answer = connection.getresponse()

@@ -1,6 +1,7 @@
 """Trains a tumour classifier on scikit-learn's breast-cancer data, logs it to MLflow with a golden set, registers it."""
 
 import json
+import logging
 import os
 import tempfile
 from pathlib import Path
@@ -20,6 +21,9 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+
+# It warns that it can't tell pip's version: uv makes environments without pip.
+logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)
 
 # Rows that are exactly float32, as the model will get them; the label is 1 for a malignant tumour.
 data = load_breast_cancer(as_frame=True)

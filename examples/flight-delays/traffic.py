@@ -8,15 +8,15 @@ answer was good, else 1. Only sending is this program's business: which side of 
 """
 
 import argparse
-import http.client
 import json
 import math
 import signal
+import socket
 import sys
 import threading
 import time
 from collections import Counter
-from itertools import chain, islice, zip_longest
+from itertools import chain, zip_longest
 from pathlib import Path
 from random import Random
 from urllib.parse import urlsplit
@@ -64,17 +64,24 @@ def in_order(months: list[int], rotate: bool, seed: int | None) -> list[int]:
     return [at for at in chain.from_iterable(zip_longest(*groups)) if at is not None]
 
 
-def load(args: argparse.Namespace) -> list[tuple[str, bytes]]:
-    """Ids and encoded bodies, as many as will be sent: encoding beforehand leaves the sender little to do."""
-    table = pq.read_table(args.data)
-    ids = table.column(ID).to_pylist()
-    order = in_order([int(name[5:7]) for name in ids], args.rotate_months, args.seed)
-    wanted = math.ceil(args.rps * args.seconds) if args.seconds else len(order)
-    order = list(islice(order, args.skip, args.skip + wanted))
-    columns = [column for column in table.column_names if column not in (ID, LABEL)]
-    rows = zip(*(map(str, table.column(name).take(order).to_numpy()) for name in columns), strict=True)
-    shape = f'{{"inputs":[{{"name":"features","shape":[1,{len(columns)}],"datatype":"FP32","data":['
-    return [(ids[at], f"{shape}{','.join(row)}]}}]}}".encode()) for at, row in zip(order, rows, strict=True)]
+class Flights:
+    """Ids and encoded requests, in the order in which they are sent."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        table = pq.read_table(args.data)
+        months = [int(name[5:7]) for name in table.column(ID).to_pylist()]
+        order = in_order(months, args.rotate_months, args.seed)[args.skip :]
+        if not order:
+            raise SystemExit(f"{args.data} has no flights left after --skip {args.skip}")
+        table = table.take(order)
+        self.ids = table.column(ID).to_pylist()
+        self.columns = [table.column(name).to_numpy() for name in table.column_names if name not in (ID, LABEL)]
+
+    def body(self, at: int) -> bytes:
+        """One row as an Open Inference request; float32 prints as the shortest number that means the same float32."""
+        row = ",".join(str(column[at]) for column in self.columns)
+        shape = f"[1,{len(self.columns)}]"
+        return f'{{"inputs":[{{"name":"features","shape":{shape},"datatype":"FP32","data":[{row}]}}]}}'.encode()
 
 
 def is_finite(body: bytes) -> bool:
@@ -139,10 +146,48 @@ def quantile(times: list[float], q: float) -> float | None:
     return round(times[min(len(times) - 1, int(q * len(times)))] * 1000, 2) if times else None
 
 
+class Connection:
+    """One kept-open HTTP/1.1 connection; nothing is ever sent twice. `http.client` would do, but its own work takes longer than
+    a gateway's answer, and would be most of the latency that is shown."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        url = urlsplit(args.url)
+        self.address, self.timeout = (url.hostname, url.port or 80), args.timeout
+        path = f"{url.path.rstrip('/')}/v2/models/{args.model}/infer"
+        self.head = f"POST {path} HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Type: application/json\r\n{args.header}: "
+        self.socket = self.answers = None
+
+    def ask(self, flight: str, body: bytes) -> tuple[int, bytes]:
+        """Status and content of the answer. An OSError or ValueError if there is none."""
+        if self.socket is None:
+            self.socket = socket.create_connection(self.address, self.timeout)
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.answers = self.socket.makefile("rb")
+        self.socket.sendall(f"{self.head}{flight}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        _, status, *_ = self.answers.readline().split()
+        headers = {}
+        while (line := self.answers.readline()) not in (b"\r\n", b""):
+            name, _, value = line.partition(b":")
+            headers[name.lower()] = value.strip()
+        content = self.answers.read(length := int(headers.get(b"content-length", b"none")))
+        if len(content) < length:
+            raise ConnectionError("the answer ends too early")
+        if headers.get(b"connection", b"").lower() == b"close":
+            self.close()
+        return int(status), content
+
+    def close(self) -> None:
+        """The next request opens a new one."""
+        if self.socket is not None:
+            self.answers.close()
+            self.socket.close()
+            self.socket = None
+
+
 class Sender:
     """Threads that share one schedule."""
 
-    def __init__(self, args: argparse.Namespace, flights: list[tuple[str, bytes]]) -> None:
+    def __init__(self, args: argparse.Namespace, flights: Flights) -> None:
         self.args, self.flights = args, flights
         self.tally, self.stop = Tally(), threading.Event()
         self.next, self.lock = 0, threading.Lock()
@@ -159,24 +204,21 @@ class Sender:
 
     def run(self) -> None:
         """One connection: waits until a request is due, sends it, waits for the answer."""
-        address = urlsplit(self.args.url)
-        connection = http.client.HTTPConnection(address.hostname, address.port or 80, timeout=self.args.timeout)
-        path = f"{address.path.rstrip('/')}/v2/models/{self.args.model}/infer"
+        connection = Connection(self.args)
         while (number := self.take()) is not None:
+            at = number % len(self.flights.ids)
+            flight, body = self.flights.ids[at], self.flights.body(at)
             due = self.start + number / self.args.rps
             if self.stop.wait(max(0.0, due - time.monotonic())):
                 break
-            flight, body = self.flights[number % len(self.flights)]
             began = time.monotonic()
-            status, finite = None, False
             try:
-                connection.request("POST", path, body, {"Content-Type": "application/json", self.args.header: flight})
-                answer = connection.getresponse()
-                content = answer.read()
-                status, finite = answer.status, answer.status == 200 and is_finite(content)
-            except (OSError, http.client.HTTPException):
-                connection.close()  # the next request opens a new one
-            self.tally.add(status, finite, time.monotonic() - began, max(0.0, began - due))
+                status, content = connection.ask(flight, body)
+            except (OSError, ValueError):
+                connection.close()
+                status, content = None, b""
+            seconds = time.monotonic() - began
+            self.tally.add(status, status == 200 and is_finite(content), seconds, max(0.0, began - due))
         connection.close()
 
 
@@ -199,10 +241,7 @@ def show(report: dict, as_json: bool) -> None:
 def main() -> int:
     """Sends until the end or a signal."""
     args = arguments()
-    flights = load(args)
-    if not flights:
-        raise SystemExit(f"{args.data} has no flights left after --skip {args.skip}")
-    sender = Sender(args, flights)
+    sender = Sender(args, Flights(args))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sender.stop.set())
     threads = [threading.Thread(target=sender.run, daemon=True) for _ in range(args.connections)]

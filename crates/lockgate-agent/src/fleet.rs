@@ -12,10 +12,10 @@ use lockgate_core::rollout::Readiness;
 use lockgate_core::route::WorkerAddress;
 use lockgate_runtime::supervisor::{WorkerState, WorkerStatus};
 use lockgate_runtime::{Supervisor, WorkerSpec};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How long a worker may finish what is in flight.
@@ -38,6 +38,8 @@ pub(crate) struct FleetOptions {
 pub(crate) struct Fleet {
     options: FleetOptions,
     running: Mutex<BTreeMap<Digest, Running>>,
+    /// Revisions whose workers are finishing what is in flight: their sockets are still theirs.
+    stopping: Mutex<BTreeSet<Digest>>,
     borrowed: std::sync::atomic::AtomicU64,
 }
 
@@ -76,7 +78,7 @@ pub(crate) struct Seen {
 
 impl Fleet {
     pub(crate) fn new(options: FleetOptions) -> Self {
-        Self { options, running: Mutex::default(), borrowed: std::sync::atomic::AtomicU64::new(0) }
+        Self { options, running: Mutex::default(), stopping: Mutex::default(), borrowed: std::sync::atomic::AtomicU64::new(0) }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Digest, Running>> {
@@ -112,7 +114,8 @@ impl Fleet {
         release: &LocalRelease,
     ) -> Result<(), AgentError> {
         let key = revision.digest();
-        if self.lock().contains_key(&key) {
+        let stopping = self.stopping.lock().unwrap_or_else(PoisonError::into_inner).contains(&key);
+        if stopping || self.lock().contains_key(&key) {
             return Ok(());
         }
         let name = format!("w-{}", &key.hex()[..12]);
@@ -207,15 +210,23 @@ impl Fleet {
             .collect()
     }
 
-    /// Stops every revision that is not wanted any more.
-    pub(crate) async fn retain(&self, wanted: &[Digest]) {
-        let ended: Vec<Running> = {
+    /// Takes every revision that is not wanted any more out of service. What comes back is the work of stopping its workers,
+    /// which lets requests in flight finish; nobody has to wait for it.
+    pub(crate) fn retire(self: &Arc<Self>, wanted: &[Digest]) -> impl Future<Output = ()> + Send + use<> {
+        let ended: Vec<(Digest, Running)> = {
             let mut running = self.lock();
             let keys: Vec<Digest> = running.keys().filter(|k| !wanted.contains(k)).copied().collect();
-            keys.iter().filter_map(|k| running.remove(k)).collect()
+            keys.iter().filter_map(|k| running.remove(k).map(|r| (*k, r))).collect()
         };
-        for one in ended {
-            one.supervisor.stop(GRACE).await;
+        let mut stopping = self.stopping.lock().unwrap_or_else(PoisonError::into_inner);
+        stopping.extend(ended.iter().map(|(key, _)| *key));
+        drop(stopping);
+        let fleet = Arc::clone(self);
+        async move {
+            for (key, one) in ended {
+                one.supervisor.stop(GRACE).await;
+                fleet.stopping.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+            }
         }
     }
 

@@ -14,42 +14,49 @@ use lockgate_stats::thinning::{self, Segment, Side};
 use lockgate_stats::{latency, merge, srm};
 
 /// How many quantiles of the baseline's latency are watched.
-pub(crate) const QUANTILES: usize = 3;
+pub const QUANTILES: usize = 3;
 
 /// What one side did at one weight.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub(crate) struct Counts {
+pub struct Counts {
     /// Units that were drawn into this side at this weight: they must fit the weight.
-    pub(crate) drawn: u64,
+    pub drawn: u64,
     /// Units that met this side at this weight: the denominator of rates.
-    pub(crate) units: u64,
-    pub(crate) errors: u64,
-    pub(crate) slow_rollback: [u64; QUANTILES],
-    pub(crate) slow_promote: [u64; QUANTILES],
-    pub(crate) slow_slo: u64,
-    pub(crate) repeats: u64,
+    pub units: u64,
+    /// Units that met a bad answer.
+    pub errors: u64,
+    /// Units that were slower than a quantile of the baseline beyond the margin for rolling back.
+    pub slow_rollback: [u64; QUANTILES],
+    /// Units that were slower than a quantile of the baseline beyond the margin for promoting.
+    pub slow_promote: [u64; QUANTILES],
+    /// Units that were slower than the absolute bound.
+    pub slow_slo: u64,
+    /// Units that got the same answer as the one before.
+    pub repeats: u64,
 }
 
 /// Both sides at one weight.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Weighed {
+pub struct Weighed {
     /// The candidate's share, 0 to 1.
-    pub(crate) weight: f64,
-    pub(crate) candidate: Counts,
-    pub(crate) baseline: Counts,
+    pub weight: f64,
+    /// The candidate.
+    pub candidate: Counts,
+    /// What it is compared with.
+    pub baseline: Counts,
 }
 
 /// What the judge looks at.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub(crate) struct Evidence {
+pub struct Evidence {
     /// One entry for each weight that there was.
-    pub(crate) weights: Vec<Weighed>,
+    pub weights: Vec<Weighed>,
     /// Whether the gateway had to stop counting units: then nothing new can be proven.
-    pub(crate) saturated: bool,
+    pub saturated: bool,
     /// Whether there is a baseline to compare with.
-    pub(crate) compared: bool,
+    pub compared: bool,
     /// Whether the baseline's latency was known well enough to set thresholds by.
-    pub(crate) thresholds: bool,
+    pub thresholds: bool,
 }
 
 /// One guard's numbers.
@@ -79,7 +86,8 @@ impl Evidence {
 }
 
 /// Judges a rollout. `peaks` are the largest evidence so far; they are updated.
-pub(crate) fn judge(plan: &RolloutPlan, evidence: &Evidence, peaks: &mut Peaks) -> Judgement {
+#[must_use]
+pub fn judge(plan: &RolloutPlan, evidence: &Evidence, peaks: &mut Peaks) -> Judgement {
     let budget = Budget {
         alpha_rollback: plan.alpha_rollback,
         alpha_promote: plan.alpha_promote,

@@ -12,15 +12,17 @@
 //! | `releases` | releases on the agent's own disk |
 //! | `fleet` | workers |
 //! | `gates` | running gates, signing what they find |
-//! | `judge` | from counts to verdicts |
+//! | [`judge`] | from counts to verdicts |
 //! | `routing` | from deployments to the gateway's table |
 //! | `reconciler` | desired against actual, every few milliseconds |
 //! | `link` | the loops that talk to the server |
+//! | `crash` | where tests let it die |
 //! | `live` | what is seen right now, for people |
 //! | `predictions` | the prediction log |
 //! | [`python`] | Python environments |
 
 mod caller;
+mod crash;
 mod error;
 mod evidence;
 pub mod fence;
@@ -28,7 +30,7 @@ mod fleet;
 mod gates;
 mod home;
 mod journal;
-mod judge;
+pub mod judge;
 mod link;
 mod live;
 mod predictions;
@@ -102,7 +104,7 @@ pub(crate) struct Shared {
     pub(crate) server: Server,
     pub(crate) journal: Journal,
     pub(crate) releases: Releases,
-    pub(crate) fleet: Fleet,
+    pub(crate) fleet: Arc<Fleet>,
     pub(crate) gateway: Gateway,
     pub(crate) gateway_url: String,
     pub(crate) predictions: PredictionLog,
@@ -138,12 +140,12 @@ pub async fn run(
     let deps = Deps { clock: clock.clone(), entropy: entropy.clone(), log: sink };
     let gateway = Gateway::start(gateway_options, table.clone(), deps)?;
     let gateway_url = format!("http://{}", gateway.local_addr());
-    let fleet = Fleet::new(FleetOptions {
+    let fleet = Arc::new(Fleet::new(FleetOptions {
         program: options.program,
         onnxruntime: options.onnxruntime,
         sockets: home.path("run"),
         logs: home.path("logs"),
-    });
+    }));
     let shared = Arc::new(Shared {
         server: Server::new(&options.server, options.token, options.environment.clone())?,
         environment: options.environment,
@@ -167,7 +169,7 @@ pub async fn run(
     tasks.end().await;
     let report = shared.gateway.shutdown(DRAIN).await;
     tracing::info!(?report, "the gateway is drained");
-    shared.fleet.retain(&[]).await;
+    shared.fleet.retire(&[]).await;
     shared.journal.close().await;
     drop(shared);
     // The thread ends when the gateway's end of the channel is gone; a minute is longer than any file takes.

@@ -2,6 +2,7 @@
 
 use crate::AgentError;
 use lockgate_core::digest::Digest;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use tokio::process::Command;
 
@@ -42,12 +43,14 @@ pub async fn ensure(
     Ok(environment)
 }
 
-/// The `PATH` with an environment's programs first.
-#[must_use]
-pub fn path_with(environment: &Path) -> std::ffi::OsString {
+/// Names the variables that make a program use the environment. Python keeps its compiled files beside the environment, not
+/// in the checkout: they would be new, untracked files there, and without them every start takes seconds longer.
+pub fn activate(environment: &Path, mut set: impl FnMut(&str, &OsStr)) {
     let old = std::env::var_os("PATH").unwrap_or_default();
     let dirs = std::iter::once(environment.join("bin")).chain(std::env::split_paths(&old));
-    std::env::join_paths(dirs).unwrap_or(old)
+    set("PATH", &std::env::join_paths(dirs).unwrap_or(old));
+    set("VIRTUAL_ENV", environment.as_os_str());
+    set("PYTHONPYCACHEPREFIX", environment.join("pycache").as_os_str());
 }
 
 async fn uv(dir: &Path, say: &(dyn Fn(&str) + Sync)) -> Result<PathBuf, AgentError> {

@@ -5,7 +5,7 @@ use crate::fleet::Seen;
 use crate::gates;
 use crate::judge::{Evidence, judge};
 use crate::releases::LocalRelease;
-use crate::{AgentError, Shared, evidence, live, routing};
+use crate::{AgentError, Shared, crash, evidence, live, routing};
 use lockgate_core::digest::Digest;
 use lockgate_core::entry::ResourceKind;
 use lockgate_core::event::{Event, PromotionEvent, RolloutEvent, WorkerEvent};
@@ -117,7 +117,7 @@ impl Reconciler {
         }
         self.prepare();
         self.publish().await?;
-        self.retire().await;
+        self.retire();
         self.notice_workers().await?;
         self.live.send_replace(Some(live::view(
             &self.shared,
@@ -137,11 +137,18 @@ impl Reconciler {
     ) -> Result<(), AgentError> {
         let before =
             self.deployments.entry(model.clone()).or_insert_with(|| Deployment::new(model.clone())).clone();
-        tracing::info!(%model, %promotion, event = ?kind(&event), "rollout");
+        let what = kind(&event);
+        tracing::info!(%model, %promotion, event = what, "rollout");
+        self.crash("before-journal", &what);
         let after = self.shared.journal.rollout(&before, promotion, event).await?;
+        self.crash("after-journal", &what);
         self.deployments.insert(model.clone(), after);
         self.reported.notify_one();
         Ok(())
+    }
+
+    fn crash(&self, place: &str, what: &str) {
+        crash::point(&self.shared.home, &self.shared.environment, place, what);
     }
 
     /// Lets one deployment go as far as what is seen leads.
@@ -157,9 +164,11 @@ impl Reconciler {
                     | RolloutEvent::RollbackDecided { .. }
                     | RolloutEvent::FailoverDecided { .. }
             );
+            let what = kind(&event);
             self.record(model, &promotion, event).await?;
             if routes_change {
                 self.publish().await?;
+                self.crash("after-publish", &what);
             }
         }
         Ok(())
@@ -361,7 +370,7 @@ impl Reconciler {
     }
 
     /// Stops what is not wanted any more.
-    async fn retire(&mut self) {
+    fn retire(&mut self) {
         let wanted: Vec<Digest> = self
             .deployments
             .values()
@@ -373,7 +382,9 @@ impl Reconciler {
             !preparing.values().any(|s| matches!(s, Preparing::Working))
         };
         if idle {
-            self.shared.fleet.retain(&wanted).await;
+            let stopped = self.shared.fleet.retire(&wanted);
+            self.crash("during", "retire");
+            tokio::spawn(stopped);
         }
     }
 
@@ -392,6 +403,7 @@ impl Reconciler {
         }
         let table = RouteTable { epoch: self.table.epoch + 1, models };
         routing::save(&self.shared.home, &table)?;
+        self.crash("before-publish", "table");
         self.table = table.clone();
         self.shared.gateway.publish(table).await?;
         Ok(())

@@ -37,7 +37,7 @@ pub async fn identify(
     if matches!(request.uri().path(), "/health" | "/version") {
         return next.run(request).await;
     }
-    match actor(&control, &identity, &request).await {
+    match actor(&control, &identity, request.method(), request.headers()).await {
         Ok(actor) => {
             request.extensions_mut().insert(actor);
             next.run(request).await
@@ -46,10 +46,14 @@ pub async fn identify(
     }
 }
 
-async fn actor(control: &Control, identity: &Identity, request: &Request) -> Result<Actor, ApiError> {
-    let headers = request.headers();
+async fn actor(
+    control: &Control,
+    identity: &Identity,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Actor, ApiError> {
     if identity.trust_loopback {
-        same_site(identity, request.method(), headers)?;
+        same_site(identity, method, headers)?;
     }
     if let Some(token) = bearer(headers)? {
         let (kind, name) =

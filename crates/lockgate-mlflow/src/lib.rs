@@ -1,1 +1,33 @@
-//! lockgate-mlflow
+//! MLflow's REST interface, as far as the stock `mlflow` client needs it to log, search, register and load.
+//!
+//! | module | subject |
+//! |---|---|
+//! | `routes` | one function per endpoint |
+//! | `call` | a request: who asks, and what |
+//! | `message` | fields of requests, as protobuf's JSON writes them |
+//! | `filter` | MLflow's grammar for conditions and orders |
+//! | `page` | limits and page tokens |
+//! | `wire` | answers |
+//! | `error` | errors in MLflow's shape |
+//!
+//! An unknown route is answered with 404 and no JSON: clients then fall back to what an older server offers. Traces,
+//! prompts' optimisation, gateways and the like are such routes.
+
+mod call;
+mod error;
+pub mod filter;
+mod message;
+mod page;
+mod routes;
+mod wire;
+
+pub use error::MlflowError;
+
+use axum::Router;
+use lockgate_control::tracking::Tracking;
+
+/// MLflow's routes. The caller puts a layer around them that adds the [`lockgate_core::actor::Actor`] as an extension;
+/// without one every route but `/health`, `/version` and `server-info` answers 401.
+pub fn router(tracking: Tracking) -> Router {
+    routes::all().with_state(tracking)
+}

@@ -1,1 +1,21 @@
-//! lockgate-testkit
+//! For tests only: time and randomness on a string, and a simulated world.
+//!
+//! The world runs the server's machine ([`lockgate_core::promotion`]) and the agent's ([`lockgate_core::rollout`]) with
+//! gateways that lag, traffic that fails and processes that die, all from one seed: the same script gives the same story.
+//! Scripts stand in `scripts/*.txt` with the story that they tell beside them (`*.out`).
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`clock`] | a clock that stands still until it is told, and seeded randomness |
+//! | [`world`] | server, agent, gateways and traffic |
+//! | [`script`] | the commands of a script |
+//! | [`story`] | running a script and telling what happens |
+//!
+//! What is real in the world: both state machines, journal lines as they are stored, and, handed in by the test, the judge
+//! and the assignment ([`world::Parts`]). What is not: HTTP, SQL, processes, and the server's rules about who may ask for
+//! what, which [`world`] repeats in a few lines.
+
+pub mod clock;
+pub mod script;
+pub mod story;
+pub mod world;

@@ -56,11 +56,6 @@ impl Client {
         &self.base
     }
 
-    /// The same server as somebody else.
-    pub(crate) fn as_user(&self, user: &str) -> Self {
-        Self { user: Some(user.to_owned()), ..self.clone() }
-    }
-
     fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
         let mut request = self.http.request(method, format!("{}/api/v1/{path}", self.base));
         if let Some(token) = &self.token {

@@ -9,6 +9,7 @@
 //! | `render`, `output` | text for people, JSON for programs |
 //! | `exit` | exit codes |
 //! | `git` | what is asked of Git |
+//! | `processes` | processes of this machine |
 //! | `world` | the real clock, randomness and signals |
 
 mod cli;
@@ -18,6 +19,7 @@ mod context;
 mod exit;
 mod git;
 mod output;
+mod processes;
 mod render;
 mod world;
 

@@ -15,8 +15,6 @@ pub(crate) struct Out {
 /// What a piece of text means; colour only repeats what the words say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tone {
-    /// As it is.
-    Plain,
     /// A heading or a name.
     Strong,
     /// Good news.
@@ -79,7 +77,6 @@ impl Out {
     /// Marks `text`.
     pub(crate) fn mark(self, tone: Tone, text: &str) -> String {
         let code = match tone {
-            Tone::Plain => return text.to_owned(),
             Tone::Strong => "1",
             Tone::Good => "32",
             Tone::Bad => "31",

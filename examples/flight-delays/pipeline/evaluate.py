@@ -11,7 +11,9 @@ import pandas as pd
 
 from pipeline.features import FEATURES
 from pipeline.metrics import quality
-from pipeline.train import MODELS, read
+from pipeline.prepare import read
+
+MODELS = Path("models")
 
 
 def main() -> None:
@@ -23,7 +25,7 @@ def main() -> None:
     found = {f"validation_{name}": value for name, value in quality(delayed, answers).items()}
     with mlflow.start_run(run_id=registered["run_id"]):
         mlflow.log_metrics(found)
-    Path(MODELS / "metrics.json").write_text(json.dumps(found, indent=2) + "\n")
+    (MODELS / "metrics.json").write_text(json.dumps(found, indent=2) + "\n")
     print(", ".join(f"{name} {value:.4f}" for name, value in found.items()))
 
 

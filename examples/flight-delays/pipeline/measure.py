@@ -12,8 +12,7 @@ import pandas as pd
 
 from pipeline.features import FEATURES, ID, TARGET
 from pipeline.metrics import quality
-from pipeline.prepare import DATA
-from pipeline.train import read
+from pipeline.prepare import DATA, read
 from pipeline.variants import VARIANTS
 
 

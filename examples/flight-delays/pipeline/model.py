@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 from pipeline.features import CATEGORICAL, FEATURES
 
@@ -61,7 +62,9 @@ class DelayModel:
         for table in self.tables:
             table.fit(rows[:, FEATURES.index(table.feature)], delayed)
         self.trees = HistGradientBoostingClassifier(random_state=0, early_stopping=False, **self.params)
-        self.trees.fit(self.columns(rows), delayed)
+        # On a busy machine, threads that wait for each other at every node take 20 seconds for what one does in one.
+        with threadpool_limits(1):
+            self.trees.fit(self.columns(rows), delayed)
         return self
 
     def probability(self, rows: np.ndarray) -> np.ndarray:

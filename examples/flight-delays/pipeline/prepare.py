@@ -54,6 +54,12 @@ def to_parquet(rows: pd.DataFrame, path: Path) -> None:
     pq.write_table(pa.Table.from_pandas(rows, schema=schema, preserve_index=False).replace_schema_metadata(None), path)
 
 
+def read(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and labels of one of the files."""
+    part = pd.read_parquet(DATA / f"{name}.parquet")
+    return part[FEATURES].to_numpy(np.float32), part[TARGET].to_numpy()
+
+
 def shortest(row: np.ndarray) -> list[float]:
     """A float32 row as the shortest decimals that mean the same float32."""
     return [float(str(value)) for value in row.astype(np.float32)]

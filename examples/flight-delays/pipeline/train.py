@@ -22,9 +22,9 @@ import pandas as pd
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 
-from pipeline.features import FEATURES, TARGET
+from pipeline.features import FEATURES
 from pipeline.metrics import quality
-from pipeline.prepare import DATA, shortest
+from pipeline.prepare import read, shortest
 from pipeline.variants import VARIANTS, Trained
 
 # It warns that it can't tell pip's version: uv makes environments without pip.
@@ -37,12 +37,6 @@ SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec("float", name) for name in FEATURES]),
     outputs=Schema([ColSpec("float", "probability")]),
 )
-
-
-def read(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and labels of one of prepare's files."""
-    part = pd.read_parquet(DATA / f"{name}.parquet")
-    return part[FEATURES].to_numpy(np.float32), part[TARGET].to_numpy()
 
 
 def golden(trained: Trained, rows: np.ndarray) -> dict:

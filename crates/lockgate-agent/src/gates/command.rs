@@ -22,18 +22,21 @@ pub(super) async fn run(context: &Context<'_>, run: &str, timeout_ms: u64) -> Re
     })?;
     let folder = context.work.join("checkout");
     checkout(context, &code.archive, &folder).await?;
-    let mut command = Command::new("sh");
-    command.arg("-c").arg(run).current_dir(&folder);
+    // A test suite takes all cores that it finds; the environment's own traffic comes first.
+    let mut command = Command::new("nice");
+    command.args(["-n", "10", "sh", "-c"]).arg(run).current_dir(&folder);
     if let Some(requirements) = &context.plan.python {
         let environment = crate::python::ensure(&context.venvs, &folder.join(requirements), &|_| {}).await?;
-        command.env("PATH", crate::python::path_with(&environment)).env("VIRTUAL_ENV", &environment);
+        crate::python::activate(&environment, |name, value| {
+            command.env(name, value);
+        });
     }
     command
         .envs(&context.plan.revision.vars)
         .env("LOCKGATE_ENVIRONMENT", context.plan.environment.as_str())
         .env("LOCKGATE_RELEASE", context.plan.revision.release.to_string())
         .env("LOCKGATE_MODEL_DIR", &context.release.files)
-        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env_remove("PYTHONDONTWRITEBYTECODE")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -112,12 +115,9 @@ async fn tail(stream: Option<impl tokio::io::AsyncRead + Unpin>) -> Vec<u8> {
 }
 
 /// Kills a program with everything that it started.
-#[expect(unsafe_code, reason = "there is no safe way to signal a process group in std")]
 fn kill_group(child: &tokio::process::Child) {
-    if let Some(pid) = child.id().and_then(|pid| libc::pid_t::try_from(pid).ok()) {
-        // SAFETY: kill(2) takes two integers and touches no memory of ours; the group is the child's own.
-        unsafe {
-            libc::kill(-pid, libc::SIGKILL);
-        }
+    let pid = child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()));
+    if let Some(pid) = pid {
+        let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
     }
 }

@@ -45,7 +45,9 @@ fn cut(text: String, limit: usize) -> String {
 /// The name of a metric, a param or a tag.
 pub(super) fn key(what: &str, name: &str) -> Checked {
     if name.is_empty() {
-        return refuse(format!("Missing value for required parameter '{what}'. A key name must be provided."));
+        return refuse(format!(
+            "Missing value for required parameter '{what}'. A key name must be provided."
+        ));
     }
     let fits = |c: char| c.is_alphanumeric() || matches!(c, '_' | '/' | '.' | '-' | ' ' | ':');
     if !name.chars().all(fits) {
@@ -106,7 +108,9 @@ fn pairs(what: &str, pairs: Vec<KeyValue>, limit: usize) -> Result<Vec<KeyValue>
 }
 
 fn too_many(what: &str, count: usize, limit: usize) -> String {
-    format!("A batch logging request can contain at most {limit} {what}. Got {count} {what}. Please split up {what} across multiple requests and try again.")
+    format!(
+        "A batch logging request can contain at most {limit} {what}. Got {count} {what}. Please split up {what} across multiple requests and try again."
+    )
 }
 
 /// The size of a whole batch.
@@ -155,11 +159,12 @@ pub(super) fn experiment_id(text: &str) -> Result<i64, TrackingError> {
 pub(super) fn location(text: &str) -> Checked {
     at_most("artifact_location", LOCATION, text)?;
     if text.starts_with("runs:") {
-        return refuse(format!(
-            "Artifact location cannot be a runs:/ URI. Given: '{text}'"
-        ));
+        return refuse(format!("Artifact location cannot be a runs:/ URI. Given: '{text}'"));
     }
-    if text.contains(['#', '?']) || text.chars().any(char::is_control) || text.split('/').any(|part| part == "..") {
+    if text.contains(['#', '?'])
+        || text.chars().any(char::is_control)
+        || text.split('/').any(|part| part == "..")
+    {
         return refuse(format!("Invalid artifact location: '{text}'"));
     }
     Ok(())
@@ -219,7 +224,8 @@ pub(super) fn alias(alias: &str) -> Checked {
 /// A dataset with its tags.
 pub(super) fn dataset(input: &DatasetInput) -> Checked {
     let Dataset { name, digest, source_type, source, schema, profile } = &input.dataset;
-    for (what, text) in [("name", name), ("digest", digest), ("source_type", source_type), ("source", source)] {
+    for (what, text) in [("name", name), ("digest", digest), ("source_type", source_type), ("source", source)]
+    {
         if text.is_empty() {
             return refuse(format!("Dataset {what} cannot be None or empty"));
         }

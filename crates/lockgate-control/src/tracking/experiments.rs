@@ -60,7 +60,13 @@ impl Tracking {
         may_track(actor)?;
         checks::experiment_name(&new.name)?;
         let given = new.artifact_location.filter(|location| !location.is_empty());
-        checks::location(given.as_deref().unwrap_or_default())?;
+        let location = given.as_deref().unwrap_or_default();
+        checks::location(location)?;
+        if places::is_reserved(location) {
+            return Err(TrackingError::invalid(format!(
+                "Invalid artifact location: '{location}' is reserved"
+            )));
+        }
         new.tags.iter().try_for_each(checks::experiment_tag)?;
         let (name, tags, now) = (new.name, new.tags, self.clock.now_ms());
         self.write(move |tx| {

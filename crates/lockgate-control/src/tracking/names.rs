@@ -3,15 +3,44 @@
 use super::Tracking;
 
 const ADJECTIVES: [&str; 32] = [
-    "able", "amber", "bold", "brave", "bright", "calm", "clever", "crisp", "deep", "eager", "fair", "gentle", "grand",
-    "honest", "keen", "kind", "lively", "lucky", "mellow", "merry", "neat", "nimble", "patient", "proud", "quick",
-    "quiet", "smooth", "steady", "swift", "tidy", "warm", "wise",
+    "able", "amber", "bold", "brave", "bright", "calm", "clever", "crisp", "deep", "eager", "fair", "gentle",
+    "grand", "honest", "keen", "kind", "lively", "lucky", "mellow", "merry", "neat", "nimble", "patient",
+    "proud", "quick", "quiet", "smooth", "steady", "swift", "tidy", "warm", "wise",
 ];
 
 const NOUNS: [&str; 32] = [
-    "barge", "beaver", "bittern", "bridge", "brook", "canal", "coot", "crane", "current", "dam", "duck", "ferry",
-    "gate", "heron", "island", "kayak", "kingfisher", "lock", "meadow", "mill", "moorhen", "otter", "oxbow", "perch",
-    "pike", "reed", "river", "shoal", "skiff", "trout", "weir", "willow",
+    "barge",
+    "beaver",
+    "bittern",
+    "bridge",
+    "brook",
+    "canal",
+    "coot",
+    "crane",
+    "current",
+    "dam",
+    "duck",
+    "ferry",
+    "gate",
+    "heron",
+    "island",
+    "kayak",
+    "kingfisher",
+    "lock",
+    "meadow",
+    "mill",
+    "moorhen",
+    "otter",
+    "oxbow",
+    "perch",
+    "pike",
+    "reed",
+    "river",
+    "shoal",
+    "skiff",
+    "trout",
+    "weir",
+    "willow",
 ];
 
 impl Tracking {

@@ -1,8 +1,8 @@
 //! Runs: making, finding, changing, deleting and restoring them.
 
 use super::{
-    KeyValue, Lifecycle, Run, RunUpdate, Search, Tracking, TrackingError, View, checks, experiments, may_read,
-    may_track, places,
+    KeyValue, Lifecycle, Run, RunUpdate, Search, Tracking, TrackingError, View, checks, experiments,
+    may_read, may_track, places,
 };
 use lockgate_core::actor::Actor;
 use lockgate_core::clock::Millis;
@@ -28,8 +28,7 @@ pub enum RunStatus {
 
 impl RunStatus {
     /// All, as MLflow numbers them from 1.
-    pub const ALL: [Self; 5] =
-        [Self::Running, Self::Scheduled, Self::Finished, Self::Failed, Self::Killed];
+    pub const ALL: [Self; 5] = [Self::Running, Self::Scheduled, Self::Finished, Self::Failed, Self::Killed];
 
     /// MLflow's name.
     #[must_use]

@@ -1,6 +1,6 @@
 //! The agent's machine under anything that may happen.
 
-use crate::build::{HOLD, broken, not_worse, promotion_id};
+use crate::build::{HOLD, PROBATION, broken, not_worse, promotion_id};
 use crate::run::{Act, Run, any_act};
 use lockgate_core::event::InstructionKind;
 use proptest::prelude::*;
@@ -25,6 +25,8 @@ proptest! {
         if let Some(current) = run.deployment.active.as_ref().map(|a| a.promotion.clone()) {
             run.tell(&current, InstructionKind::Resume);
         }
+        // The clock may have been set back by hours: a step's time is over only once it has caught up.
+        run.after(60 * PROBATION, |_| {});
         let well = |run: &mut Run| (0..12).for_each(|_| run.after(2 * HOLD, |seen| seen.judgement = not_worse()));
         well(&mut run);
         prop_assert!(run.deployment.active.is_none(), "it never ends: {:?}", run.deployment.active);
@@ -39,8 +41,8 @@ proptest! {
     fn a_good_release_gets_in_where_the_old_one_stays_broken(acts in prop::collection::vec(any_act(), 1..60)) {
         let mut run = Run::new();
         acts.iter().for_each(|act| run.act(act));
-        for _ in 0..12 {
-            run.after(HOLD, |seen| {
+        for _ in 0..4 {
+            run.after(60 * PROBATION, |seen| {
                 (seen.serving, seen.target) = (broken(), broken());
                 seen.breaker = Some("it fails".to_owned());
             });

@@ -184,3 +184,15 @@ fn a_clock_that_jumps_moves_nothing_forward_without_proof() {
         assert!(all_on(&run, 1), "and harm is acted on whatever the clock says");
     }
 }
+
+#[test]
+fn a_void_comparison_holds_even_past_the_deadline() {
+    let (mut run, id) = at_first_step(OnInconclusive::Rollback);
+    for _ in 0..40 {
+        run.after(HOLD, |seen| {
+            seen.judgement = not_worse();
+            seen.judgement.sample_ratio_mismatch = true;
+        });
+    }
+    assert_eq!(status(&run), Some(0), "neither forward nor back: {:?}", run.events(&id));
+}

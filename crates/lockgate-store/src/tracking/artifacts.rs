@@ -9,12 +9,12 @@ use sqlx::any::AnyRow;
 
 statements! {
     ONE = "SELECT path, digest, size FROM artifacts WHERE root = $1 AND path = $2";
-    BELOW = "SELECT path, digest, size FROM artifacts WHERE root = $1 AND substr(path, 1, $2) = $3";
+    BELOW = "SELECT path, digest, size FROM artifacts WHERE root = $1 AND substr(path, 1, CAST($2 AS INTEGER)) = $3";
     PUT = "INSERT INTO artifacts (root, path, digest, size, updated) VALUES ($1, $2, $3, $4, $5) \
            ON CONFLICT (root, path) DO UPDATE SET digest = excluded.digest, size = excluded.size, \
            updated = excluded.updated";
     DELETE = "DELETE FROM artifacts WHERE root = $1 AND path = $2";
-    DELETE_BELOW = "DELETE FROM artifacts WHERE root = $1 AND substr(path, 1, $2) = $3";
+    DELETE_BELOW = "DELETE FROM artifacts WHERE root = $1 AND substr(path, 1, CAST($2 AS INTEGER)) = $3";
 }
 
 /// A statement about the paths that begin with `prefix`; both engines count characters.

@@ -145,7 +145,12 @@ impl Tx {
     ///
     /// # Errors
     /// Where the database can't be written.
-    pub async fn delete_experiment_tag(&mut self, id: i64, key: &str, now: Millis) -> Result<bool, StoreError> {
+    pub async fn delete_experiment_tag(
+        &mut self,
+        id: i64,
+        key: &str,
+        now: Millis,
+    ) -> Result<bool, StoreError> {
         let rows = self.execute(query(DELETE_TAG).bind(id).bind(key.to_owned())).await?;
         self.execute(query(TOUCH).bind(id).bind(now)).await?;
         Ok(rows > 0)

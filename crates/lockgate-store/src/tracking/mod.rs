@@ -75,6 +75,7 @@ pub(crate) fn statements() -> Vec<(&'static str, &'static str)> {
         registry_changes::ALL,
         runs::ALL,
         search::ALL,
+        search::example::ALL,
     ]
     .concat()
 }

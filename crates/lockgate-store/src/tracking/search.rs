@@ -8,12 +8,6 @@ use sqlx::any::AnyRow;
 
 statements! {
     LIKE_IGNORES_CASE = "SELECT CAST(CASE WHEN 'a' LIKE 'A' THEN 1 ELSE 0 END AS BIGINT)";
-    EXAMPLE = "SELECT t.run_id FROM runs t WHERE (t.experiment_id = $1) AND (lower(t.name) LIKE lower($2) ESCAPE '~') \
-               AND EXISTS (SELECT 1 FROM latest_metrics s WHERE s.run_id = t.run_id AND s.key = $3 AND s.is_nan = 0 \
-               AND s.value > $4) ORDER BY COALESCE((SELECT MAX(s.is_nan) FROM latest_metrics s WHERE \
-               s.run_id = t.run_id AND s.key = $5), 2), (SELECT s.value FROM latest_metrics s WHERE \
-               s.run_id = t.run_id AND s.key = $5 ORDER BY s.step DESC, s.logged_at DESC LIMIT 1) DESC, \
-               t.run_id ASC LIMIT $6 OFFSET $7";
 }
 
 /// What a condition or an order is about.
@@ -427,5 +421,20 @@ impl Conn {
         let Statement { text, values, .. } = statement;
         let finished = values.into_iter().try_fold(query_dynamic(text), bound)?;
         self.fetch_all(finished).await
+    }
+}
+
+/// A search as it is put together, for the test that prepares every statement on both engines.
+#[cfg(test)]
+pub(crate) mod example {
+    use crate::statements::statements;
+
+    statements! {
+        EXAMPLE = "SELECT t.run_id FROM runs t WHERE (t.experiment_id = $1) AND (lower(t.name) LIKE lower($2) ESCAPE '~') \
+                   AND EXISTS (SELECT 1 FROM latest_metrics s WHERE s.run_id = t.run_id AND s.key = $3 AND s.is_nan = 0 \
+                   AND s.value > $4) ORDER BY COALESCE((SELECT MAX(s.is_nan) FROM latest_metrics s WHERE \
+                   s.run_id = t.run_id AND s.key = $5), 2), (SELECT s.value FROM latest_metrics s WHERE \
+                   s.run_id = t.run_id AND s.key = $5 ORDER BY s.step DESC, s.logged_at DESC LIMIT 1) DESC, \
+                   t.run_id ASC LIMIT $6 OFFSET $7";
     }
 }

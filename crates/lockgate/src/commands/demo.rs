@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use lockgate_control::view::{PromotionView, StatusView};
 use lockgate_core::promotion::Stage;
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 use tokio::process::{Child, Command};

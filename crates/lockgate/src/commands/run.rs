@@ -239,16 +239,21 @@ impl Runner<'_> {
         let log_path = self.state.join("logs").join(format!("{}.log", stage.name));
         let mut log = std::fs::File::create(&log_path).with_context(|| format!("can't write {}", log_path.display()))?;
         let dev = self.project.environments.iter().find(|e| e.after.is_empty());
-        let mut command = std::process::Command::new("sh");
+        // Training takes all cores that it finds; what serves on this machine comes first.
+        let mut command = std::process::Command::new("nice");
         // Both streams go one way, so that the log keeps their order.
-        command.arg("-c").arg(format!("exec 2>&1\n{}", stage.run)).current_dir(&self.dir).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.args(["-n", "10", "sh", "-c"]).arg(format!("exec 2>&1\n{}", stage.run));
+        command.current_dir(&self.dir).stdin(Stdio::null()).stdout(Stdio::piped());
         command.env("MLFLOW_TRACKING_URI", &self.server).env("MLFLOW_DISABLE_TELEMETRY", "true").env("PYTHONUNBUFFERED", "1");
         if let Some(dev) = dev {
             command.env("LOCKGATE_ENVIRONMENT", dev.name.as_str()).envs(&dev.vars);
         }
         command.envs(&stage.env).envs(self.params_of(stage));
         if let Some(environment) = &self.environment {
-            command.env("PATH", lockgate_agent::python::path_with(environment)).env("VIRTUAL_ENV", environment);
+            lockgate_agent::python::activate(environment, |name, value| {
+                command.env(name, value);
+            });
+            command.env_remove("PYTHONDONTWRITEBYTECODE");
         }
         let mut child = command.spawn().with_context(|| format!("stage `{}` can't be started", stage.name))?;
         let stream = child.stdout.take().context("the stage's output can't be read")?;
@@ -266,7 +271,8 @@ impl Runner<'_> {
                 break Some(status);
             }
             if deadline.is_some_and(|d| Instant::now() > d) {
-                let _ = child.kill();
+                // The shell's own children keep its output open, so they have to go, too.
+                crate::processes::kill_tree(child.id());
                 let _ = child.wait();
                 break None;
             }

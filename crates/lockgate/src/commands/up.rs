@@ -284,9 +284,18 @@ async fn keep(role: Role, mut child: Child, mut stop: tokio::sync::watch::Receiv
     let mut pause = Duration::from_millis(50);
     loop {
         let begun = Instant::now();
-        tokio::select! {
-            _ = child.wait() => {}
-            _ = stop.wait_for(|stop| *stop) => return end(&mut child).await,
+        // Waiting for a child closes its standard input, which would tell it that we are gone.
+        let tie = child.stdin.take();
+        let stopped = tokio::select! {
+            _ = child.wait() => false,
+            told = stop.wait_for(|stop| *stop) => {
+                drop(told);
+                true
+            }
+        };
+        drop(tie);
+        if stopped {
+            return end(&mut child).await;
         }
         pause = if begun.elapsed() > LONGEST_PAUSE { Duration::from_millis(50) } else { (pause * 2).min(LONGEST_PAUSE) };
         tracing::warn!(role = role.name, ?pause, "ended; starting it again");
@@ -302,7 +311,6 @@ async fn keep(role: Role, mut child: Child, mut stop: tokio::sync::watch::Receiv
 }
 
 async fn end(child: &mut Child) {
-    drop(child.stdin.take());
     if tokio::time::timeout(STOP_WITHIN, child.wait()).await.is_err() {
         let _ = child.kill().await;
     }

@@ -1,0 +1,118 @@
+//! Aliases: names that point to a version and can be moved; every move is remembered.
+
+use super::{
+    AliasMove, ModelVersion, Tracking, TrackingError, checks, may_read, may_track, registry, versions,
+};
+use lockgate_core::actor::Actor;
+use lockgate_store::Conn;
+
+/// The version behind a number, an alias or `latest`.
+pub(super) async fn version(
+    conn: &mut Conn,
+    name: &str,
+    version: &str,
+) -> Result<ModelVersion, TrackingError> {
+    let model = registry::found(conn, name).await?;
+    let number = match version.parse() {
+        Ok(number) => number,
+        Err(_) if version.eq_ignore_ascii_case("latest") => model
+            .latest
+            .map(|latest| latest.version)
+            .ok_or_else(|| TrackingError::missing(format!("Latest version not found for model {name}.")))?,
+        Err(_) => {
+            let found = model.aliases.iter().find(|(alias, _)| alias == version).map(|(_, number)| *number);
+            // MLflow answers so, not with "missing".
+            found.ok_or_else(|| {
+                TrackingError::invalid(format!("Registered model alias {version} not found."))
+            })?
+        }
+    };
+    versions::found(conn, name, number).await
+}
+
+impl Tracking {
+    /// The version that an alias points to; `latest` is the newest.
+    ///
+    /// # Errors
+    /// Where there is no such model or alias.
+    pub async fn version_by_alias(
+        &self,
+        actor: &Actor,
+        name: &str,
+        alias: &str,
+    ) -> Result<ModelVersion, TrackingError> {
+        may_read(actor)?;
+        if alias.parse::<i64>().is_ok() {
+            return Err(TrackingError::invalid(format!("Registered model alias {alias} not found.")));
+        }
+        let (name, alias) = (name.to_owned(), alias.to_owned());
+        self.read(move |conn| Box::pin(async move { version(conn, &name, &alias).await })).await
+    }
+
+    /// Points an alias to a version.
+    ///
+    /// # Errors
+    /// Where there is no such version or the alias is not allowed.
+    pub async fn set_alias(
+        &self,
+        actor: &Actor,
+        name: &str,
+        alias: &str,
+        version: &str,
+    ) -> Result<(), TrackingError> {
+        may_track(actor)?;
+        checks::alias(alias)?;
+        let number = versions::number(version)?;
+        let new = AliasMove { version: Some(number), ..self.moved(actor, name, alias) };
+        self.write(move |tx| {
+            Box::pin(async move {
+                versions::found(tx, &new.name, number).await?;
+                // A repeated request is no move.
+                if tx.alias(&new.name, &new.alias).await? != new.version {
+                    tx.move_alias(&new).await?;
+                }
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// Takes an alias away; nothing happens where there is none.
+    ///
+    /// # Errors
+    /// Where there is no such model.
+    pub async fn delete_alias(&self, actor: &Actor, name: &str, alias: &str) -> Result<(), TrackingError> {
+        may_track(actor)?;
+        let new = self.moved(actor, name, alias);
+        self.write(move |tx| {
+            Box::pin(async move {
+                registry::found(tx, &new.name).await?;
+                if tx.alias(&new.name, &new.alias).await?.is_some() {
+                    tx.move_alias(&new).await?;
+                }
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// Every move of a model's aliases, the oldest first.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn alias_history(&self, actor: &Actor, name: &str) -> Result<Vec<AliasMove>, TrackingError> {
+        may_read(actor)?;
+        let name = name.to_owned();
+        self.read(move |conn| Box::pin(async move { Ok(conn.alias_history(&name).await?) })).await
+    }
+
+    fn moved(&self, actor: &Actor, name: &str, alias: &str) -> AliasMove {
+        AliasMove {
+            name: name.to_owned(),
+            alias: alias.to_owned(),
+            version: None,
+            actor: actor.id.to_string(),
+            at: self.clock.now_ms(),
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Files below runs, logged models and registered versions.
+
+use super::places::{self, Owner, Place};
+use super::{Artifact, Tracking, TrackingError, may_read, may_track, models, runs};
+use lockgate_blob::{BlobReader, Expect};
+use lockgate_core::actor::Actor;
+use lockgate_store::Conn;
+use std::collections::BTreeMap;
+use tokio::io::AsyncRead;
+
+/// One item of a folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name in the folder.
+    pub name: String,
+    /// Its size; none for a folder.
+    pub size: Option<u64>,
+}
+
+/// A file that can be read.
+#[derive(Debug)]
+pub struct Opened {
+    /// Its bytes.
+    pub reader: BlobReader,
+    /// How many they are.
+    pub size: u64,
+    /// Its name, without folders.
+    pub name: String,
+}
+
+fn missing(path: &str) -> TrackingError {
+    TrackingError::missing(format!("No such artifact: '{path}'"))
+}
+
+/// What lies directly in a folder, of the files whose paths begin with its prefix.
+fn folder(files: &[Artifact], prefix: &str) -> Vec<Listed> {
+    let mut items: BTreeMap<&str, Option<u64>> = BTreeMap::new();
+    for file in files {
+        let below = file.path.strip_prefix(prefix).unwrap_or(&file.path);
+        match below.split_once('/') {
+            Some((name, _)) => items.insert(name, None),
+            None => items.insert(below, Some(file.size)),
+        };
+    }
+    items.into_iter().map(|(name, size)| Listed { name: name.to_owned(), size }).collect()
+}
+
+/// A path is a file or a folder, not both.
+async fn fits(conn: &mut Conn, place: &Place) -> Result<(), TrackingError> {
+    let refused = |other: &str| {
+        TrackingError::invalid(format!("'{}' can't be a file: '{other}' is there already", place.path))
+    };
+    if let Some(below) = conn.artifacts(&place.root, &place.prefix()).await?.first() {
+        return Err(refused(&below.path));
+    }
+    for (end, _) in place.path.match_indices('/') {
+        let above = &place.path[..end];
+        if conn.artifact(&place.root, above).await?.is_some() {
+            return Err(refused(above));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the root's owner keeps its artifacts there.
+async fn owned(conn: &mut Conn, place: &Place) -> Result<(), TrackingError> {
+    let uri = match &place.owner {
+        Owner::Run(id) => runs::row(conn, id).await?.artifact_uri,
+        Owner::Model(id) => models::found(conn, id).await?.artifact_uri,
+        Owner::Version => {
+            return Err(TrackingError::invalid(
+                "The files of a registered model version can't be changed: register a new version",
+            ));
+        }
+    };
+    if places::root_of(&uri) == Some(place.root.as_str()) {
+        return Ok(());
+    }
+    Err(TrackingError::invalid(format!("Invalid path: these artifacts lie at {uri}")))
+}
+
+/// The place of a path that is to be written.
+fn writable(path: &str) -> Result<Place, TrackingError> {
+    let path = places::checked(path)?;
+    places::split(path).ok_or_else(|| {
+        TrackingError::invalid(format!("Invalid path: '{path}' belongs to no run and no logged model"))
+    })
+}
+
+impl Tracking {
+    /// Keeps a file of a run or a logged model. When this returns it is durable. Memory use doesn't depend on its size.
+    ///
+    /// # Errors
+    /// Where the path is not safe or belongs to nothing, or the bytes break off; nothing is kept then.
+    pub async fn put_artifact<R>(&self, actor: &Actor, path: &str, bytes: R) -> Result<(), TrackingError>
+    where
+        R: AsyncRead + Send + Unpin,
+    {
+        may_track(actor)?;
+        let place = writable(path)?;
+        if place.path.is_empty() {
+            return Err(TrackingError::invalid("Invalid path: a file's name is missing"));
+        }
+        // Asked before the bytes are taken, and again when they are there.
+        let asked = place.clone();
+        self.read(move |conn| Box::pin(async move { owned(conn, &asked).await })).await?;
+        let blob = self.blobs.put_stream(bytes, Expect::anything()).await?;
+        let now = self.clock.now_ms();
+        self.write(move |tx| {
+            Box::pin(async move {
+                owned(tx, &place).await?;
+                fits(tx, &place).await?;
+                let new = Artifact { path: place.path, digest: blob.digest, size: blob.size };
+                Ok(tx.put_artifact(&place.root, &new, now).await?)
+            })
+        })
+        .await
+    }
+
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// Where there is none at this path.
+    pub async fn open_artifact(&self, actor: &Actor, path: &str) -> Result<Opened, TrackingError> {
+        may_read(actor)?;
+        let path = places::checked(path)?.to_owned();
+        let place = places::split(&path).ok_or_else(|| missing(&path))?;
+        let wanted = place.clone();
+        let (found, below) = self
+            .read(move |conn| {
+                Box::pin(async move {
+                    let found = conn.artifact(&wanted.root, &wanted.path).await?;
+                    let below = match found {
+                        Some(_) => Vec::new(),
+                        None => conn.artifacts(&wanted.root, &wanted.prefix()).await?,
+                    };
+                    Ok((found, below))
+                })
+            })
+            .await?;
+        match found {
+            Some(file) => {
+                let reader = self.blobs.reader(&file.digest).await?;
+                let name = file.path.rsplit('/').next().unwrap_or_default().to_owned();
+                Ok(Opened { reader, size: file.size, name })
+            }
+            None if below.is_empty() => Err(missing(&path)),
+            None => Err(TrackingError::invalid(format!("'{path}' is a directory, not a file"))),
+        }
+    }
+
+    /// What lies in a folder; nothing where there is none, or where the path is a file's.
+    ///
+    /// # Errors
+    /// Where the path is not safe.
+    pub async fn list_artifacts(&self, actor: &Actor, path: &str) -> Result<Vec<Listed>, TrackingError> {
+        may_read(actor)?;
+        let Some(place) = places::split(places::checked(path)?) else { return Ok(Vec::new()) };
+        let prefix = place.prefix();
+        let files = self
+            .read(move |conn| {
+                Box::pin(async move { Ok(conn.artifacts(&place.root, &place.prefix()).await?) })
+            })
+            .await?;
+        Ok(folder(&files, &prefix))
+    }
+
+    /// Removes a file or a folder; nothing happens where there is none.
+    ///
+    /// # Errors
+    /// Where the path is not safe, belongs to nothing or to a registered version.
+    pub async fn delete_artifact(&self, actor: &Actor, path: &str) -> Result<(), TrackingError> {
+        may_track(actor)?;
+        let place = writable(path)?;
+        self.write(move |tx| {
+            Box::pin(async move {
+                owned(tx, &place).await?;
+                tx.delete_artifact(&place.root, &place.path).await?;
+                tx.delete_artifacts(&place.root, &place.prefix()).await?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// The path of something below a run's, a logged model's or a version's artifact URI.
+    ///
+    /// # Errors
+    /// Where these artifacts lie elsewhere or the path is not safe.
+    pub fn artifact_path(&self, uri: &str, below: &str) -> Result<String, TrackingError> {
+        let root = places::root_of(uri).ok_or_else(|| {
+            TrackingError::invalid(format!("The artifacts at {uri} are not kept here: read them there"))
+        })?;
+        Ok(match places::checked(below)? {
+            "" => root.to_owned(),
+            below => format!("{root}/{below}"),
+        })
+    }
+}

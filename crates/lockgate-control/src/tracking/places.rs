@@ -1,0 +1,208 @@
+//! Where artifacts lie: MLflow's `mlflow-artifacts:/` URIs, and the roots and paths behind them.
+//!
+//! A *root* is the folder of one run (`0/RUN/artifacts`), one logged model (`0/models/MODEL/artifacts`) or one
+//! registered version (`versions/ID/artifacts`). Bytes never lie at a path: it is a key in a table, so that a path that
+//! leads somewhere else leads nowhere here; it is refused all the same, because clients write it to their own disks.
+
+use super::error::TrackingError;
+use lockgate_core::release::is_safe_path;
+
+const SCHEME: &str = "mlflow-artifacts:/";
+/// The folder of registered versions' files.
+const VERSIONS: &str = "versions";
+/// The last part of every root.
+const ARTIFACTS: &str = "artifacts";
+/// How often an encoded path is decoded in search of what it hides.
+const DECODINGS: usize = 8;
+
+/// Whose root it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// A run's, by its id.
+    Run(String),
+    /// A logged model's, by its id.
+    Model(String),
+    /// A registered version's.
+    Version,
+}
+
+/// A path split into a root and what is below it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) owner: Owner,
+    pub(super) root: String,
+    /// Empty for the root itself.
+    pub(super) path: String,
+}
+
+impl Place {
+    /// The beginning of all paths below this one.
+    pub(super) fn prefix(&self) -> String {
+        if self.path.is_empty() { String::new() } else { format!("{}/", self.path) }
+    }
+}
+
+/// The location of an experiment that names none.
+pub(super) fn of_experiment(id: i64) -> String {
+    format!("{SCHEME}{id}")
+}
+
+/// A run's artifact URI.
+pub(super) fn of_run(location: &str, run: &str) -> String {
+    format!("{}/{run}/{ARTIFACTS}", location.trim_end_matches('/'))
+}
+
+/// A logged model's artifact URI.
+pub(super) fn of_logged_model(location: &str, model: &str) -> String {
+    format!("{}/models/{model}/{ARTIFACTS}", location.trim_end_matches('/'))
+}
+
+/// The root of a registered version's files.
+pub(super) fn version_root(id: &str) -> String {
+    format!("{VERSIONS}/{id}/{ARTIFACTS}")
+}
+
+/// The URI of a root or of something below it.
+pub(super) fn uri(path: &str) -> String {
+    format!("{SCHEME}{path}")
+}
+
+/// The path behind an `mlflow-artifacts:` URI; none where the files lie elsewhere.
+pub(super) fn root_of(uri: &str) -> Option<&str> {
+    let rest = uri.strip_prefix(SCHEME)?;
+    // `mlflow-artifacts://host/…` names another server; `:///…` means the same as `:/…`.
+    match rest.strip_prefix('/') {
+        None => Some(rest),
+        Some(authority) => authority.strip_prefix('/'),
+    }
+}
+
+/// Whether an experiment's artifacts may not lie there.
+pub(super) fn is_reserved(location: &str) -> bool {
+    root_of(location).is_some_and(|root| root.split('/').next() == Some(VERSIONS))
+}
+
+/// Whether this is a logged model's id.
+pub(super) fn is_model_id(text: &str) -> bool {
+    text.strip_prefix("m-").is_some_and(is_hex_id)
+}
+
+fn is_hex_id(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// A safe path, or an error; the empty one is safe.
+pub(super) fn checked(path: &str) -> Result<&str, TrackingError> {
+    let refused = || TrackingError::invalid("Invalid path");
+    let path = path.trim_end_matches('/');
+    let mut seen = path.to_owned();
+    for _ in 0..DECODINGS {
+        let safe = seen.is_empty() || (is_safe_path(&seen) && !seen.contains('#') && !has_drive(&seen));
+        if !safe {
+            return Err(refused());
+        }
+        match decoded(&seen) {
+            None => return Err(refused()),
+            Some(next) if next == seen => return Ok(path),
+            Some(next) => seen = next,
+        }
+    }
+    Err(refused())
+}
+
+/// `C:` at the beginning means a drive to Windows clients.
+fn has_drive(path: &str) -> bool {
+    let bytes = path.as_bytes();
+    bytes.len() >= 2 && bytes[0].is_ascii_alphabetic() && bytes[1] == b':'
+}
+
+/// Percent-decodes once; none where the result is no text.
+fn decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        let hex = tail.get(..2).filter(|_| *first == b'%').and_then(|two| hex::decode(two).ok());
+        match hex {
+            Some(byte) => {
+                bytes.extend(byte);
+                rest = &tail[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// Splits a safe path where the first root in it ends.
+pub(super) fn split(path: &str) -> Option<Place> {
+    let parts: Vec<&str> = path.split('/').collect();
+    let end = (1..parts.len())
+        .find(|i| parts[*i] == ARTIFACTS && (is_hex_id(parts[i - 1]) || is_model_id(parts[i - 1])))?;
+    let id = parts[end - 1].to_owned();
+    let owner = match id {
+        _ if end == 2 && parts[0] == VERSIONS => Owner::Version,
+        id if is_model_id(&id) => Owner::Model(id),
+        id => Owner::Run(id),
+    };
+    Some(Place { owner, root: parts[..=end].join("/"), path: parts[end + 1..].join("/") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RUN: &str = "0123456789abcdef0123456789abcdef";
+
+    #[test]
+    fn paths_are_split_at_their_root() {
+        let place = split(&format!("7/{RUN}/artifacts/plots/a.png")).unwrap();
+        assert_eq!(place.owner, Owner::Run(RUN.to_owned()));
+        assert_eq!((place.root, place.path.as_str()), (format!("7/{RUN}/artifacts"), "plots/a.png"));
+        let place = split(&format!("deep/er/models/m-{RUN}/artifacts")).unwrap();
+        assert_eq!(place.owner, Owner::Model(format!("m-{RUN}")));
+        assert_eq!(place.prefix(), "");
+        assert_eq!(split(&version_root(RUN)).unwrap().owner, Owner::Version);
+        for none in ["", "artifacts", "0/artifacts/x", "0/short/artifacts/x"] {
+            assert!(split(none).is_none(), "{none}");
+        }
+    }
+
+    #[test]
+    fn paths_that_lead_elsewhere_are_refused() {
+        for bad in [
+            "../x",
+            "a/../../b",
+            "/etc/passwd",
+            "a//b",
+            "a\\b",
+            "a/%2e%2e/b",
+            "a/%252e%252e/b",
+            "%2fetc",
+            "a#b",
+            "C:/x",
+            "a\0b",
+            "a/%5c..",
+            "./a",
+            "%ff",
+            "a%00",
+        ] {
+            assert!(checked(bad).is_err(), "{bad}");
+        }
+        for good in ["", "a", "a/b c.txt", "ü/100%.csv", "a/b/", "..a/b..", "ab:c"] {
+            assert!(checked(good).is_ok(), "{good}");
+        }
+    }
+
+    #[test]
+    fn uris_of_other_servers_have_no_root_here() {
+        assert_eq!(root_of("mlflow-artifacts:/0/x"), Some("0/x"));
+        assert_eq!(root_of("mlflow-artifacts:///0/x"), Some("0/x"));
+        assert_eq!(root_of("mlflow-artifacts://host/0/x"), None);
+        assert_eq!(root_of("s3://bucket/0"), None);
+        assert!(is_reserved("mlflow-artifacts:/versions/x"));
+        assert!(!is_reserved("mlflow-artifacts:/versions2"));
+    }
+}

@@ -1,0 +1,206 @@
+//! Registered models.
+
+use super::{
+    AliasMove, KeyValue, RegisteredModel, Search, Tracking, TrackingError, checks, may_read, may_track,
+};
+use lockgate_core::actor::Actor;
+use lockgate_store::{Conn, Tx};
+
+/// What a registered model is made of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NewRegisteredModel {
+    /// Its name.
+    pub name: String,
+    /// Its description.
+    pub description: Option<String>,
+    /// Its tags.
+    pub tags: Vec<KeyValue>,
+}
+
+/// The registered model with this name.
+pub(super) async fn found(conn: &mut Conn, name: &str) -> Result<RegisteredModel, TrackingError> {
+    checks::model_name(name)?;
+    let found = conn.registered_model(name).await?;
+    found.ok_or_else(|| TrackingError::missing(format!("Registered Model with name={name} not found")))
+}
+
+async fn name_is_free(tx: &mut Tx, name: &str) -> Result<(), TrackingError> {
+    match tx.registered_model(name).await? {
+        None => Ok(()),
+        Some(_) => Err(TrackingError::Exists(format!("Registered Model (name={name}) already exists."))),
+    }
+}
+
+impl Tracking {
+    /// Makes a registered model, without versions yet.
+    ///
+    /// # Errors
+    /// Where the name is in use or something is not allowed.
+    pub async fn create_registered_model(
+        &self,
+        actor: &Actor,
+        new: NewRegisteredModel,
+    ) -> Result<RegisteredModel, TrackingError> {
+        may_track(actor)?;
+        checks::model_name(&new.name)?;
+        new.tags.iter().try_for_each(checks::registry_tag)?;
+        let now = self.clock.now_ms();
+        let model = RegisteredModel {
+            name: new.name,
+            description: new.description,
+            created_by: actor.id.to_string(),
+            created: now,
+            updated: now,
+            tags: new.tags,
+            aliases: Vec::new(),
+            latest: None,
+        };
+        self.write(move |tx| {
+            Box::pin(async move {
+                name_is_free(tx, &model.name).await?;
+                tx.insert_registered_model(&model).await?;
+                Ok(model)
+            })
+        })
+        .await
+    }
+
+    /// The registered model with this name.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub async fn registered_model(
+        &self,
+        actor: &Actor,
+        name: &str,
+    ) -> Result<RegisteredModel, TrackingError> {
+        may_read(actor)?;
+        let name = name.to_owned();
+        self.read(move |conn| Box::pin(async move { found(conn, &name).await })).await
+    }
+
+    /// Searches registered models.
+    ///
+    /// # Errors
+    /// Where a condition is not about them.
+    pub async fn search_registered_models(
+        &self,
+        actor: &Actor,
+        search: Search,
+    ) -> Result<Vec<RegisteredModel>, TrackingError> {
+        may_read(actor)?;
+        self.read(move |conn| Box::pin(async move { Ok(conn.search_registered_models(&search).await?) }))
+            .await
+    }
+
+    /// Changes a registered model's description; gives the model as it is then.
+    ///
+    /// # Errors
+    /// Where there is no such model.
+    pub async fn describe_registered_model(
+        &self,
+        actor: &Actor,
+        name: &str,
+        description: Option<String>,
+    ) -> Result<RegisteredModel, TrackingError> {
+        may_track(actor)?;
+        let (name, now) = (name.to_owned(), self.clock.now_ms());
+        self.write(move |tx| {
+            Box::pin(async move {
+                found(tx, &name).await?;
+                tx.describe_registered_model(&name, description.as_deref(), now).await?;
+                found(tx, &name).await
+            })
+        })
+        .await
+    }
+
+    /// Renames a registered model with its versions; gives the model as it is then.
+    ///
+    /// # Errors
+    /// Where there is no such model, or the new name is in use or not allowed.
+    pub async fn rename_registered_model(
+        &self,
+        actor: &Actor,
+        name: &str,
+        new_name: &str,
+    ) -> Result<RegisteredModel, TrackingError> {
+        may_track(actor)?;
+        checks::model_name(new_name)?;
+        let (name, new_name, now) = (name.to_owned(), new_name.to_owned(), self.clock.now_ms());
+        self.write(move |tx| {
+            Box::pin(async move {
+                found(tx, &name).await?;
+                if name != new_name {
+                    name_is_free(tx, &new_name).await?;
+                    tx.rename_registered_model(&name, &new_name, now).await?;
+                }
+                found(tx, &new_name).await
+            })
+        })
+        .await
+    }
+
+    /// Deletes a registered model with its versions. Releases that were made of them stay as they are.
+    ///
+    /// # Errors
+    /// Where there is no such model.
+    pub async fn delete_registered_model(&self, actor: &Actor, name: &str) -> Result<(), TrackingError> {
+        may_track(actor)?;
+        let (name, actor, at) = (name.to_owned(), actor.id.to_string(), self.clock.now_ms());
+        self.write(move |tx| {
+            Box::pin(async move {
+                let model = found(tx, &name).await?;
+                for (alias, _) in model.aliases {
+                    let (name, actor) = (name.clone(), actor.clone());
+                    tx.move_alias(&AliasMove { name, alias, version: None, actor, at }).await?;
+                }
+                Ok(tx.delete_registered_model(&name).await?)
+            })
+        })
+        .await
+    }
+
+    /// Sets a registered model's tag.
+    ///
+    /// # Errors
+    /// Where there is no such model or the tag is not allowed.
+    pub async fn set_registered_model_tag(
+        &self,
+        actor: &Actor,
+        name: &str,
+        tag: KeyValue,
+    ) -> Result<(), TrackingError> {
+        may_track(actor)?;
+        checks::registry_tag(&tag)?;
+        let (name, now) = (name.to_owned(), self.clock.now_ms());
+        self.write(move |tx| {
+            Box::pin(async move {
+                found(tx, &name).await?;
+                Ok(tx.set_registered_model_tag(&name, &tag, now).await?)
+            })
+        })
+        .await
+    }
+
+    /// Removes a registered model's tag; nothing happens where there is none.
+    ///
+    /// # Errors
+    /// Where there is no such model.
+    pub async fn delete_registered_model_tag(
+        &self,
+        actor: &Actor,
+        name: &str,
+        key: &str,
+    ) -> Result<(), TrackingError> {
+        may_track(actor)?;
+        let (name, key) = (name.to_owned(), key.to_owned());
+        self.write(move |tx| {
+            Box::pin(async move {
+                found(tx, &name).await?;
+                Ok(tx.delete_registered_model_tag(&name, &key).await?)
+            })
+        })
+        .await
+    }
+}

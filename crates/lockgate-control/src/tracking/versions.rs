@@ -1,0 +1,242 @@
+//! Versions of registered models.
+
+use super::{
+    AliasMove, KeyValue, ModelVersion, Search, Tracking, TrackingError, checks, may_read, may_track, places,
+    registry, sources,
+};
+use lockgate_core::actor::Actor;
+use lockgate_store::Conn;
+
+/// What a version is made of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NewModelVersion {
+    /// The model's name.
+    pub name: String,
+    /// Where its files come from.
+    pub source: String,
+    /// The run behind it; may be empty.
+    pub run_id: String,
+    /// The logged model behind it; may be empty.
+    pub model_id: String,
+    /// A link to the run elsewhere.
+    pub run_link: Option<String>,
+    /// Its description.
+    pub description: Option<String>,
+    /// Its tags.
+    pub tags: Vec<KeyValue>,
+}
+
+/// One version.
+pub(super) async fn found(conn: &mut Conn, name: &str, number: i64) -> Result<ModelVersion, TrackingError> {
+    checks::model_name(name)?;
+    conn.model_version(name, number).await?.ok_or_else(|| {
+        TrackingError::missing(format!("Model Version (name={name}, version={number}) not found"))
+    })
+}
+
+/// A version's number.
+pub(super) fn number(text: &str) -> Result<i64, TrackingError> {
+    text.parse()
+        .map_err(|_| TrackingError::invalid(format!("Model version must be an integer, got '{text}'")))
+}
+
+impl Tracking {
+    /// Registers a version. Its files are those that lie at its source now: later changes there don't reach it.
+    ///
+    /// # Errors
+    /// Where there is no such model, or its source leads nowhere or to something else than the request says.
+    pub async fn create_model_version(
+        &self,
+        actor: &Actor,
+        new: NewModelVersion,
+    ) -> Result<ModelVersion, TrackingError> {
+        may_track(actor)?;
+        new.tags.iter().try_for_each(checks::registry_tag)?;
+        let (created_by, folder, now) = (actor.id.to_string(), self.new_id(), self.clock.now_ms());
+        self.write(move |tx| {
+            Box::pin(async move {
+                registry::found(tx, &new.name).await?;
+                let NewModelVersion { name, source, run_id, model_id, run_link, description, tags } = new;
+                let mut version = ModelVersion {
+                    name,
+                    version: 0,
+                    description,
+                    user_id: String::new(),
+                    created_by,
+                    storage_location: source.clone(),
+                    source,
+                    run_id,
+                    run_link,
+                    model_id,
+                    created: now,
+                    updated: now,
+                    tags,
+                    aliases: Vec::new(),
+                };
+                // A prompt is a version without files, whose source is a placeholder.
+                if !sources::is_prompt(&version) {
+                    let origin =
+                        sources::origin(tx, &version.source, &version.run_id, &version.model_id).await?;
+                    let files = sources::files(tx, &origin.uri).await?;
+                    let root = places::version_root(&folder);
+                    for file in &files {
+                        tx.put_artifact(&root, file, now).await?;
+                    }
+                    // Where nothing is there yet, or it lies elsewhere, the version can only point to it.
+                    version.storage_location = if files.is_empty() { origin.uri } else { places::uri(&root) };
+                    (version.run_id, version.model_id) = (origin.run_id, origin.model_id);
+                }
+                if let Some(run) = tx.run_row(&version.run_id).await? {
+                    version.user_id = run.user_id;
+                }
+                let missing = || TrackingError::missing("The registered model is gone");
+                version.version = tx.take_version(&version.name, now).await?.ok_or_else(missing)?;
+                tx.insert_model_version(&version).await?;
+                Ok(version)
+            })
+        })
+        .await
+    }
+
+    /// One version with its tags and aliases.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub async fn model_version(
+        &self,
+        actor: &Actor,
+        name: &str,
+        version: &str,
+    ) -> Result<ModelVersion, TrackingError> {
+        may_read(actor)?;
+        let (name, number) = (name.to_owned(), number(version)?);
+        self.read(move |conn| Box::pin(async move { found(conn, &name, number).await })).await
+    }
+
+    /// The newest version of a model with its tags and aliases.
+    ///
+    /// # Errors
+    /// Where there is no such model.
+    pub async fn newest_version(
+        &self,
+        actor: &Actor,
+        name: &str,
+    ) -> Result<Option<ModelVersion>, TrackingError> {
+        may_read(actor)?;
+        let name = name.to_owned();
+        self.read(move |conn| {
+            Box::pin(async move {
+                let Some(newest) = registry::found(conn, &name).await?.latest else { return Ok(None) };
+                found(conn, &name, newest.version).await.map(Some)
+            })
+        })
+        .await
+    }
+
+    /// Searches versions.
+    ///
+    /// # Errors
+    /// Where a condition is not about them.
+    pub async fn search_model_versions(
+        &self,
+        actor: &Actor,
+        search: Search,
+    ) -> Result<Vec<ModelVersion>, TrackingError> {
+        may_read(actor)?;
+        self.read(move |conn| Box::pin(async move { Ok(conn.search_model_versions(&search).await?) })).await
+    }
+
+    /// Changes a version's description; gives the version as it is then.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub async fn describe_model_version(
+        &self,
+        actor: &Actor,
+        name: &str,
+        version: &str,
+        description: Option<String>,
+    ) -> Result<ModelVersion, TrackingError> {
+        may_track(actor)?;
+        let (name, number, now) = (name.to_owned(), number(version)?, self.clock.now_ms());
+        self.write(move |tx| {
+            Box::pin(async move {
+                found(tx, &name, number).await?;
+                tx.describe_model_version(&name, number, description.as_deref(), now).await?;
+                found(tx, &name, number).await
+            })
+        })
+        .await
+    }
+
+    /// Deletes a version with its aliases; its number is not used again. Releases that were made of it stay.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub async fn delete_model_version(
+        &self,
+        actor: &Actor,
+        name: &str,
+        version: &str,
+    ) -> Result<(), TrackingError> {
+        may_track(actor)?;
+        let (name, number, at) = (name.to_owned(), number(version)?, self.clock.now_ms());
+        let actor = actor.id.to_string();
+        self.write(move |tx| {
+            Box::pin(async move {
+                let version = found(tx, &name, number).await?;
+                for alias in version.aliases {
+                    let (name, actor) = (name.clone(), actor.clone());
+                    tx.move_alias(&AliasMove { name, alias, version: None, actor, at }).await?;
+                }
+                Ok(tx.delete_model_version(&name, number).await?)
+            })
+        })
+        .await
+    }
+
+    /// Sets a version's tag.
+    ///
+    /// # Errors
+    /// Where there is no such version or the tag is not allowed.
+    pub async fn set_model_version_tag(
+        &self,
+        actor: &Actor,
+        name: &str,
+        version: &str,
+        tag: KeyValue,
+    ) -> Result<(), TrackingError> {
+        may_track(actor)?;
+        checks::registry_tag(&tag)?;
+        let (name, number, now) = (name.to_owned(), number(version)?, self.clock.now_ms());
+        self.write(move |tx| {
+            Box::pin(async move {
+                found(tx, &name, number).await?;
+                Ok(tx.set_model_version_tag(&name, number, &tag, now).await?)
+            })
+        })
+        .await
+    }
+
+    /// Removes a version's tag; nothing happens where there is none.
+    ///
+    /// # Errors
+    /// Where there is no such version.
+    pub async fn delete_model_version_tag(
+        &self,
+        actor: &Actor,
+        name: &str,
+        version: &str,
+        key: &str,
+    ) -> Result<(), TrackingError> {
+        may_track(actor)?;
+        let (name, number, key) = (name.to_owned(), number(version)?, key.to_owned());
+        self.write(move |tx| {
+            Box::pin(async move {
+                found(tx, &name, number).await?;
+                Ok(tx.delete_model_version_tag(&name, number, &key).await?)
+            })
+        })
+        .await
+    }
+}

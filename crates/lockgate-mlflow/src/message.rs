@@ -1,0 +1,288 @@
+//! Fields of requests. Clients write protobuf's JSON (names in either spelling, whole numbers also as texts, enums by
+//! name or number) or, with GET, the same as a query string.
+
+use crate::error::MlflowError;
+use lockgate_control::tracking::KeyValue;
+use serde_json::{Map, Value};
+
+const SEE: &str = "See the API docs for more information about request parameters.";
+
+/// A request's fields, or those of a message within it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Message {
+    fields: Map<String, Value>,
+    /// Query strings know only texts and lists of texts.
+    query: bool,
+}
+
+type Found<T> = Result<Option<T>, MlflowError>;
+
+/// A value's type by Python's name, as MLflow's messages say it.
+fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "NoneType",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float",
+        Value::Number(_) => "int",
+        Value::String(_) => "str",
+        Value::Array(_) => "list",
+        Value::Object(_) => "dict",
+    }
+}
+
+fn wrong(name: &str, value: &Value) -> MlflowError {
+    MlflowError::invalid(format!(
+        "Invalid value {value} for parameter '{name}' supplied:  Hint: Value was of type '{}'. {SEE}",
+        type_name(value)
+    ))
+}
+
+fn missing(name: &str) -> MlflowError {
+    MlflowError::invalid(format!("Missing value for required parameter '{name}'. {SEE}"))
+}
+
+fn camel(name: &str) -> String {
+    let mut parts = name.split('_');
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let mut chars = part.chars();
+        text.extend(chars.next().map(|c| c.to_ascii_uppercase()));
+        text.push_str(chars.as_str());
+    }
+    text
+}
+
+impl Message {
+    /// Reads a body. An empty one is an empty message; old clients encode it twice.
+    pub(crate) fn from_body(bytes: &[u8]) -> Result<Self, MlflowError> {
+        if bytes.iter().all(u8::is_ascii_whitespace) {
+            return Ok(Self::default());
+        }
+        let unreadable = |e: serde_json::Error| MlflowError::bad_request(format!("The body is no JSON: {e}"));
+        let mut value: Value = serde_json::from_slice(bytes).map_err(unreadable)?;
+        if let Value::String(inner) = &value {
+            value = serde_json::from_str(inner).map_err(unreadable)?;
+        }
+        match value {
+            Value::Object(fields) => Ok(Self { fields, query: false }),
+            Value::Null => Ok(Self::default()),
+            other => Err(MlflowError::bad_request(format!(
+                "The body must be a JSON object, not a {}",
+                type_name(&other)
+            ))),
+        }
+    }
+
+    /// Reads a query string's pairs; a repeated key is a list.
+    pub(crate) fn from_query(pairs: Vec<(String, String)>) -> Self {
+        let mut fields = Map::new();
+        for (key, text) in pairs {
+            let slot = fields.entry(key).or_insert_with(|| Value::Array(Vec::new()));
+            if let Value::Array(list) = slot {
+                list.push(Value::String(text));
+            }
+        }
+        Self { fields, query: true }
+    }
+
+    fn get(&self, name: &str) -> Found<&Value> {
+        let present = |name: &str| self.fields.get(name).filter(|value| !value.is_null());
+        let other = camel(name);
+        match (present(name), present(&other)) {
+            (Some(_), Some(_)) if other != name => {
+                Err(MlflowError::invalid(format!("Failed to parse: '{name}' and '{other}' name one field.")))
+            }
+            (Some(value), _) | (None, Some(value)) => Ok(Some(value)),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// One value; of a query string's list the last.
+    fn one(&self, name: &str) -> Found<&Value> {
+        Ok(match self.get(name)? {
+            Some(Value::Array(list)) if self.query => list.last(),
+            found => found,
+        })
+    }
+
+    /// A text.
+    pub(crate) fn text(&self, name: &str) -> Found<String> {
+        match self.one(name)? {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(other) => Err(wrong(name, other)),
+        }
+    }
+
+    /// A text that must be there and not empty.
+    pub(crate) fn required(&self, name: &str) -> Result<String, MlflowError> {
+        self.text(name)?.filter(|text| !text.is_empty()).ok_or_else(|| missing(name))
+    }
+
+    /// A text that is empty where it is not there.
+    pub(crate) fn text_or_empty(&self, name: &str) -> Result<String, MlflowError> {
+        Ok(self.text(name)?.unwrap_or_default())
+    }
+
+    /// A run's id, which has two names.
+    pub(crate) fn run_id(&self) -> Result<String, MlflowError> {
+        match self.text("run_uuid")? {
+            Some(id) if !id.is_empty() && self.text("run_id")?.is_none_or(|id| id.is_empty()) => Ok(id),
+            _ => self.required("run_id"),
+        }
+    }
+
+    /// A whole number.
+    pub(crate) fn int(&self, name: &str) -> Found<i64> {
+        let Some(value) = self.one(name)? else { return Ok(None) };
+        let number = match value {
+            Value::Number(number) => number.as_i64().or_else(|| number.as_f64().and_then(whole)),
+            Value::String(text) => text.parse().ok(),
+            _ => None,
+        };
+        number.map(Some).ok_or_else(|| wrong(name, value))
+    }
+
+    /// A number that must be there; `NaN` and the infinities are texts.
+    pub(crate) fn number(&self, name: &str) -> Result<f64, MlflowError> {
+        let value = self.one(name)?.ok_or_else(|| missing(name))?;
+        let number = match value {
+            Value::Number(number) => number.as_f64(),
+            Value::String(text) => text.parse().ok(),
+            _ => None,
+        };
+        number.ok_or_else(|| wrong(name, value))
+    }
+
+    /// Yes or no.
+    pub(crate) fn flag(&self, name: &str) -> Found<bool> {
+        match self.one(name)? {
+            None => Ok(None),
+            Some(Value::Bool(flag)) => Ok(Some(*flag)),
+            Some(Value::String(text)) if text.eq_ignore_ascii_case("true") => Ok(Some(true)),
+            Some(Value::String(text)) if text.eq_ignore_ascii_case("false") => Ok(Some(false)),
+            Some(other) => Err(wrong(name, other)),
+        }
+    }
+
+    /// One of several values by its name, or by its number from 1; none where it is unknown.
+    pub(crate) fn choice<T: Copy>(&self, name: &str, all: &[T], spell: fn(T) -> &'static str) -> Found<T> {
+        let Some(value) = self.one(name)? else { return Ok(None) };
+        let by_number = |n: i64| usize::try_from(n).ok()?.checked_sub(1).and_then(|i| all.get(i)).copied();
+        match value {
+            Value::Number(number) => Ok(number.as_i64().and_then(by_number)),
+            Value::String(text) => Ok(all
+                .iter()
+                .copied()
+                .find(|one| spell(*one) == text)
+                .or_else(|| text.parse().ok().and_then(by_number))),
+            other => Err(wrong(name, other)),
+        }
+    }
+
+    /// A list of texts.
+    pub(crate) fn texts(&self, name: &str) -> Result<Vec<String>, MlflowError> {
+        self.list(name)?
+            .iter()
+            .map(|item| item.as_str().map(str::to_owned).ok_or_else(|| wrong(name, item)))
+            .collect()
+    }
+
+    fn list(&self, name: &str) -> Result<&[Value], MlflowError> {
+        match self.get(name)? {
+            None => Ok(&[]),
+            Some(Value::Array(list)) => Ok(list),
+            Some(other) => Err(wrong(name, other)),
+        }
+    }
+
+    /// A message within this one.
+    pub(crate) fn message(&self, name: &str) -> Found<Self> {
+        match self.get(name)? {
+            None => Ok(None),
+            Some(Value::Object(fields)) => Ok(Some(Self { fields: fields.clone(), query: false })),
+            Some(other) => Err(wrong(name, other)),
+        }
+    }
+
+    /// A list of messages.
+    pub(crate) fn messages(&self, name: &str) -> Result<Vec<Self>, MlflowError> {
+        self.list(name)?
+            .iter()
+            .map(|item| match item {
+                Value::Object(fields) => Ok(Self { fields: fields.clone(), query: false }),
+                other => Err(wrong(name, other)),
+            })
+            .collect()
+    }
+
+    /// This message as a tag or a param.
+    pub(crate) fn pair(&self) -> Result<KeyValue, MlflowError> {
+        Ok(KeyValue { key: self.required("key")?, value: self.text_or_empty("value")? })
+    }
+
+    /// A list of tags or params.
+    pub(crate) fn pairs(&self, name: &str) -> Result<Vec<KeyValue>, MlflowError> {
+        self.messages(name)?.iter().map(Self::pair).collect()
+    }
+}
+
+/// A whole number that was written with a fraction of zero.
+fn whole(number: f64) -> Option<i64> {
+    // Beyond 2^53 a float doesn't tell which whole number was meant.
+    (number.fract() == 0.0 && number.abs() < 9_007_199_254_740_992.0).then_some(number as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body(text: &str) -> Message {
+        Message::from_body(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn fields_have_two_spellings_but_not_at_once() {
+        assert_eq!(body(r#"{"runName": "a"}"#).text("run_name").unwrap().as_deref(), Some("a"));
+        assert_eq!(body(r#"{"run_uuid": "r"}"#).run_id().unwrap(), "r");
+        assert!(body(r#"{"runName": "a", "run_name": "a"}"#).text("run_name").is_err());
+    }
+
+    #[test]
+    fn numbers_come_in_several_forms() {
+        let message = body(r#"{"a": "12", "b": 5.0, "c": 1.5, "nan": "NaN", "inf": "-Infinity", "t": true}"#);
+        assert_eq!((message.int("a").unwrap(), message.int("b").unwrap()), (Some(12), Some(5)));
+        assert!(message.int("c").is_err() && message.int("t").is_err());
+        assert!(message.number("nan").unwrap().is_nan());
+        assert_eq!(message.number("inf").unwrap(), f64::NEG_INFINITY);
+    }
+
+    #[test]
+    fn a_wrong_type_is_named_as_mlflow_names_it() {
+        let error = body(r#"{"name": 12}"#).required("name").unwrap_err().to_string();
+        assert!(
+            error.contains("Invalid value 12 for parameter 'name' supplied:  Hint: Value was of type 'int'."),
+            "{error}"
+        );
+        let error = body(r#"{"name": ""}"#).required("name").unwrap_err().to_string();
+        assert!(error.contains("Missing value for required parameter 'name'. See the API docs"), "{error}");
+    }
+
+    #[test]
+    fn a_query_string_reads_like_a_message() {
+        let pair = |k: &str, v: &str| (k.to_owned(), v.to_owned());
+        let query =
+            Message::from_query(vec![pair("o", "a"), pair("o", "b"), pair("n", "7"), pair("f", "True")]);
+        assert_eq!(query.texts("o").unwrap(), ["a", "b"]);
+        assert_eq!((query.int("n").unwrap(), query.flag("f").unwrap()), (Some(7), Some(true)));
+    }
+
+    #[test]
+    fn bodies_that_are_no_message_are_refused() {
+        assert_eq!(body(" "), Message::default());
+        assert_eq!(body(r#""{\"a\": \"b\"}""#).text("a").unwrap().as_deref(), Some("b"));
+        for bad in ["[1]", "{", "12", r#""x""#] {
+            assert!(Message::from_body(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+}

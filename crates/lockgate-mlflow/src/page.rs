@@ -1,0 +1,114 @@
+//! Limits and page tokens. A token is base64 of `{"offset": N}`, with a digest of the query where it must not change.
+
+use crate::error::MlflowError;
+use crate::message::Message;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use lockgate_control::tracking::Page;
+use serde_json::{Value, json};
+
+/// A part of a result that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Part {
+    limit: i64,
+    offset: i64,
+    /// What the token is bound to.
+    query: Option<String>,
+}
+
+impl Part {
+    /// Reads `max_results` and `page_token`.
+    pub(crate) fn read(message: &Message, default: i64, most: i64) -> Result<Self, MlflowError> {
+        Self::bound(message, default, most, None)
+    }
+
+    /// The same for a token that is good for one query only.
+    pub(crate) fn bound(
+        message: &Message,
+        default: i64,
+        most: i64,
+        query: Option<String>,
+    ) -> Result<Self, MlflowError> {
+        let limit = message.int("max_results")?.unwrap_or(default);
+        if !(1..=most).contains(&limit) {
+            return Err(MlflowError::invalid(format!(
+                "Invalid value {limit} for parameter 'max_results' supplied. It must be at least 1 and at most {most}, \
+                 but got value {limit}"
+            )));
+        }
+        let offset = match message.text("page_token")?.filter(|token| !token.is_empty()) {
+            None => 0,
+            Some(token) => offset(&token, query.as_deref())?,
+        };
+        Ok(Self { limit, offset, query })
+    }
+
+    /// What to search for: one more than asked for, which tells whether there is another page.
+    pub(crate) fn page(&self) -> Page {
+        Page { limit: self.limit + 1, offset: self.offset }
+    }
+
+    /// Cuts the one off that was too much; gives the next page's token where there is one.
+    pub(crate) fn cut<T>(&self, found: &mut Vec<T>) -> Option<String> {
+        let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
+        if found.len() <= limit {
+            return None;
+        }
+        found.truncate(limit);
+        let mut token = json!({"offset": self.offset + self.limit});
+        if let Some(query) = &self.query {
+            token["query"] = Value::String(query.clone());
+        }
+        Some(STANDARD.encode(token.to_string()))
+    }
+}
+
+fn offset(token: &str, query: Option<&str>) -> Result<i64, MlflowError> {
+    let bytes = STANDARD
+        .decode(token)
+        .map_err(|_| MlflowError::invalid("Invalid page token, could not base64-decode"))?;
+    let wrong =
+        || MlflowError::invalid("Invalid page token: use the one of the page before, as it was given");
+    let value: Value = serde_json::from_slice(&bytes).map_err(|_| wrong())?;
+    if value.get("query").and_then(Value::as_str) != query {
+        return Err(MlflowError::invalid("Invalid page token: the query differs from the page before"));
+    }
+    value.get("offset").and_then(Value::as_i64).filter(|offset| *offset > 0).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(token: Option<&str>, limit: i64) -> Message {
+        let mut body = json!({"max_results": limit});
+        if let Some(token) = token {
+            body["page_token"] = json!(token);
+        }
+        Message::from_body(body.to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_token_leads_to_the_next_page() {
+        let part = Part::read(&message(None, 2), 100, 100).unwrap();
+        let mut found = vec![1, 2, 3];
+        let token = part.cut(&mut found).unwrap();
+        assert_eq!(found, [1, 2]);
+        let next = Part::read(&message(Some(&token), 2), 100, 100).unwrap();
+        assert_eq!(next.page(), Page { limit: 3, offset: 2 });
+        assert_eq!(next.cut(&mut vec![3]), None);
+    }
+
+    #[test]
+    fn a_token_of_another_query_is_refused() {
+        let first = Part::bound(&message(None, 1), 10, 10, Some("a".to_owned())).unwrap();
+        let token = first.cut(&mut vec![1, 2]).unwrap();
+        assert!(Part::bound(&message(Some(&token), 1), 10, 10, Some("b".to_owned())).is_err());
+        assert!(Part::bound(&message(Some(&token), 1), 10, 10, Some("a".to_owned())).is_ok());
+        for bad in ["?", "e30=", "bnVsbA=="] {
+            assert!(Part::read(&message(Some(bad), 1), 10, 10).is_err(), "{bad}");
+        }
+        assert!(Part::read(&message(None, 0), 10, 10).is_err());
+        assert!(Part::read(&message(None, 11), 10, 10).is_err());
+    }
+}

@@ -1,0 +1,41 @@
+//! S1: identical releases, many times. What is the same as the baseline is not sent back.
+
+use crate::parts;
+use lockgate_testkit::story::tell_all;
+
+const SCRIPT: &str = "environment steps=25%/2m,100%/1m probation=1m deadline=20m
+release v1 errors=0.1%
+release v2 errors=2%
+traffic 60/s
+promote v1
+run 3m
+behave v1 errors=2%
+promote v2
+run 25m
+";
+
+#[test]
+fn identical_releases_are_rarely_rolled_back_and_mostly_come_through() {
+    const WORLDS: u64 = 40;
+    let (mut back, mut through) = (0, 0);
+    for seed in 0..WORLDS {
+        let (_, world) = tell_all(SCRIPT, seed, parts());
+        let world = world.unwrap();
+        let second = world.journal().unwrap().last().unwrap().promotion.clone();
+        match world.stage(&second).unwrap() {
+            "rolled-back" => back += 1,
+            "probation" | "confirmed" => through += 1,
+            _ => {}
+        }
+    }
+    // The stated error rate is 5 %: two of forty are expected at the most, six would be seen once in 70 such tests.
+    assert!(back < 6, "{back} of {WORLDS} rolled back");
+    assert!(through > WORLDS / 2, "only {through} of {WORLDS} came through");
+}
+
+#[test]
+fn the_same_seed_tells_the_same_story() {
+    let (first, second) = (tell_all(SCRIPT, 3, parts()).0, tell_all(SCRIPT, 3, parts()).0);
+    assert_eq!(first, second);
+    assert_ne!(first, tell_all(SCRIPT, 4, parts()).0);
+}

@@ -1,0 +1,36 @@
+//! The scripts and their stories, and what one script alone can't show.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+
+mod calm;
+mod kills;
+mod scripts;
+
+use lockgate_agent::judge::{self, judge};
+use lockgate_gateway::assign::is_candidate;
+use lockgate_testkit::world::{Counts, Evidence, Parts};
+
+fn side(c: &Counts) -> judge::Counts {
+    judge::Counts {
+        drawn: c.drawn,
+        units: c.units,
+        errors: c.errors,
+        slow_rollback: c.slow_rollback,
+        slow_promote: c.slow_promote,
+        slow_slo: c.slow_slo,
+        repeats: c.repeats,
+    }
+}
+
+fn judged(seen: &Evidence) -> judge::Evidence {
+    let weights = seen.weights.iter().map(|w| judge::Weighed {
+        weight: w.weight,
+        candidate: side(&w.candidate),
+        baseline: side(&w.baseline),
+    });
+    judge::Evidence { weights: weights.collect(), saturated: false, compared: seen.compared, thresholds: seen.thresholds }
+}
+
+/// The agent's judge and the gateway's assignment.
+fn parts() -> Parts {
+    Parts { judge: |plan, seen, peaks| judge(plan, &judged(seen), peaks), assign: is_candidate }
+}
