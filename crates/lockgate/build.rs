@@ -23,8 +23,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 /// The example's own files: what tools and runs leave behind is no part of it.
 fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
-    const LEFT_BEHIND: [&str; 9] =
-        ["__pycache__", "data", "models", ".venv", ".pytest_cache", "mlruns", ".git", ".ruff_cache", "mlartifacts"];
+    const LEFT_BEHIND: [&str; 9] = [
+        "__pycache__",
+        "data",
+        "models",
+        ".venv",
+        ".pytest_cache",
+        "mlruns",
+        ".git",
+        ".ruff_cache",
+        "mlartifacts",
+    ];
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();

@@ -78,7 +78,12 @@ pub(crate) struct Seen {
 
 impl Fleet {
     pub(crate) fn new(options: FleetOptions) -> Self {
-        Self { options, running: Mutex::default(), stopping: Mutex::default(), borrowed: std::sync::atomic::AtomicU64::new(0) }
+        Self {
+            options,
+            running: Mutex::default(),
+            stopping: Mutex::default(),
+            borrowed: std::sync::atomic::AtomicU64::new(0),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Digest, Running>> {

@@ -374,7 +374,7 @@ mod tests {
         let mut candidate = healthy(300);
         candidate.errors = 30;
         let mut peaks = Peaks::default();
-        judge(&plan(), &seen(candidate, healthy(900)), &mut peaks);
+        let _ = judge(&plan(), &seen(candidate, healthy(900)), &mut peaks);
         let later = judge(&plan(), &seen(healthy(3000), healthy(9000)), &mut peaks);
         assert!(
             later.log_e_rollback >= later.needed_rollback,

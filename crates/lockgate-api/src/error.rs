@@ -23,7 +23,12 @@ impl ApiError {
 
     /// Nobody knows who is asking.
     pub fn unauthenticated(message: impl Into<String>) -> Self {
-        Self { status: StatusCode::UNAUTHORIZED, code: "unauthenticated", message: message.into(), hint: None }
+        Self {
+            status: StatusCode::UNAUTHORIZED,
+            code: "unauthenticated",
+            message: message.into(),
+            hint: None,
+        }
     }
 
     /// Known, but not allowed.
@@ -41,7 +46,9 @@ impl From<ControlError> for ApiError {
             ControlError::Conflict { .. } => (StatusCode::CONFLICT, "conflict"),
             ControlError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
             ControlError::Store(_) | ControlError::Blob(_) => (StatusCode::SERVICE_UNAVAILABLE, "storage"),
-            ControlError::Inconsistent(_) | ControlError::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+            ControlError::Inconsistent(_) | ControlError::Internal(_) => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "internal")
+            }
         };
         if status.is_server_error() {
             tracing::error!(%error, "request failed");

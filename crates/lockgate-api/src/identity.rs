@@ -5,6 +5,8 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use lockgate_control::{Accounts, Control};
 use lockgate_core::actor::{Actor, ActorKind, Via};
 use lockgate_core::id::EnvironmentName;
@@ -34,7 +36,8 @@ pub async fn identify(
     mut request: Request,
     next: Next,
 ) -> Response {
-    if matches!(request.uri().path(), "/health" | "/version") {
+    // What clients and load balancers ask before they sign in; nothing in the answers is anybody's.
+    if matches!(request.uri().path(), "/health" | "/version" | "/api/3.0/mlflow/server-info") {
         return next.run(request).await;
     }
     match actor(&control, &identity, request.method(), request.headers()).await {
@@ -56,10 +59,13 @@ async fn actor(
         same_site(identity, method, headers)?;
     }
     if let Some(token) = bearer(headers)? {
-        let (kind, name) =
-            identity.accounts.find(&token).ok_or_else(|| ApiError::unauthenticated("this token belongs to nobody"))?;
+        let (kind, name) = identity
+            .accounts
+            .find(&token)
+            .ok_or_else(|| ApiError::unauthenticated("this token belongs to nobody"))?;
         if kind == ActorKind::Agent {
-            let environment = EnvironmentName::new(name).map_err(|e| ApiError::unauthenticated(e.to_string()))?;
+            let environment =
+                EnvironmentName::new(name).map_err(|e| ApiError::unauthenticated(e.to_string()))?;
             return Ok(Actor::agent(&environment));
         }
         return Ok(control.actor(kind, name, Via::Token).await?);
@@ -73,12 +79,21 @@ async fn actor(
 
 /// A bearer token, also where a client (MLflow's) sends it as the password of basic authentication.
 fn bearer(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    let wrong = || {
+        ApiError::unauthenticated("use Authorization: Bearer TOKEN, or Basic with the token as the password")
+    };
     let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
-    let text = value.to_str().map_err(|_| ApiError::unauthenticated("the Authorization header can't be read"))?;
-    match text.split_once(' ') {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(Some(token.trim().to_owned())),
-        _ => Err(ApiError::unauthenticated("use Authorization: Bearer …")),
+    let (scheme, rest) = value.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(wrong)?;
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Ok(Some(rest.trim().to_owned()));
     }
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return Err(wrong());
+    }
+    let pair = BASE64_STANDARD.decode(rest.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let token =
+        pair.as_deref().and_then(|pair| pair.split_once(':')).map(|(_, password)| password.to_owned());
+    token.map(Some).ok_or_else(wrong)
 }
 
 /// Without login the only thing between a web page and this server is the browser's own honesty: the Host must be ours (a
@@ -86,9 +101,14 @@ fn bearer(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
 fn same_site(identity: &Identity, method: &Method, headers: &HeaderMap) -> Result<(), ApiError> {
     let port = identity.listen.port();
     let ours = |authority: &str| {
-        [format!("127.0.0.1:{port}"), format!("localhost:{port}"), format!("[::1]:{port}"), identity.listen.to_string()]
-            .iter()
-            .any(|a| a == authority)
+        [
+            format!("127.0.0.1:{port}"),
+            format!("localhost:{port}"),
+            format!("[::1]:{port}"),
+            identity.listen.to_string(),
+        ]
+        .iter()
+        .any(|a| a == authority)
     };
     let host = headers.get(header::HOST).and_then(|v| v.to_str().ok()).unwrap_or_default();
     if !ours(host) {
@@ -101,5 +121,26 @@ fn same_site(identity: &Identity, method: &Method, headers: &HeaderMap) -> Resul
         None => Ok(()),
         Some(origin) if origin.strip_prefix("http://").is_some_and(ours) => Ok(()),
         Some(origin) => Err(ApiError::forbidden(format!("a page of {origin} may not change anything here"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+
+    fn token(value: &'static str) -> Result<Option<String>, ApiError> {
+        bearer(&HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::from_static(value))]))
+    }
+
+    #[test]
+    fn tokens_come_as_bearer_or_as_a_password() {
+        assert_eq!(token("Bearer abc").unwrap().as_deref(), Some("abc"));
+        // `printf 'alice:abc:d' | base64`
+        assert_eq!(token("Basic YWxpY2U6YWJjOmQ=").unwrap().as_deref(), Some("abc:d"));
+        assert!(bearer(&HeaderMap::new()).unwrap().is_none());
+        for wrong in ["abc", "Digest abc", "Basic !!", "Basic YWJj"] {
+            assert!(token(wrong).is_err(), "{wrong}");
+        }
     }
 }

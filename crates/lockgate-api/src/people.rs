@@ -8,8 +8,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Extension, Json, Router};
 use futures_util::TryStreamExt as _;
-use lockgate_control::{Control, NewConfiguration};
 use lockgate_control::view::{NewRelease, PromotionRequest};
+use lockgate_control::{Control, NewConfiguration};
 use lockgate_core::access::{Action, Target, authorize};
 use lockgate_core::actor::Actor;
 use lockgate_core::digest::Digest;
@@ -54,7 +54,10 @@ async fn apply_configuration(
     Ok(Json(control.apply_configuration(&actor, body).await?))
 }
 
-async fn configuration(State(control): State<Control>, Extension(actor): Extension<Actor>) -> Result<Response, ApiError> {
+async fn configuration(
+    State(control): State<Control>,
+    Extension(actor): Extension<Actor>,
+) -> Result<Response, ApiError> {
     #[derive(Serialize)]
     struct Body {
         digest: Option<Digest>,
@@ -300,6 +303,9 @@ pub(crate) async fn get_blob(
     authorize(&actor, Action::Read, Target::Server).map_err(|e| ApiError::forbidden(e.to_string()))?;
     let (reader, size) = control.get_blob(&digest).await?;
     let body = Body::from_stream(tokio_util::io::ReaderStream::new(reader));
-    let headers = [(header::CONTENT_TYPE, "application/octet-stream".to_owned()), (header::CONTENT_LENGTH, size.to_string())];
+    let headers = [
+        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
+        (header::CONTENT_LENGTH, size.to_string()),
+    ];
     Ok((headers, body).into_response())
 }

@@ -78,7 +78,10 @@ impl Control {
         }
         let project = self.project().await?;
         if project.environment(&hello.environment).is_none() {
-            return Err(ControlError::not_found(format!("lockgate.toml has no environment `{}`", hello.environment)));
+            return Err(ControlError::not_found(format!(
+                "lockgate.toml has no environment `{}`",
+                hello.environment
+            )));
         }
         match self.environment_key(&hello.environment).await? {
             Some(known) if known == hello.key => {}
@@ -96,7 +99,9 @@ impl Control {
         let reported = self
             .store
             .read(move |conn| {
-                Box::pin(async move { Ok::<_, ControlError>(conn.last_source_seq(environment.as_str()).await?) })
+                Box::pin(
+                    async move { Ok::<_, ControlError>(conn.last_source_seq(environment.as_str()).await?) },
+                )
             })
             .await?;
         Ok(Welcome { project: project.name.clone(), reported })
@@ -108,7 +113,8 @@ impl Control {
         hello: &Hello,
         project: lockgate_core::id::ProjectName,
     ) -> Result<(), ControlError> {
-        let (control, actor, environment, key) = (self.clone(), actor.clone(), hello.environment.clone(), hello.key.clone());
+        let (control, actor, environment, key) =
+            (self.clone(), actor.clone(), hello.environment.clone(), hello.key.clone());
         self.write(move |tx| {
             Box::pin(async move {
                 if tx.load_state("Environment", environment.as_str()).await?.is_some() {
@@ -134,8 +140,16 @@ impl Control {
         .await
     }
 
-    async fn environment_key(&self, environment: &EnvironmentName) -> Result<Option<PublicKey>, ControlError> {
-        Ok(self.environment_states().await?.into_iter().find(|e| e.environment == *environment).map(|e| e.key))
+    async fn environment_key(
+        &self,
+        environment: &EnvironmentName,
+    ) -> Result<Option<PublicKey>, ControlError> {
+        Ok(self
+            .environment_states()
+            .await?
+            .into_iter()
+            .find(|e| e.environment == *environment)
+            .map(|e| e.key))
     }
 
     pub(crate) async fn environment_states(&self) -> Result<Vec<EnvironmentState>, ControlError> {
@@ -215,7 +229,9 @@ impl Control {
                             )));
                         }
                         let entry = checked(stored, &environment)?;
-                        if let Some(id) = control.take_in(tx, &actor, &environment, &key, stored, entry).await? {
+                        if let Some(id) =
+                            control.take_in(tx, &actor, &environment, &key, stored, entry).await?
+                        {
                             touched.insert(id);
                         }
                         last = Some(stored.seq);
@@ -259,13 +275,17 @@ impl Control {
                 let id = PromotionId::new(entry.resource.id)?;
                 let promotion = self.own_promotion(tx, environment, &id).await?;
                 let PromotionEvent::EvidenceRecorded { gate, envelope, .. } = *inner else {
-                    return Err(ControlError::Refused("an agent reports evidence, nothing else, about a promotion".to_owned()));
+                    return Err(ControlError::Refused(
+                        "an agent reports evidence, nothing else, about a promotion".to_owned(),
+                    ));
                 };
                 let finding = envelope
                     .verify(key, environment, &promotion.plan.revision.release)
                     .map_err(|e| ControlError::Refused(e.to_string()))?;
                 if finding.gate != gate || finding.promotion != id {
-                    return Err(ControlError::Refused(format!("the evidence is not about gate `{gate}` of {id}")));
+                    return Err(ControlError::Refused(format!(
+                        "the evidence is not about gate `{gate}` of {id}"
+                    )));
                 }
                 let finding_gate = gate.clone();
                 let command = Command::Record {
@@ -306,7 +326,9 @@ impl Control {
                 self.record(tx, act(resource, Event::Worker(inner), source)).await?;
                 Ok(None)
             }
-            Event::ConfigurationApplied { .. } | Event::AgentEnrolled { .. } | Event::ReleaseCreated { .. } => {
+            Event::ConfigurationApplied { .. }
+            | Event::AgentEnrolled { .. }
+            | Event::ReleaseCreated { .. } => {
                 Err(ControlError::Refused("an agent may not report that".to_owned()))
             }
         }
@@ -326,9 +348,14 @@ impl Control {
     }
 
     /// Once a newer release serves, an older one's probation is over: it was replaced.
-    async fn settle_probation(&self, tx: &mut lockgate_store::Tx, id: &PromotionId) -> Result<(), ControlError> {
+    async fn settle_probation(
+        &self,
+        tx: &mut lockgate_store::Tx,
+        id: &PromotionId,
+    ) -> Result<(), ControlError> {
         let all = states::promotions(tx).await?;
-        let Some(newer) = all.iter().find(|p| p.id == *id && matches!(p.stage, Stage::Probation { .. })) else {
+        let Some(newer) = all.iter().find(|p| p.id == *id && matches!(p.stage, Stage::Probation { .. }))
+        else {
             return Ok(());
         };
         for older in all.iter().filter(|p| {
@@ -347,7 +374,12 @@ impl Control {
     ///
     /// # Errors
     /// Where the actor is not that environment's agent.
-    pub fn note_live(&self, actor: &Actor, environment: &EnvironmentName, live: Live) -> Result<(), ControlError> {
+    pub fn note_live(
+        &self,
+        actor: &Actor,
+        environment: &EnvironmentName,
+        live: Live,
+    ) -> Result<(), ControlError> {
         authorize(actor, Action::AgentReport, Target::Environment(environment))?;
         let mut all = lock(&self.agents.live);
         let seen = all.entry(environment.clone()).or_default();
@@ -398,7 +430,9 @@ impl Control {
             let mut queries = lock(&self.agents.queries);
             queries.next += 1;
             let id = queries.next;
-            queries.open.insert(id, OpenQuery { environment: environment.clone(), ask, waiting: Some(answer) });
+            queries
+                .open
+                .insert(id, OpenQuery { environment: environment.clone(), ask, waiting: Some(answer) });
             id
         };
         self.changed();
@@ -406,7 +440,9 @@ impl Control {
         lock(&self.agents.queries).open.remove(&id);
         match result {
             Ok(Ok(found)) => Ok(found),
-            _ => Err(ControlError::Unavailable(format!("the agent of `{environment}` did not answer in time"))),
+            _ => {
+                Err(ControlError::Unavailable(format!("the agent of `{environment}` did not answer in time")))
+            }
         }
     }
 
@@ -414,7 +450,12 @@ impl Control {
     ///
     /// # Errors
     /// Where the actor is not that environment's agent.
-    pub fn answer(&self, actor: &Actor, environment: &EnvironmentName, answer: Answer) -> Result<(), ControlError> {
+    pub fn answer(
+        &self,
+        actor: &Actor,
+        environment: &EnvironmentName,
+        answer: Answer,
+    ) -> Result<(), ControlError> {
         authorize(actor, Action::AgentReport, Target::Environment(environment))?;
         let mut queries = lock(&self.agents.queries);
         let waiting = queries
@@ -433,7 +474,10 @@ impl Control {
 /// Reads a journal entry and checks that its text is what its hash says.
 fn checked(stored: &StoredEntry, environment: &EnvironmentName) -> Result<Entry, ControlError> {
     if entry::leaf(&stored.text) != stored.leaf {
-        return Err(ControlError::invalid(format!("entry {} of `{environment}` does not match its hash", stored.seq)));
+        return Err(ControlError::invalid(format!(
+            "entry {} of `{environment}` does not match its hash",
+            stored.seq
+        )));
     }
     entry::read(stored.seq, &stored.text).map_err(|e| ControlError::invalid(e.to_string()))
 }
@@ -448,10 +492,14 @@ fn desired_promotion(promotion: &Promotion, all: &[Promotion]) -> Option<Desired
                 .plan
                 .lineage
                 .iter()
-                .filter_map(|l| Some((l.environment.clone(), envelopes(passed(all, promotion, &l.environment)?))))
+                .filter_map(|l| {
+                    Some((l.environment.clone(), envelopes(passed(all, promotion, &l.environment)?)))
+                })
                 .collect(),
         },
-        Stage::Probation { .. } | Stage::Confirmed | Stage::RollingBack { .. } if !promotion.instructions.is_empty() => {
+        Stage::Probation { .. } | Stage::Confirmed | Stage::RollingBack { .. }
+            if !promotion.instructions.is_empty() =>
+        {
             Task::Watch
         }
         _ => return None,
@@ -470,9 +518,15 @@ fn envelopes(promotion: &Promotion) -> BTreeMap<GateName, Envelope> {
 }
 
 /// The latest promotion of the same release through an earlier environment.
-fn passed<'a>(all: &'a [Promotion], promotion: &Promotion, environment: &EnvironmentName) -> Option<&'a Promotion> {
+fn passed<'a>(
+    all: &'a [Promotion],
+    promotion: &Promotion,
+    environment: &EnvironmentName,
+) -> Option<&'a Promotion> {
     all.iter()
-        .filter(|p| p.plan.environment == *environment && p.plan.revision.release == promotion.plan.revision.release)
+        .filter(|p| {
+            p.plan.environment == *environment && p.plan.revision.release == promotion.plan.revision.release
+        })
         .filter(|p| matches!(p.stage, Stage::Probation { .. } | Stage::Confirmed | Stage::Superseded { .. }))
         .max_by_key(|p| p.created)
 }

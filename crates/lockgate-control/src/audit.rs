@@ -48,7 +48,9 @@ impl Control {
         let limit = u32::try_from(limit.min(100_000)).unwrap_or(u32::MAX);
         let entries: Vec<StoredEntry> = self
             .store
-            .read(move |conn| Box::pin(async move { Ok::<_, ControlError>(conn.entries(from, limit).await?) }))
+            .read(move |conn| {
+                Box::pin(async move { Ok::<_, ControlError>(conn.entries(from, limit).await?) })
+            })
             .await?;
         Ok(entries.iter().map(|e| format!("{}\n", e.text)).collect())
     }

@@ -58,10 +58,11 @@ pub fn overrides(settings: &[String]) -> Result<Vec<Override>, Diagnostics> {
 /// Everybody whom a configuration names.
 fn people(project: &Project) -> BTreeSet<&str> {
     let groups = project.groups.values().flatten().map(String::as_str);
-    let approvers = project.environments.iter().flat_map(|e| &e.approve).flat_map(|a| &a.from).filter_map(|p| match p {
-        Principal::Person(name) => Some(name.as_str()),
-        Principal::Group(_) => None,
-    });
+    let approvers =
+        project.environments.iter().flat_map(|e| &e.approve).flat_map(|a| &a.from).filter_map(|p| match p {
+            Principal::Person(name) => Some(name.as_str()),
+            Principal::Group(_) => None,
+        });
     groups.chain(approvers).collect()
 }
 
@@ -70,7 +71,11 @@ impl Control {
     ///
     /// # Errors
     /// Where the text has mistakes, or belongs to another project than the one that the server carries.
-    pub async fn apply_configuration(&self, actor: &Actor, new: NewConfiguration) -> Result<Applied, ControlError> {
+    pub async fn apply_configuration(
+        &self,
+        actor: &Actor,
+        new: NewConfiguration,
+    ) -> Result<Applied, ControlError> {
         authorize(actor, Action::ConfigurationApply, Target::Server)?;
         let NewConfiguration { toml, settings } = new;
         let project = parse(&toml, &settings).map_err(ControlError::invalid)?;
@@ -85,10 +90,11 @@ impl Control {
             if current.project != project.name {
                 return Err(ControlError::conflict(format!(
                     "this server carries project `{}`, not `{}`",
-                    current.project,
-                    project.name
+                    current.project, project.name
                 ))
-                .with_hint("start another server for it: run `lockgate up` in its folder with another --port"));
+                .with_hint(
+                    "start another server for it: run `lockgate up` in its folder with another --port",
+                ));
             }
         }
         let (control, actor, name) = (self.clone(), actor.clone(), project.name.clone());

@@ -82,7 +82,9 @@ impl ControlError {
     #[must_use]
     pub fn hint(&self) -> Option<&str> {
         match self {
-            Self::Invalid { hint, .. } | Self::NotFound { hint, .. } | Self::Conflict { hint, .. } => hint.as_deref(),
+            Self::Invalid { hint, .. } | Self::NotFound { hint, .. } | Self::Conflict { hint, .. } => {
+                hint.as_deref()
+            }
             _ => None,
         }
     }

@@ -15,11 +15,16 @@ const BASE_RATE: f64 = 0.001;
 const SLOW_RATIO: f64 = 0.715;
 
 /// Slower than this and a person should be told of a faster way.
-const PATIENCE: f64 = 3600.0;
+const PATIENCE: f64 = 600.0;
 
 /// What `plan`'s rollout will take. `asked` is what a person expects, `measured` what the environment sees now, both in
 /// requests per second; `seen` the requests and bad answers so far.
-pub(crate) fn forecast(plan: &Plan, asked: Option<f64>, measured: Option<f64>, seen: Option<(u64, u64)>) -> Forecast {
+pub(crate) fn forecast(
+    plan: &Plan,
+    asked: Option<f64>,
+    measured: Option<f64>,
+    seen: Option<(u64, u64)>,
+) -> Forecast {
     let (rate, basis) = match (asked, measured) {
         (Some(rate), _) => (rate, "as you said"),
         (None, Some(rate)) => (rate, "as measured now"),
@@ -52,7 +57,9 @@ fn seconds(spec: &GuardSpec, rate: f64, share: f64, base: f64, alpha: f64) -> Op
             not_worse(&traffic(base, 1.0), 1.0 + worse_by, Some(*floor), alpha).map(|f| f.seconds)
         }
         // Three thresholds are merged by their mean, so the best of them needs three times the evidence.
-        GuardSpec::Latency { .. } => not_worse(&traffic(0.5, SLOW_RATIO), 1.0, None, alpha / 3.0).map(|f| f.seconds),
+        GuardSpec::Latency { .. } => {
+            not_worse(&traffic(0.5, SLOW_RATIO), 1.0, None, alpha / 3.0).map(|f| f.seconds)
+        }
         GuardSpec::Constant { .. } => None,
     }
 }
@@ -78,7 +85,9 @@ fn advice(plan: &Plan, rate: f64, base: f64, total: Option<f64>) -> Vec<String> 
             t / 60.0,
             plan.rollout.deadline_ms as f64 / 60_000.0
         ),
-        None => format!("at {rate:.1} requests/s the guards can't decide: the rollout {outcome} at its deadline"),
+        None => {
+            format!("at {rate:.1} requests/s the guards can't decide: the rollout {outcome} at its deadline")
+        }
     }];
     let half = plan
         .rollout
@@ -90,13 +99,19 @@ fn advice(plan: &Plan, rate: f64, base: f64, total: Option<f64>) -> Vec<String> 
     if let Some(half) = half {
         let now = plan.rollout.steps.first().map_or(0.0, |s| f64::from(s.weight) / f64::from(WHOLE));
         if now < 0.5 {
-            advice.push(format!("larger steps decide sooner: one step of 50% would take about {:.0} min", half / 60.0));
+            advice.push(format!(
+                "larger steps decide sooner: one step of 50% would take about {:.0} min",
+                half / 60.0
+            ));
         }
     }
     advice.push(
         "a replay gate decides without waiting for traffic: record requests and replay them before the rollout"
             .to_owned(),
     );
-    advice.push("shadowing compares both releases on every request: a whole day's traffic counts, not a share".to_owned());
+    advice.push(
+        "shadowing compares both releases on every request: a whole day's traffic counts, not a share"
+            .to_owned(),
+    );
     advice
 }

@@ -47,15 +47,15 @@ impl Story {
                 Some(vec![part(&plan.revision, 1.0)])
             }
             RolloutEvent::RollbackDecided { target, .. } => {
-                let served = plan.is_some_and(|p| self.serving.as_ref().is_some_and(|s| s.digest() == p.revision.digest()));
+                let served = plan.is_some_and(|p| {
+                    self.serving.as_ref().is_some_and(|s| s.digest() == p.revision.digest())
+                });
                 if served {
                     self.serving = self.previous.take();
                 }
                 Some(target.iter().map(|t| part(t, 1.0)).collect())
             }
-            RolloutEvent::FailoverDecided { .. } => {
-                Some(plan?.backup.iter().map(|b| part(b, 1.0)).collect())
-            }
+            RolloutEvent::FailoverDecided { .. } => Some(plan?.backup.iter().map(|b| part(b, 1.0)).collect()),
             RolloutEvent::Stranded { .. } => Some(Vec::new()),
             RolloutEvent::Confirmed | RolloutEvent::RolledBack { .. } | RolloutEvent::OnBackup => None,
             RolloutEvent::Aborted { .. }

@@ -70,7 +70,15 @@ impl Control {
         let tracking = tracking::Tracking::new(store.clone(), blobs.clone(), clock.clone(), entropy.clone());
         // The version only has to differ from what agents have seen of an earlier process.
         let first = u64::try_from(clock.now_ms()).unwrap_or(0);
-        Self { store, blobs, tracking, clock, entropy, version: watch::Sender::new(first), agents: Arc::default() }
+        Self {
+            store,
+            blobs,
+            tracking,
+            clock,
+            entropy,
+            version: watch::Sender::new(first),
+            agents: Arc::default(),
+        }
     }
 
     /// Tracking data and the model registry.

@@ -39,7 +39,11 @@ impl Control {
     ///
     /// # Errors
     /// Where there is none.
-    pub async fn show_promotion(&self, actor: &Actor, id: &PromotionId) -> Result<PromotionView, ControlError> {
+    pub async fn show_promotion(
+        &self,
+        actor: &Actor,
+        id: &PromotionId,
+    ) -> Result<PromotionView, ControlError> {
         authorize(actor, Action::Read, Target::Server)?;
         self.promotion(id).await
     }
@@ -65,14 +69,18 @@ impl Control {
             .collect();
         found.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
         match (found.pop(), found.is_empty(), id) {
-            (Some(one), _, None) | (Some(one), true, Some(_)) => Ok(self.view_promotion(&one, &self.names().await?)),
+            (Some(one), _, None) | (Some(one), true, Some(_)) => {
+                Ok(self.view_promotion(&one, &self.names().await?))
+            }
             (Some(_), false, Some(text)) => {
-                Err(ControlError::invalid(format!("several promotions end with {text}")).with_hint("give more of its end"))
+                Err(ControlError::invalid(format!("several promotions end with {text}"))
+                    .with_hint("give more of its end"))
             }
             (None, _, _) => {
                 let what = id.map_or_else(|| "no promotion yet".to_owned(), |t| format!("no promotion {t}"));
                 let place = environment.map_or_else(String::new, |e| format!(" into `{e}`"));
-                Err(ControlError::not_found(format!("there is {what}{place}")).with_hint("`lockgate status` shows them"))
+                Err(ControlError::not_found(format!("there is {what}{place}"))
+                    .with_hint("`lockgate status` shows them"))
             }
         }
     }
@@ -134,7 +142,13 @@ impl Control {
         let now = self.clock.now_ms();
         if self.project_state().await?.is_none() {
             let next = "lockgate up".to_owned();
-            return Ok(StatusView { project: None, now, environments: Vec::new(), promotions: Vec::new(), next });
+            return Ok(StatusView {
+                project: None,
+                now,
+                environments: Vec::new(),
+                promotions: Vec::new(),
+                next,
+            });
         }
         let project = self.project().await?;
         let environments: Vec<EnvironmentView> = project
@@ -179,7 +193,12 @@ impl Control {
     ///
     /// # Errors
     /// Where its agent isn't there.
-    pub async fn worker_log(&self, actor: &Actor, environment: &EnvironmentName, tail: u64) -> Result<String, ControlError> {
+    pub async fn worker_log(
+        &self,
+        actor: &Actor,
+        environment: &EnvironmentName,
+        tail: u64,
+    ) -> Result<String, ControlError> {
         authorize(actor, Action::Read, Target::Environment(environment))?;
         let ask = lockgate_core::wire::Ask::WorkerLog { model: None, tail: tail.min(1 << 20) };
         let found = self.ask(environment, ask).await?;
@@ -191,13 +210,19 @@ impl Control {
 fn next(p: &Promotion) -> String {
     let short = p.id.as_str().get(23..).unwrap_or(p.id.as_str());
     match &p.stage {
-        Stage::AwaitingApproval => format!("lockgate approve {short} --as SOMEBODY-ELSE   (look first: lockgate why {short})"),
-        Stage::Gating | Stage::Queued | Stage::RollingBack { .. } | Stage::FailingOver => format!("lockgate watch {short}"),
+        Stage::AwaitingApproval => {
+            format!("lockgate approve {short} --as SOMEBODY-ELSE   (look first: lockgate why {short})")
+        }
+        Stage::Gating | Stage::Queued | Stage::RollingBack { .. } | Stage::FailingOver => {
+            format!("lockgate watch {short}")
+        }
         Stage::Rolling { rollout } if rollout.held.is_some() => format!("lockgate why {short}"),
         Stage::Rolling { .. } => format!("lockgate watch {short}"),
         Stage::Probation { .. } | Stage::Confirmed => format!("lockgate history {}", p.plan.environment),
         Stage::Rejected { .. } => format!("lockgate logs promotion {short}"),
         Stage::Expired { .. } | Stage::Superseded { .. } | Stage::Cancelled => "lockgate status".to_owned(),
-        Stage::RolledBack { .. } | Stage::OnBackup | Stage::Stranded { .. } => format!("lockgate why {short}"),
+        Stage::RolledBack { .. } | Stage::OnBackup | Stage::Stranded { .. } => {
+            format!("lockgate why {short}")
+        }
     }
 }

@@ -29,13 +29,17 @@ impl Accounts {
             }
             let fail = |what: &str| format!("line {}: {what}", number + 1);
             let [kind, name, hash] = line.split_whitespace().collect::<Vec<_>>()[..] else {
-                return Err(fail("expected three words: user|service|agent, a name, and the SHA-256 of the token"));
+                return Err(fail(
+                    "expected three words: user|service|agent, a name, and the SHA-256 of the token",
+                ));
             };
             let kind = match kind {
                 "user" => ActorKind::User,
                 "service" => ActorKind::Service,
                 "agent" => ActorKind::Agent,
-                other => return Err(fail(&format!("`{other}` is no kind of account; use user, service or agent"))),
+                other => {
+                    return Err(fail(&format!("`{other}` is no kind of account; use user, service or agent")));
+                }
             };
             if hash.len() != 64 || !hash.bytes().all(|b| b.is_ascii_hexdigit()) {
                 return Err(fail("the token's SHA-256 must be 64 hexadecimal digits"));
@@ -74,9 +78,14 @@ impl Control {
 
     async fn principal(&self, kind: ActorKind, name: &str) -> Result<PrincipalId, ControlError> {
         let prefix = if kind == ActorKind::Service { "svc" } else { "u" };
-        let new = PrincipalId::new(format!("{prefix}_{}", ulid(self.clock.now_ms(), &*self.entropy).to_lowercase()))?;
+        let new = PrincipalId::new(format!(
+            "{prefix}_{}",
+            ulid(self.clock.now_ms(), &*self.entropy).to_lowercase()
+        ))?;
         let owned = name.to_owned();
-        let id = self.write(move |tx| Box::pin(async move { Ok(tx.principal(kind, &owned, &new).await?.id) })).await?;
+        let id = self
+            .write(move |tx| Box::pin(async move { Ok(tx.principal(kind, &owned, &new).await?.id) }))
+            .await?;
         self.agents.remember(kind, name, id.clone());
         Ok(id)
     }
@@ -88,7 +97,10 @@ impl Control {
 
     /// All principals' names by id.
     pub(crate) async fn names(&self) -> Result<Names, ControlError> {
-        let all = self.store.read(|conn| Box::pin(async move { Ok::<_, ControlError>(conn.principals().await?) })).await?;
+        let all = self
+            .store
+            .read(|conn| Box::pin(async move { Ok::<_, ControlError>(conn.principals().await?) }))
+            .await?;
         Ok(all.into_iter().map(|p| (p.id, p.name)).collect())
     }
 

@@ -34,7 +34,11 @@ pub(crate) struct Facts<'a> {
 ///
 /// # Errors
 /// Where the configuration can't be fulfilled: an unknown model, a backup without a release, a group without people.
-pub(crate) fn plan(project: &Project, environment: &EnvironmentName, facts: Facts<'_>) -> Result<Plan, ControlError> {
+pub(crate) fn plan(
+    project: &Project,
+    environment: &EnvironmentName,
+    facts: Facts<'_>,
+) -> Result<Plan, ControlError> {
     let resolved = project.environment(environment).ok_or_else(|| {
         let names: Vec<String> = project.environments.iter().map(|e| e.name.to_string()).collect();
         ControlError::not_found(format!("lockgate.toml has no environment `{environment}`"))
@@ -120,8 +124,10 @@ fn approval(
             Principal::Person(name) => vec![name.clone()],
             Principal::Group(group) => {
                 let members = project.groups.get(group).ok_or_else(|| {
-                    ControlError::invalid(format!("lockgate.toml asks for approvals from group `{group}`, which it does not define"))
-                        .with_hint(format!("add it: [groups] {group} = [\"somebody@example.com\"]"))
+                    ControlError::invalid(format!(
+                        "lockgate.toml asks for approvals from group `{group}`, which it does not define"
+                    ))
+                    .with_hint(format!("add it: [groups] {group} = [\"somebody@example.com\"]"))
                 })?;
                 members.iter().cloned().collect()
             }
@@ -140,7 +146,13 @@ fn approval(
             groups.join(", ")
         )));
     }
-    Ok(Some(ApprovalRule { count: rule.count, from, groups, not_author: rule.not_author, ttl_ms: rule.ttl_ms }))
+    Ok(Some(ApprovalRule {
+        count: rule.count,
+        from,
+        groups,
+        not_author: rule.not_author,
+        ttl_ms: rule.ttl_ms,
+    }))
 }
 
 fn rollout(resolved: &ResolvedEnvironment, unit_header: Option<String>) -> RolloutPlan {

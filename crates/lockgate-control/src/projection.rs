@@ -83,21 +83,26 @@ pub(crate) fn fold(entry: &Entry, current: Option<State>) -> Result<Option<State
     Ok(match (event, current) {
         (Event::ConfigurationApplied { digest, toml, settings }, _) => {
             let project = entry.resource.project.clone().ok_or_else(|| bad("it names no project"))?;
-            Some(State::Project(ProjectState { project, digest: *digest,
+            Some(State::Project(ProjectState {
+                project,
+                digest: *digest,
                 toml: toml.clone(),
                 settings: settings.clone(),
             }))
         }
         (Event::AgentEnrolled { key }, None) => {
-            let environment = entry.resource.environment.clone().ok_or_else(|| bad("it names no environment"))?;
+            let environment =
+                entry.resource.environment.clone().ok_or_else(|| bad("it names no environment"))?;
             Some(State::Environment(EnvironmentState { environment, key: key.clone() }))
         }
-        (Event::ReleaseCreated { digest, manifest, authors }, None) => Some(State::Release(Box::new(ReleaseState {
-            digest: *digest,
-            manifest: (**manifest).clone(),
-            authors: authors.clone(),
-            created: at,
-        }))),
+        (Event::ReleaseCreated { digest, manifest, authors }, None) => {
+            Some(State::Release(Box::new(ReleaseState {
+                digest: *digest,
+                manifest: (**manifest).clone(),
+                authors: authors.clone(),
+                created: at,
+            })))
+        }
         (Event::Promotion(event), current) => match (&**event, current) {
             (PromotionEvent::Planned { plan, plan_hash }, None) => {
                 let id = PromotionId::new(entry.resource.id.clone()).map_err(|e| bad(&e.to_string()))?;

@@ -12,8 +12,8 @@ use lockgate_core::access::{Action, Target, authorize};
 use lockgate_core::actor::Actor;
 use lockgate_core::digest::Digest;
 use lockgate_core::entry::{Resource, ResourceKind};
-use lockgate_core::gate::GateSpec;
 use lockgate_core::event::{Cause, Event, Instruction, InstructionKind, PromotionEvent};
+use lockgate_core::gate::GateSpec;
 use lockgate_core::id::{CommandId, EnvironmentName, ModelName, PromotionId};
 use lockgate_core::plan::{Plan, Revision};
 use lockgate_core::promotion::{Command, Promotion, Stage};
@@ -67,7 +67,11 @@ impl Control {
         let forecast = self.forecast(&plan, request);
         let changes = self.changes(&plan, &release).await?;
         let next = match obstacles.first() {
-            None => format!("lockgate promote {} --env {} --wait", plan.revision.release.short(), plan.environment),
+            None => format!(
+                "lockgate promote {} --env {} --wait",
+                plan.revision.release.short(),
+                plan.environment
+            ),
             Some(_) => "lockgate status".to_owned(),
         };
         Ok(PlanView {
@@ -92,7 +96,8 @@ impl Control {
         let release = self.find_release(&request.release).await?;
         let unsupported = project.unsupported_for(&request.environment);
         if let Some(first) = unsupported.first() {
-            return Err(ControlError::invalid(first.to_string()).with_hint("remove it, or wait for the version that brings it"));
+            return Err(ControlError::invalid(first.to_string())
+                .with_hint("remove it, or wait for the version that brings it"));
         }
         let promotions = self.promotions().await?;
         let model = &release.manifest.model;
@@ -105,7 +110,9 @@ impl Control {
         let elsewhere = project
             .environments
             .iter()
-            .filter_map(|e| Some((e.name.clone(), serving(&promotions, &e.name, model)?.plan.revision.release)))
+            .filter_map(|e| {
+                Some((e.name.clone(), serving(&promotions, &e.name, model)?.plan.revision.release))
+            })
             .collect();
         let principals = self.principals_by_name().await?;
         let facts = Facts {
@@ -167,19 +174,27 @@ impl Control {
         }
         let now = self.clock.now_ms();
         let id = PromotionId::generate(now, &*self.entropy);
-        let reason = request.lift_quarantine.clone().map(|why| format!("quarantine lifted: {why}")).unwrap_or_default();
+        let reason = request
+            .lift_quarantine
+            .clone()
+            .map(|why| format!("quarantine lifted: {why}"))
+            .unwrap_or_default();
         let (control, request, actor) = (self.clone(), request.clone(), actor.clone());
         let made = id.clone();
         self.write(move |tx| {
             Box::pin(async move {
                 let promotions = states::promotions(tx).await?;
-                if let Some(obstacle) = control.obstacles(&project, &plan, &promotions, &request).into_iter().next() {
+                if let Some(obstacle) =
+                    control.obstacles(&project, &plan, &promotions, &request).into_iter().next()
+                {
                     return Err(ControlError::conflict(obstacle));
                 }
                 for older in promotions.iter().filter(|p| same_place(p, &plan)) {
                     if matches!(older.stage, Stage::Gating | Stage::AwaitingApproval | Stage::Queued) {
                         let events = older.decide(&Command::Supersede { by: made.clone() }, now)?;
-                        control.record_all(tx, &Actor::system(), Action::PromotionAdvance, older, events, "").await?;
+                        control
+                            .record_all(tx, &Actor::system(), Action::PromotionAdvance, older, events, "")
+                            .await?;
                     }
                 }
                 let event = PromotionEvent::Planned { plan: Box::new(plan.clone()), plan_hash };
@@ -204,7 +219,12 @@ impl Control {
     ///
     /// # Errors
     /// Where the person may not, or the plan is another one by now.
-    pub async fn approve(&self, actor: &Actor, id: &PromotionId, plan_hash: Digest) -> Result<PromotionView, ControlError> {
+    pub async fn approve(
+        &self,
+        actor: &Actor,
+        id: &PromotionId,
+        plan_hash: Digest,
+    ) -> Result<PromotionView, ControlError> {
         let command = Command::Approve { by: actor.id.clone(), human: actor.is_human(), plan_hash };
         self.command(actor, Action::PromotionApprove, id, command, "").await
     }
@@ -213,9 +233,18 @@ impl Control {
     ///
     /// # Errors
     /// Where traffic has moved already.
-    pub async fn reject(&self, actor: &Actor, id: &PromotionId, reason: &str) -> Result<PromotionView, ControlError> {
+    pub async fn reject(
+        &self,
+        actor: &Actor,
+        id: &PromotionId,
+        reason: &str,
+    ) -> Result<PromotionView, ControlError> {
         let name = self.name_of(&actor.id).await?;
-        let said = if reason.is_empty() { format!("rejected by {name}") } else { format!("rejected by {name}: {reason}") };
+        let said = if reason.is_empty() {
+            format!("rejected by {name}")
+        } else {
+            format!("rejected by {name}: {reason}")
+        };
         let command = Command::Reject { by: actor.id.clone(), reason: said };
         self.command(actor, Action::PromotionReject, id, command, reason).await
     }
@@ -238,7 +267,9 @@ impl Control {
             InstructionKind::Rollback => Action::RolloutRollback,
         };
         let found = self.load_promotion(id).await?;
-        if kind == InstructionKind::Abort && matches!(found.stage, Stage::Gating | Stage::AwaitingApproval | Stage::Queued) {
+        if kind == InstructionKind::Abort
+            && matches!(found.stage, Stage::Gating | Stage::AwaitingApproval | Stage::Queued)
+        {
             return self.command(actor, Action::PromotionCancel, id, Command::Cancel, reason).await;
         }
         let instruction = Instruction {
@@ -273,9 +304,13 @@ impl Control {
                 .with_hint(format!("name one with --model: {}", names.join(", "))));
         }
         let rolling = here.iter().find(|p| matches!(p.stage, Stage::Rolling { .. }));
-        let target = rolling.copied().or_else(|| models.first().and_then(|m| serving(&promotions, environment, m)));
-        let target = target
-            .ok_or_else(|| ControlError::conflict(format!("environment `{environment}` serves nothing that could be rolled back")))?;
+        let target =
+            rolling.copied().or_else(|| models.first().and_then(|m| serving(&promotions, environment, m)));
+        let target = target.ok_or_else(|| {
+            ControlError::conflict(format!(
+                "environment `{environment}` serves nothing that could be rolled back"
+            ))
+        })?;
         self.instruct(actor, &target.id, InstructionKind::Rollback, reason).await
     }
 
@@ -331,7 +366,11 @@ impl Control {
         let mut found = Vec::new();
         let release = &plan.revision.release;
         if plan.baseline.as_ref().is_some_and(|b| b.digest() == plan.revision.digest()) {
-            found.push(format!("release {} serves `{}` already, with the same configuration", release.short(), plan.environment));
+            found.push(format!(
+                "release {} serves `{}` already, with the same configuration",
+                release.short(),
+                plan.environment
+            ));
         }
         if let Some(p) = quarantined(promotions, release).filter(|_| request.lift_quarantine.is_none()) {
             found.push(format!(
@@ -344,7 +383,10 @@ impl Control {
             let passed = promotions.iter().any(|p| {
                 p.plan.environment == before
                     && p.plan.revision.release == *release
-                    && matches!(p.stage, Stage::Probation { .. } | Stage::Confirmed | Stage::Superseded { .. })
+                    && matches!(
+                        p.stage,
+                        Stage::Probation { .. } | Stage::Confirmed | Stage::Superseded { .. }
+                    )
                     && p.missing_gates().is_empty()
             });
             if !passed && !is_source(project, &before) {
@@ -356,7 +398,10 @@ impl Control {
             }
         }
         if let Some(p) = promotions.iter().find(|p| same_place(p, plan) && p.stage.holds_slot()) {
-            found.push(format!("promotion {} moves this model's traffic right now; wait for it or abort it", p.id));
+            found.push(format!(
+                "promotion {} moves this model's traffic right now; wait for it or abort it",
+                p.id
+            ));
         }
         found
     }
@@ -382,7 +427,12 @@ impl Control {
             let errors: u64 = model.sides.iter().map(|s| s.errors).sum();
             Some((requests, errors))
         });
-        crate::forecast::forecast(plan, request.rate, self.measured_rate(&plan.environment, &plan.model), seen)
+        crate::forecast::forecast(
+            plan,
+            request.rate,
+            self.measured_rate(&plan.environment, &plan.model),
+            seen,
+        )
     }
 }
 
@@ -410,7 +460,11 @@ fn approval_words(plan: &Plan) -> String {
         None => "nobody's".to_owned(),
         Some(rule) => {
             let who = if rule.groups.is_empty() { "anybody".to_owned() } else { rule.groups.join(", ") };
-            let not = if rule.not_author { ", but not from the release's authors or whoever asks for it" } else { "" };
+            let not = if rule.not_author {
+                ", but not from the release's authors or whoever asks for it"
+            } else {
+                ""
+            };
             format!("{} from {who}{not}", rule.count)
         }
     }
@@ -418,8 +472,14 @@ fn approval_words(plan: &Plan) -> String {
 
 fn rollback_words(plan: &Plan) -> String {
     match (&plan.baseline, &plan.backup) {
-        (Some(b), _) => format!("a change of routes to v{} ({}), which stays warm", b.model_version, b.release.short()),
-        (None, Some(b)) => format!("first release: nothing to go back to but the backup v{} ({})", b.model_version, b.release.short()),
+        (Some(b), _) => {
+            format!("a change of routes to v{} ({}), which stays warm", b.model_version, b.release.short())
+        }
+        (None, Some(b)) => format!(
+            "first release: nothing to go back to but the backup v{} ({})",
+            b.model_version,
+            b.release.short()
+        ),
         (None, None) => "first release and no backup: nothing to go back to".to_owned(),
     }
 }
@@ -430,18 +490,26 @@ fn warnings(plan: &Plan, forecast: &Forecast) -> Vec<String> {
         found.push("the model has no `unit`: assignment is random per request, not sticky".to_owned());
     }
     if plan.control().is_none() {
-        found.push("there is nothing to compare with: all traffic moves at once, watched by absolute bounds only".to_owned());
+        found.push(
+            "there is nothing to compare with: all traffic moves at once, watched by absolute bounds only"
+                .to_owned(),
+        );
     }
     for (name, spec) in &plan.gates {
         if let GateSpec::Metric { versus: Some(versus), .. } = spec
             && versus.release.is_none()
         {
             let place = &versus.environment;
-            found.push(format!("gate `{name}` has nothing to compare with: `{place}` serves no release of this model yet"));
+            found.push(format!(
+                "gate `{name}` has nothing to compare with: `{place}` serves no release of this model yet"
+            ));
         }
     }
     if forecast.rows.iter().any(|r| r.seconds.is_none()) {
-        found.push("some guards can't be foretold without traffic: the rollout will hold until there is some".to_owned());
+        found.push(
+            "some guards can't be foretold without traffic: the rollout will hold until there is some"
+                .to_owned(),
+        );
     }
     found
 }

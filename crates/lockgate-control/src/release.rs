@@ -65,8 +65,11 @@ fn describe(text: &str) -> Result<(FeatureSchema, Runtime), ControlError> {
         .map_err(|e| ControlError::invalid(format!("the model's MLmodel file can't be read: {e}")))?;
     let Some(onnx) = model.flavors.get("onnx") else {
         let flavours: Vec<&str> = model.flavors.keys().map(String::as_str).collect();
-        return Err(ControlError::invalid(format!("the model has no ONNX flavour; it has {}", flavours.join(", ")))
-            .with_hint("log it with mlflow.onnx.log_model; other flavours come with a later version"));
+        return Err(ControlError::invalid(format!(
+            "the model has no ONNX flavour; it has {}",
+            flavours.join(", ")
+        ))
+        .with_hint("log it with mlflow.onnx.log_model; other flavours come with a later version"));
     };
     let entry = onnx.get("data").and_then(serde_json::Value::as_str).unwrap_or("model.onnx").to_owned();
     let signature = model.signature.ok_or_else(|| {
@@ -115,9 +118,13 @@ pub(crate) fn differences(old: &Manifest, new: &Manifest) -> Vec<String> {
     if old.model_version != new.model_version {
         found.push(format!("model version {} → {}", old.model_version, new.model_version));
     }
-    let hashes = |m: &Manifest| -> BTreeMap<String, Digest> { m.files.iter().map(|f| (f.path.clone(), f.sha256)).collect() };
+    let hashes = |m: &Manifest| -> BTreeMap<String, Digest> {
+        m.files.iter().map(|f| (f.path.clone(), f.sha256)).collect()
+    };
     found.extend(map_differences("file", &hashes(old), &hashes(new), |d| d.short()));
-    let data = |m: &Manifest| -> BTreeMap<String, Digest> { m.data.iter().map(|d| (d.name.clone(), d.sha256)).collect() };
+    let data = |m: &Manifest| -> BTreeMap<String, Digest> {
+        m.data.iter().map(|d| (d.name.clone(), d.sha256)).collect()
+    };
     found.extend(map_differences("data", &data(old), &data(new), |d| d.short()));
     found.extend(map_differences("parameter", &old.params, &new.params, Clone::clone));
     let commit = |m: &Manifest| m.code.as_ref().map(|c| c.commit.chars().take(12).collect::<String>());
@@ -209,18 +216,26 @@ impl Control {
         let mut files: Vec<File> = Vec::new();
         for (path, digest, size) in &info.files {
             if !is_safe_path(path) {
-                return Err(ControlError::invalid(format!("the model has a file `{path}`, whose path is not safe")));
+                return Err(ControlError::invalid(format!(
+                    "the model has a file `{path}`, whose path is not safe"
+                )));
             }
             if !self.blobs.exists(digest).await? {
-                return Err(ControlError::conflict(format!("the bytes of the model's file `{path}` are missing"))
-                    .with_hint("log the model again"));
+                return Err(ControlError::conflict(format!(
+                    "the bytes of the model's file `{path}` are missing"
+                ))
+                .with_hint("log the model again"));
             }
             files.push(File { path: path.clone(), size: *size, sha256: *digest });
         }
         files.sort_by(|a, b| a.path.cmp(&b.path));
-        let mlmodel = files.iter().find(|f| f.path == "MLmodel" && f.size <= MLMODEL_LIMIT).ok_or_else(|| {
-            ControlError::invalid(format!("version {} of `{}` has no MLmodel file", info.version, info.name))
-        })?;
+        let mlmodel =
+            files.iter().find(|f| f.path == "MLmodel" && f.size <= MLMODEL_LIMIT).ok_or_else(|| {
+                ControlError::invalid(format!(
+                    "version {} of `{}` has no MLmodel file",
+                    info.version, info.name
+                ))
+            })?;
         let text = self.blobs.read_verified(&mlmodel.sha256, MLMODEL_LIMIT).await?;
         let (feature_schema, runtime) = describe(&String::from_utf8_lossy(&text))?;
         if let Some(code) = &new.code
@@ -249,11 +264,19 @@ impl Control {
     }
 
     /// The registered version behind a number, an alias or `latest`.
-    pub(crate) async fn model_version(&self, model: &ModelName, version: &str) -> Result<ModelVersionInfo, ControlError> {
+    pub(crate) async fn model_version(
+        &self,
+        model: &ModelName,
+        version: &str,
+    ) -> Result<ModelVersionInfo, ControlError> {
         self.tracking.resolve_model(model.as_str(), version).await
     }
 
-    pub(crate) async fn resolve_version(&self, model: &ModelName, version: &str) -> Result<u64, ControlError> {
+    pub(crate) async fn resolve_version(
+        &self,
+        model: &ModelName,
+        version: &str,
+    ) -> Result<u64, ControlError> {
         Ok(self.model_version(model, version).await?.version)
     }
 
@@ -280,16 +303,17 @@ impl Control {
         }
         let wanted = text.strip_prefix("sha256:").unwrap_or(text).to_ascii_lowercase();
         if wanted.len() < 6 || !wanted.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(ControlError::invalid(format!("`{text}` is no release: give at least six digits of its digest"))
-                .with_hint(hint));
+            return Err(ControlError::invalid(format!(
+                "`{text}` is no release: give at least six digits of its digest"
+            ))
+            .with_hint(hint));
         }
         let mut found = all.into_iter().filter(|r| r.digest.hex().starts_with(&wanted));
         match (found.next(), found.next()) {
             (Some(one), None) => Ok(one),
             (None, _) => Err(ControlError::not_found(format!("there is no release {text}")).with_hint(hint)),
-            (Some(_), Some(_)) => {
-                Err(ControlError::invalid(format!("several releases begin with {text}")).with_hint("give more digits"))
-            }
+            (Some(_), Some(_)) => Err(ControlError::invalid(format!("several releases begin with {text}"))
+                .with_hint("give more digits")),
         }
     }
 
@@ -319,12 +343,22 @@ impl Control {
     ///
     /// # Errors
     /// Where one of them can't be found.
-    pub async fn diff_releases(&self, actor: &Actor, old: &str, new: &str) -> Result<Vec<String>, ControlError> {
+    pub async fn diff_releases(
+        &self,
+        actor: &Actor,
+        old: &str,
+        new: &str,
+    ) -> Result<Vec<String>, ControlError> {
         authorize(actor, Action::Read, Target::Server)?;
         Ok(differences(&self.find_release(old).await?.manifest, &self.find_release(new).await?.manifest))
     }
 
-    pub(crate) fn view_release(&self, release: ReleaseState, promotions: &[Promotion], names: &Names) -> ReleaseView {
+    pub(crate) fn view_release(
+        &self,
+        release: ReleaseState,
+        promotions: &[Promotion],
+        names: &Names,
+    ) -> ReleaseView {
         let mut latest: BTreeMap<_, &Promotion> = BTreeMap::new();
         for p in promotions.iter().filter(|p| p.plan.revision.release == release.digest) {
             let slot = latest.entry(p.plan.environment.clone()).or_insert(p);

@@ -37,12 +37,19 @@ pub(crate) fn read(kind: &str, text: &str) -> Result<State, ControlError> {
 }
 
 /// The stored form of a state: its row in the query tables.
-pub(crate) fn row(kind: &'static str, id: &str, entry: &Entry, state: &State) -> Result<StateRow, ControlError> {
+pub(crate) fn row(
+    kind: &'static str,
+    id: &str,
+    entry: &Entry,
+    state: &State,
+) -> Result<StateRow, ControlError> {
     let (model, stage, created, value): (String, &str, Millis, Value) = match state {
         State::Project(s) => (String::new(), "", 0, serde_json::to_value(s)?),
         State::Environment(s) => (String::new(), "", 0, serde_json::to_value(s)?),
         State::Release(s) => (s.manifest.model.to_string(), "", s.created, serde_json::to_value(s)?),
-        State::Promotion(s) => (s.plan.model.to_string(), s.stage.name(), s.created, serde_json::to_value(s)?),
+        State::Promotion(s) => {
+            (s.plan.model.to_string(), s.stage.name(), s.created, serde_json::to_value(s)?)
+        }
     };
     let text = |name: Option<String>| name.unwrap_or_default();
     Ok(StateRow {
@@ -84,7 +91,8 @@ pub(crate) async fn all(conn: &mut Conn, kind: &str) -> Result<Vec<StateRow>, Co
 /// One entry's fold over the states: what the write path does, for rebuilding and comparing.
 pub(crate) fn apply(entry: &Entry, states: &mut States) -> Result<(), String> {
     let Some((kind, id)) = projection::key(entry) else { return Ok(()) };
-    let before = states.load(kind, &id).map(|r| read(kind, &r.state)).transpose().map_err(|e| e.to_string())?;
+    let before =
+        states.load(kind, &id).map(|r| read(kind, &r.state)).transpose().map_err(|e| e.to_string())?;
     if let Some(after) = projection::fold(entry, before).map_err(|e| e.to_string())? {
         states.save(row(kind, &id, entry, &after).map_err(|e| e.to_string())?);
     }

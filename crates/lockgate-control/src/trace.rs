@@ -22,7 +22,10 @@ impl Control {
         environment: Option<&EnvironmentName>,
     ) -> Result<TraceView, ControlError> {
         authorize(actor, Action::Read, Target::Server)?;
-        if id.is_empty() || id.len() > 100 || !id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
+        if id.is_empty()
+            || id.len() > 100
+            || !id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        {
             return Err(ControlError::invalid(format!("`{id}` is no prediction id"))
                 .with_hint("take it from an answer's x-lockgate-prediction-id header"));
         }
@@ -44,10 +47,15 @@ impl Control {
         if !silent.is_empty() {
             message.push_str(&format!("; could not ask {}", silent.join(", ")));
         }
-        Err(ControlError::not_found(message).with_hint("a prediction is in the log a second after its answer"))
+        Err(ControlError::not_found(message)
+            .with_hint("a prediction is in the log a second after its answer"))
     }
 
-    async fn trace_row(&self, environment: EnvironmentName, row: serde_json::Value) -> Result<TraceView, ControlError> {
+    async fn trace_row(
+        &self,
+        environment: EnvironmentName,
+        row: serde_json::Value,
+    ) -> Result<TraceView, ControlError> {
         let digest = row.get("release").and_then(serde_json::Value::as_str).unwrap_or_default();
         let release = self.find_release(digest).await?;
         let promotions = self.promotions().await?;
@@ -55,12 +63,16 @@ impl Control {
         let at = row.get("at_ms").and_then(serde_json::Value::as_i64).unwrap_or(i64::MAX);
         let brought: Option<&Promotion> = promotions
             .iter()
-            .filter(|p| p.plan.environment == environment && p.plan.revision.release == release.digest && p.created <= at)
+            .filter(|p| {
+                p.plan.environment == environment
+                    && p.plan.revision.release == release.digest
+                    && p.created <= at
+            })
             .max_by_key(|p| p.created);
         let run = match &release.manifest.run_id {
-            Some(id) => self.tracking.run_summary(id).await?.map(|run| {
-                json!({"run_id": id, "params": run.params, "metrics": run.metrics, "tags": run.tags})
-            }),
+            Some(id) => self.tracking.run_summary(id).await?.map(
+                |run| json!({"run_id": id, "params": run.params, "metrics": run.metrics, "tags": run.tags}),
+            ),
             None => None,
         };
         let promotion = brought.map(|p| self.view_promotion(p, &names));

@@ -9,6 +9,7 @@ use lockgate_core::actor::Actor;
 use lockgate_core::entry::{Effect, Entry, ResourceKind};
 use lockgate_core::event::{Event, InstructionKind, PromotionEvent, RolloutEvent};
 use lockgate_core::gate::Outcome;
+use lockgate_core::guard::Verdict;
 use lockgate_core::id::PromotionId;
 use lockgate_core::promotion::{Promotion, Stage};
 use lockgate_core::route::WHOLE;
@@ -93,7 +94,12 @@ fn answer(p: &Promotion) -> String {
             None => format!("{subject} has {}% of the traffic.", rollout.weight * 100 / WHOLE),
         },
         Stage::Probation { .. } | Stage::Confirmed => {
-            format!("{subject} serves: every gate passed, and no guard found it worse.")
+            let guards = if p.plan.rollout.steps.iter().any(|s| s.weight < WHOLE) {
+                "before every larger step each required guard proved it not worse"
+            } else {
+                "there was nothing to compare its traffic with, so only absolute bounds watched it"
+            };
+            format!("{subject} serves: every gate passed, and {guards}.")
         }
         Stage::Superseded { by } => format!("{subject} was replaced by {by}."),
         Stage::Cancelled => format!("{subject} was taken back."),
@@ -110,9 +116,11 @@ pub(crate) fn sentence(entry: &Entry) -> String {
     }
     let text = match &entry.event {
         Some(Event::Promotion(event)) => promotion_sentence(event),
-        Some(Event::Rollout(event)) => rollout_sentence(event),
+        Some(Event::Rollout(event)) => format!("{}{}", rollout_sentence(event), proof(event)),
         Some(Event::ReleaseCreated { digest, .. }) => format!("made release {}", digest.short()),
-        Some(Event::ConfigurationApplied { digest, .. }) => format!("applied configuration {}", digest.short()),
+        Some(Event::ConfigurationApplied { digest, .. }) => {
+            format!("applied configuration {}", digest.short())
+        }
         Some(Event::AgentEnrolled { key }) => format!("the agent made its key {} known", key.id().short()),
         Some(Event::Worker(event)) => match event {
             lockgate_core::event::WorkerEvent::Lost { model, worker, how, .. } => {
@@ -157,10 +165,34 @@ fn promotion_sentence(event: &PromotionEvent) -> String {
     }
 }
 
+/// The numbers that a move forward rests on.
+fn proof(event: &RolloutEvent) -> String {
+    let judgement = match event {
+        RolloutEvent::StepEntered { judgement, .. } | RolloutEvent::Promoted { judgement, .. } => {
+            judgement.as_ref()
+        }
+        _ => None,
+    };
+    let required = judgement.into_iter().flat_map(|j| &j.readings).filter(|r| r.required);
+    let readings: Vec<String> = required
+        .map(|r| {
+            let verdict = match r.verdict {
+                Verdict::Worse => "worse",
+                Verdict::NotWorse => "not worse",
+                Verdict::Unknown => "unknown",
+            };
+            format!("{} {verdict} ({})", r.guard, r.summary)
+        })
+        .collect();
+    if readings.is_empty() { String::new() } else { format!("; {}", readings.join("; ")) }
+}
+
 /// What a rollout's event says, as a sentence.
 pub(crate) fn rollout_sentence(event: &RolloutEvent) -> String {
     match event {
-        RolloutEvent::Started { .. } => "verified all evidence with its own keys and began to prepare".to_owned(),
+        RolloutEvent::Started { .. } => {
+            "verified all evidence with its own keys and began to prepare".to_owned()
+        }
         RolloutEvent::Aborted { reason } => format!("gave up before any traffic moved: {reason}"),
         RolloutEvent::StepEntered { step, weight, .. } => {
             format!("step {}: {}% of the traffic", step + 1, f64::from(*weight) * 100.0 / f64::from(WHOLE))
@@ -175,11 +207,15 @@ pub(crate) fn rollout_sentence(event: &RolloutEvent) -> String {
         RolloutEvent::RollbackApplied { took_ms } => {
             format!("every gateway has applied the way back, {took_ms} ms after the decision")
         }
-        RolloutEvent::RolledBack { last_request_ms, verified_ms, candidate_requests, candidate_errors } => format!(
-            "rolled back: last request to it {last_request_ms} ms after the decision, seen to be zero after {verified_ms} ms; it had \
+        RolloutEvent::RolledBack { last_request_ms, verified_ms, candidate_requests, candidate_errors } => {
+            format!(
+                "rolled back: last request to it {last_request_ms} ms after the decision, seen to be zero after {verified_ms} ms; it had \
              answered {candidate_requests} requests, {candidate_errors} badly"
-        ),
-        RolloutEvent::FailoverDecided { summary, .. } => format!("what it would go back to is broken too: {summary}"),
+            )
+        }
+        RolloutEvent::FailoverDecided { summary, .. } => {
+            format!("what it would go back to is broken too: {summary}")
+        }
         RolloutEvent::OnBackup => "the backup serves".to_owned(),
         RolloutEvent::Stranded { summary } => format!("nothing can serve: {summary}"),
     }

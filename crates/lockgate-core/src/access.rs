@@ -104,7 +104,9 @@ pub fn authorize(actor: &Actor, action: Action, target: Target<'_>) -> Result<()
         }
         (ActorKind::System, A::PromotionAdvance | A::Read) => Ok(()),
         (ActorKind::System, _) => refuse(format!("the system may not do `{}` by itself", action.as_str())),
-        (_, A::PromotionAdvance) => refuse("promotions advance by themselves when their conditions are met".to_owned()),
+        (_, A::PromotionAdvance) => {
+            refuse("promotions advance by themselves when their conditions are met".to_owned())
+        }
         (ActorKind::User | ActorKind::Service, _) => Ok(()),
     }
 }

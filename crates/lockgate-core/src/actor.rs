@@ -55,7 +55,12 @@ impl Actor {
     /// The agent of one environment.
     #[must_use]
     pub fn agent(environment: &crate::id::EnvironmentName) -> Self {
-        Self { kind: ActorKind::Agent, id: known(&format!("agent_{environment}")), via: Via::Token, sealed: None }
+        Self {
+            kind: ActorKind::Agent,
+            id: known(&format!("agent_{environment}")),
+            via: Via::Token,
+            sealed: None,
+        }
     }
 
     /// Whether a human being acts.

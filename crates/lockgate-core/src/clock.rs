@@ -22,8 +22,7 @@ pub trait Entropy: Send + Sync + 'static {
 /// Times outside jiff's range (years -9999 to 9999) are clamped to its ends.
 #[must_use]
 pub fn rfc3339(ms: Millis) -> String {
-    let ts = Timestamp::from_millisecond(ms)
-        .unwrap_or(if ms < 0 { Timestamp::MIN } else { Timestamp::MAX });
+    let ts = Timestamp::from_millisecond(ms).unwrap_or(if ms < 0 { Timestamp::MIN } else { Timestamp::MAX });
     format!("{ts:.6}")
 }
 

@@ -183,7 +183,9 @@ pub fn read(seq: u64, text: &str) -> Result<Entry, ChainError> {
     let value: serde_json::Value = serde_json::from_str(text).map_err(|e| unreadable(e.to_string()))?;
     match value.get("v").and_then(serde_json::Value::as_u64) {
         Some(1) => serde_json::from_value(value).map_err(|e| unreadable(e.to_string())),
-        Some(v) => Err(unreadable(format!("it has version {v}; this program knows versions up to {VERSION}"))),
+        Some(v) => {
+            Err(unreadable(format!("it has version {v}; this program knows versions up to {VERSION}")))
+        }
         None => Err(unreadable("it has no version".to_owned())),
     }
 }

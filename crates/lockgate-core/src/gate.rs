@@ -450,7 +450,10 @@ mod tests {
         assert!(matches!(envelope.verify(&wrong_key, &testing, &release), Err(BadEvidence::Signature(_))));
         assert!(matches!(envelope.verify(&public, &testing, &other), Err(BadEvidence::OtherRelease { .. })));
         let staging = EnvironmentName::new("staging").unwrap();
-        assert!(matches!(envelope.verify(&public, &staging, &release), Err(BadEvidence::OtherEnvironment { .. })));
+        assert!(matches!(
+            envelope.verify(&public, &staging, &release),
+            Err(BadEvidence::OtherEnvironment { .. })
+        ));
 
         let mut forged = envelope.clone();
         let body = String::from_utf8(BASE64.decode(&forged.payload).unwrap()).unwrap();
@@ -465,6 +468,6 @@ mod tests {
     fn a_number_that_is_not_finite_can_not_be_signed() {
         let mut nan = finding("testing");
         nan.measured.insert("roc_auc".to_owned(), f64::NAN);
-        assert!(sign(&key(1), &Digest::of(b"r"), nan).is_err() );
+        assert!(sign(&key(1), &Digest::of(b"r"), nan).is_err());
     }
 }

@@ -131,7 +131,9 @@ impl Judgement {
     #[must_use]
     pub fn all_not_worse(&self) -> bool {
         let mut required = self.readings.iter().filter(|r| r.required).peekable();
-        !self.sample_ratio_mismatch && required.peek().is_some() && required.all(|r| r.verdict == Verdict::NotWorse)
+        !self.sample_ratio_mismatch
+            && required.peek().is_some()
+            && required.all(|r| r.verdict == Verdict::NotWorse)
     }
 
     /// The required guards that are still unknown.

@@ -27,7 +27,8 @@ fn is_label(text: &str) -> bool {
         && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
 }
 
-const MODEL_RULE: &str = "use 1 to 200 characters without `/`, `:`, `@`, control characters or blanks at the ends";
+const MODEL_RULE: &str =
+    "use 1 to 200 characters without `/`, `:`, `@`, control characters or blanks at the ends";
 
 fn is_model(text: &str) -> bool {
     !text.is_empty()
@@ -41,7 +42,8 @@ fn is_model(text: &str) -> bool {
 const ID_RULE: &str = "use its prefix and 26 characters of Crockford's base 32";
 
 fn is_ulid(text: &str, prefix: &str) -> bool {
-    text.strip_prefix(prefix).is_some_and(|rest| rest.len() == 26 && rest.bytes().all(|b| CROCKFORD.contains(&b)))
+    text.strip_prefix(prefix)
+        .is_some_and(|rest| rest.len() == 26 && rest.bytes().all(|b| CROCKFORD.contains(&b)))
 }
 
 macro_rules! names {

@@ -183,14 +183,18 @@ impl Plan {
         if steps.iter().any(|s| s.weight == 0 || s.hold_ms < 0) {
             return Err("a step of a rollout needs a share above 0% and a time of at least 0s".to_owned());
         }
-        let alphas = [self.rollout.alpha_rollback, self.rollout.alpha_promote, self.rollout.alpha_sample_ratio];
+        let alphas =
+            [self.rollout.alpha_rollback, self.rollout.alpha_promote, self.rollout.alpha_sample_ratio];
         if alphas.iter().any(|a| !(*a > 0.0 && *a < 1.0)) {
             return Err("an error rate must lie between 0 and 1".to_owned());
         }
         if self.rollout.workers == 0 {
             return Err("an environment needs at least one worker".to_owned());
         }
-        if steps.len() > 1 && self.control().is_some() && !self.rollout.guards.values().any(GuardSpec::is_required) {
+        if steps.len() > 1
+            && self.control().is_some()
+            && !self.rollout.guards.values().any(GuardSpec::is_required)
+        {
             return Err("a rollout in steps needs at least one guard that can prove `not worse`".to_owned());
         }
         Ok(())

@@ -344,7 +344,10 @@ impl Promotion {
             return Some("you are an author of this release, so somebody else must approve it".to_owned());
         }
         if !rule.from.is_empty() && !rule.from.contains(who) {
-            return Some(format!("you are not in {}, whose approval this environment asks for", rule.groups.join(", ")));
+            return Some(format!(
+                "you are not in {}, whose approval this environment asks for",
+                rule.groups.join(", ")
+            ));
         }
         if self.approvals.iter().any(|a| a.by == *who) {
             return Some("you have approved it already; it needs different people".to_owned());
@@ -382,7 +385,9 @@ impl Promotion {
                 _ => Err(stage("rejected (use abort or rollback once traffic has moved)")),
             },
             Command::Cancel => match self.stage {
-                Stage::Gating | Stage::AwaitingApproval | Stage::Queued => Ok(vec![PromotionEvent::Cancelled]),
+                Stage::Gating | Stage::AwaitingApproval | Stage::Queued => {
+                    Ok(vec![PromotionEvent::Cancelled])
+                }
                 _ => Err(stage("cancelled")),
             },
             Command::Supersede { by } => match self.stage {
@@ -394,10 +399,17 @@ impl Promotion {
             Command::Advance { slot_free } => Ok(self.decide_advance(*slot_free, now)),
             Command::Instruct(instruction) => {
                 let fits = match instruction.kind {
-                    InstructionKind::Pause | InstructionKind::Resume => matches!(self.stage, Stage::Rolling { .. }),
-                    InstructionKind::Abort => matches!(self.stage, Stage::Rolling { .. } | Stage::RollingBack { .. }),
+                    InstructionKind::Pause | InstructionKind::Resume => {
+                        matches!(self.stage, Stage::Rolling { .. })
+                    }
+                    InstructionKind::Abort => {
+                        matches!(self.stage, Stage::Rolling { .. } | Stage::RollingBack { .. })
+                    }
                     InstructionKind::Rollback => {
-                        matches!(self.stage, Stage::Rolling { .. } | Stage::Probation { .. } | Stage::Confirmed)
+                        matches!(
+                            self.stage,
+                            Stage::Rolling { .. } | Stage::Probation { .. } | Stage::Confirmed
+                        )
                     }
                 };
                 if !fits {
@@ -448,15 +460,20 @@ impl Promotion {
                 let failed = self.evidence.iter().find(|(_, e)| e.outcome != Outcome::Pass);
                 let missing = self.missing_gates();
                 if let (Some((gate, e)), true) = (failed, missing.is_empty()) {
-                    let verb = if e.outcome == Outcome::Error { "could not be carried out" } else { "failed" };
-                    return vec![PromotionEvent::Rejected { reason: format!("gate `{gate}` {verb}: {}", e.summary) }];
+                    let verb =
+                        if e.outcome == Outcome::Error { "could not be carried out" } else { "failed" };
+                    return vec![PromotionEvent::Rejected {
+                        reason: format!("gate `{gate}` {verb}: {}", e.summary),
+                    }];
                 }
                 if missing.is_empty() {
                     return vec![PromotionEvent::GatesPassed];
                 }
                 if now - self.since > self.plan.gates_ms {
                     let names: Vec<&str> = missing.iter().map(GateName::as_str).collect();
-                    return vec![PromotionEvent::Expired { missing: format!("no evidence from {}", names.join(", ")) }];
+                    return vec![PromotionEvent::Expired {
+                        missing: format!("no evidence from {}", names.join(", ")),
+                    }];
                 }
                 vec![]
             }
@@ -465,7 +482,9 @@ impl Promotion {
                 if self.approvals_missing() == 0 {
                     vec![PromotionEvent::ApprovalsComplete]
                 } else if now - self.since > ttl {
-                    vec![PromotionEvent::Expired { missing: format!("{} approval(s)", self.approvals_missing()) }]
+                    vec![PromotionEvent::Expired {
+                        missing: format!("{} approval(s)", self.approvals_missing()),
+                    }]
                 } else {
                     vec![]
                 }
@@ -480,15 +499,24 @@ impl Promotion {
         let next = match event {
             PromotionEvent::Planned { .. } => None,
             PromotionEvent::EvidenceRecorded { gate, outcome, summary, envelope } => {
-                let evidence =
-                    Evidence { outcome: *outcome, summary: summary.clone(), envelope: envelope.clone(), at: now };
+                let evidence = Evidence {
+                    outcome: *outcome,
+                    summary: summary.clone(),
+                    envelope: envelope.clone(),
+                    at: now,
+                };
                 self.evidence.insert(gate.clone(), evidence);
                 None
             }
             PromotionEvent::GatesPassed if self.plan.approval.is_some() => Some(Stage::AwaitingApproval),
             PromotionEvent::GatesPassed | PromotionEvent::ApprovalsComplete => Some(Stage::Queued),
             PromotionEvent::Approved { by, plan_hash, evidence } => {
-                self.approvals.push(Approval { by: by.clone(), plan_hash: *plan_hash, evidence: *evidence, at: now });
+                self.approvals.push(Approval {
+                    by: by.clone(),
+                    plan_hash: *plan_hash,
+                    evidence: *evidence,
+                    at: now,
+                });
                 None
             }
             PromotionEvent::Released => Some(Stage::Rolling { rollout: RolloutView::default() }),
@@ -533,14 +561,21 @@ impl Promotion {
                 self.done(instruction);
                 self.with_rollout(|r| r.held = None)
             }
-            RolloutEvent::Promoted { probation_until, .. } => Some(Stage::Probation { until: *probation_until }),
+            RolloutEvent::Promoted { probation_until, .. } => {
+                Some(Stage::Probation { until: *probation_until })
+            }
             RolloutEvent::Confirmed => Some(Stage::Confirmed),
             RolloutEvent::RollbackDecided { cause, instruction, .. } => {
                 self.instructions.retain(|i| Some(&i.id) != instruction.as_ref());
                 Some(Stage::RollingBack { cause: cause.clone() })
             }
             RolloutEvent::RollbackApplied { .. } => None,
-            RolloutEvent::RolledBack { last_request_ms, verified_ms, candidate_requests, candidate_errors } => {
+            RolloutEvent::RolledBack {
+                last_request_ms,
+                verified_ms,
+                candidate_requests,
+                candidate_errors,
+            } => {
                 let cause = match &self.stage {
                     Stage::RollingBack { cause } => cause.clone(),
                     _ => Cause::Unhealthy { summary: String::new() },

@@ -218,7 +218,11 @@ impl Deployment {
         match self.active.as_ref().map(|a| (a, &a.phase)) {
             Some((active, Phase::Step { index, .. })) => {
                 let weight = active.plan.rollout.steps.get(*index).map_or(0, |s| s.weight);
-                Traffic { main: self.main(), split: Some((&active.plan.revision, weight, &active.promotion)), backup }
+                Traffic {
+                    main: self.main(),
+                    split: Some((&active.plan.revision, weight, &active.promotion)),
+                    backup,
+                }
             }
             Some((_, Phase::RollingBack { target, .. })) => all(target.as_ref()),
             Some((_, Phase::FailingOver { .. })) => all(backup.or(self.main())),
@@ -261,7 +265,11 @@ impl Deployment {
 
     /// What follows from a person's instruction to `promotion`'s rollout.
     #[must_use]
-    pub fn instruct(&self, promotion: &PromotionId, instruction: &Instruction) -> Option<(PromotionId, RolloutEvent)> {
+    pub fn instruct(
+        &self,
+        promotion: &PromotionId,
+        instruction: &Instruction,
+    ) -> Option<(PromotionId, RolloutEvent)> {
         let cause = || Cause::Person { by: instruction.by.clone(), reason: instruction.reason.clone() };
         if let Some(active) = &self.active {
             if active.promotion == *promotion {
@@ -336,7 +344,9 @@ impl Deployment {
                         Readiness::Failed(why) => {
                             Some(RolloutEvent::Stranded { summary: format!("{summary}; the backup: {why}") })
                         }
-                        _ if self.backup.is_none() => Some(RolloutEvent::Stranded { summary: summary.clone() }),
+                        _ if self.backup.is_none() => {
+                            Some(RolloutEvent::Stranded { summary: summary.clone() })
+                        }
                         _ => None,
                     },
                 };
@@ -356,23 +366,42 @@ impl Deployment {
         let compared = self.serving.is_some() && self.failed_over.is_none();
         if let (true, Readiness::Failed(why)) = (compared, &seen.serving) {
             // What serves must be looked after at once, and it can't be while another release is on its way.
-            return Some(RolloutEvent::Aborted { reason: format!("what serves now does not stay up: {why}") });
+            return Some(RolloutEvent::Aborted {
+                reason: format!("what serves now does not stay up: {why}"),
+            });
         }
         let control = !compared || seen.serving == Readiness::Ready;
         let backup = active.plan.backup.is_none() || seen.backup == Readiness::Ready;
         if seen.candidate == Readiness::Ready && control && backup {
             let weight = active.plan.rollout.steps.first().map_or(WHOLE, |s| s.weight);
-            return Some(RolloutEvent::StepEntered { step: 0, weight, epoch: self.epoch + 1, judgement: None });
+            return Some(RolloutEvent::StepEntered {
+                step: 0,
+                weight,
+                epoch: self.epoch + 1,
+                judgement: None,
+            });
         }
         (seen.now - since > active.plan.rollout.prepare_ms).then(|| {
-            let late = [(seen.candidate != Readiness::Ready, "the release"), (!control, "what serves now"), (!backup, "the backup")];
+            let late = [
+                (seen.candidate != Readiness::Ready, "the release"),
+                (!control, "what serves now"),
+                (!backup, "the backup"),
+            ];
             let late: Vec<&str> = late.iter().filter(|(late, _)| *late).map(|(_, what)| *what).collect();
             let seconds = active.plan.rollout.prepare_ms / 1000;
-            RolloutEvent::Aborted { reason: format!("{} was not ready within {seconds} s", late.join(" and ")) }
+            RolloutEvent::Aborted {
+                reason: format!("{} was not ready within {seconds} s", late.join(" and ")),
+            }
         })
     }
 
-    fn watch(&self, active: &Rollout, index: usize, status: &Status, seen: &Observation) -> Option<RolloutEvent> {
+    fn watch(
+        &self,
+        active: &Rollout,
+        index: usize,
+        status: &Status,
+        seen: &Observation,
+    ) -> Option<RolloutEvent> {
         if let Some(cause) = harm(seen) {
             return Some(self.rollback(cause, None));
         }
@@ -407,6 +436,11 @@ impl Deployment {
         }
         if seen.judgement.all_not_worse() {
             let next = plan.steps.get(index + 1)?;
+            if self.serving.is_some() && self.failed_over.is_none() && seen.serving != Readiness::Ready {
+                return hold(
+                    "what serves now is not ready, and to be no worse than that proves nothing".to_owned(),
+                );
+            }
             if !seen.applied {
                 return hold(NOT_APPLIED.to_owned());
             }
@@ -426,7 +460,9 @@ impl Deployment {
             return hold(format!("not enough evidence yet from {names}"));
         }
         match plan.on_inconclusive {
-            OnInconclusive::Hold => hold(format!("past the deadline without enough evidence from {names}: a person must decide")),
+            OnInconclusive::Hold => {
+                hold(format!("past the deadline without enough evidence from {names}: a person must decide"))
+            }
             OnInconclusive::Rollback => {
                 let summary = format!("past the deadline without enough evidence from {names}");
                 Some(self.rollback(Cause::Inconclusive { summary }, None))
@@ -454,7 +490,9 @@ impl Deployment {
             });
         }
         if applied.is_none() {
-            return seen.applied.then(|| RolloutEvent::RollbackApplied { took_ms: (seen.now - decided).max(0) });
+            return seen
+                .applied
+                .then(|| RolloutEvent::RollbackApplied { took_ms: (seen.now - decided).max(0) });
         }
         let quiet = seen.quiet_ms.is_some_and(|ms| ms >= QUIET_MS);
         (quiet && seen.applied && seen.target == Readiness::Ready).then(|| RolloutEvent::RolledBack {
@@ -578,7 +616,8 @@ impl Deployment {
         match (&mut self.active, &self.serving) {
             (Some(active), _) => active.phase = phase,
             (None, Some(serving)) => {
-                self.active = Some(Rollout { promotion: promotion.clone(), plan: serving.plan.clone(), phase });
+                self.active =
+                    Some(Rollout { promotion: promotion.clone(), plan: serving.plan.clone(), phase });
             }
             (None, None) => {}
         }

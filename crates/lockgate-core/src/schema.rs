@@ -63,12 +63,17 @@ impl FeatureSchema {
     #[must_use]
     pub fn differences(&self, newer: &Self) -> Vec<String> {
         let mut found = Vec::new();
-        for (what, old, new) in [("input", &self.inputs, &newer.inputs), ("output", &self.outputs, &newer.outputs)] {
+        for (what, old, new) in
+            [("input", &self.inputs, &newer.inputs), ("output", &self.outputs, &newer.outputs)]
+        {
             for column in old {
                 match new.iter().find(|c| c.name == column.name) {
                     None => found.push(format!("{what} `{}` is gone", column.name)),
                     Some(c) if c.kind != column.kind => {
-                        found.push(format!("{what} `{}` changed from {:?} to {:?}", column.name, column.kind, c.kind));
+                        found.push(format!(
+                            "{what} `{}` changed from {:?} to {:?}",
+                            column.name, column.kind, c.kind
+                        ));
                     }
                     Some(_) => {}
                 }

@@ -189,8 +189,6 @@ columns! {
     opt_int, Option<i64>, "integer or nothing";
     /// A DOUBLE PRECISION column.
     real, f64, "number";
-    /// A DOUBLE PRECISION column that may be NULL.
-    opt_real, Option<f64>, "number or nothing";
 }
 
 /// A BIGINT column that counts: never negative.

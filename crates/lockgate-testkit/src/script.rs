@@ -164,7 +164,8 @@ pub(crate) fn share(text: &str) -> Result<f64, String> {
 /// `15m` in milliseconds; units are ms, s, m and h.
 pub(crate) fn span(text: &str) -> Result<Millis, String> {
     let units = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
-    let found = units.iter().find_map(|(unit, ms)| Some(text.strip_suffix(unit)?.parse::<Millis>().ok()? * ms));
+    let found =
+        units.iter().find_map(|(unit, ms)| Some(text.strip_suffix(unit)?.parse::<Millis>().ok()? * ms));
     found.ok_or_else(|| format!("`{text}` is no time: write 250ms, 30s, 15m or 2h"))
 }
 
@@ -231,7 +232,16 @@ pub(crate) fn instruction(text: &str) -> Option<InstructionKind> {
 
 /// The environment of a script's first line.
 pub(crate) fn environment(words: &Words<'_>) -> Result<Environment, String> {
-    words.only(&["steps", "approve", "backup", "deadline", "inconclusive", "probation", "gateways", "latency"])?;
+    words.only(&[
+        "steps",
+        "approve",
+        "backup",
+        "deadline",
+        "inconclusive",
+        "probation",
+        "gateways",
+        "latency",
+    ])?;
     let number = |key: &str, default: usize| match words.option(key) {
         Some(text) => text.parse::<usize>().map_err(|_| format!("`{text}` is no number")),
         None => Ok(default),

@@ -20,7 +20,11 @@ pub fn tell_all(script: &str, seed: u64, parts: Parts) -> (String, Result<World,
     let mut teller = Teller { world: None, seed, parts, story: String::new() };
     for (number, line) in script.lines().enumerate() {
         // Writing to a text can't fail.
-        let _ = writeln!(teller.story, "{}{line}", if line.is_empty() || line.starts_with('#') { "" } else { "> " });
+        let _ = writeln!(
+            teller.story,
+            "{}{line}",
+            if line.is_empty() || line.starts_with('#') { "" } else { "> " }
+        );
         if let Err(why) = teller.line(line) {
             let why = format!("line {}: {line}: {why}", number + 1);
             let _ = writeln!(teller.story, "error: {why}");
@@ -69,7 +73,10 @@ fn command(world: &mut World, words: &Words<'_>) -> Result<Option<String>, Strin
             *world.behaviour(words.at(1)?)? = behaviour;
         }
         "traffic" => {
-            let users = words.option("users").map(|n| n.parse().map_err(|_| format!("`{n}` is no number"))).transpose()?;
+            let users = words
+                .option("users")
+                .map(|n| n.parse().map_err(|_| format!("`{n}` is no number")))
+                .transpose()?;
             world.demand(script::rate(words.at(1)?)?, users);
         }
         "heavy" => world.heavy(script::rate(words.at(1)?)?),
@@ -82,7 +89,9 @@ fn command(world: &mut World, words: &Words<'_>) -> Result<Option<String>, Strin
                 Err(why) => format!("{} server  refused: {why}", world.clock()),
             }));
         }
-        "approve" | "reject" | "cancel" | "pause" | "resume" | "abort" | "rollback" => return people(world, words).map(Some),
+        "approve" | "reject" | "cancel" | "pause" | "resume" | "abort" | "rollback" => {
+            return people(world, words).map(Some);
+        }
         "run" => world.run(script::span(words.at(1)?)?)?,
         "server" => world.set_server(words.at(1)? == "up"),
         "gateway" => gateway(world, words)?,
@@ -108,7 +117,13 @@ fn release(world: &mut World, words: &Words<'_>) -> Result<(), String> {
     let mut behaviour = Behaviour { latency_ms: 10.0, ..Behaviour::default() };
     script::behave(words, &mut behaviour)?;
     let gates: GateResult = script::gates(words)?;
-    world.release(name, words.option("same-as").unwrap_or(name), person(words.option("by").unwrap_or("dana"))?, gates, behaviour);
+    world.release(
+        name,
+        words.option("same-as").unwrap_or(name),
+        person(words.option("by").unwrap_or("dana"))?,
+        gates,
+        behaviour,
+    );
     Ok(())
 }
 
@@ -149,7 +164,9 @@ fn expect(world: &World, words: &Words<'_>) -> Result<(), String> {
     let check = |holds: bool, found: String| if holds { Ok(()) } else { Err(format!("found {found}")) };
     match words.at(1)? {
         "routes" => check(world.routes() == words.rest(2), world.routes()),
-        "sticky" => check(world.moved_back() == 0, format!("{} users who were moved back", world.moved_back())),
+        "sticky" => {
+            check(world.moved_back() == 0, format!("{} users who were moved back", world.moved_back()))
+        }
         "mirrored" => check(world.is_mirrored(), "another picture at the server".to_owned()),
         "unanswered" => compare(world.unanswered(), words.at(2)?, words.at(3)?),
         "requests" => compare(world.totals(words.at(2)?).0, words.at(3)?, words.at(4)?),

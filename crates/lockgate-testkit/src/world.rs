@@ -138,10 +138,18 @@ impl World {
     }
 
     /// Makes a release. The same `bytes` make the same release again.
-    pub(crate) fn release(&mut self, name: &str, bytes: &str, author: PrincipalId, gates: GateResult, behaviour: Behaviour) {
+    pub(crate) fn release(
+        &mut self,
+        name: &str,
+        bytes: &str,
+        author: PrincipalId,
+        gates: GateResult,
+        behaviour: Behaviour,
+    ) {
         let version = self.releases.len() as u64 + 1;
         let (name, digest) = (name.to_owned(), Digest::of(bytes.as_bytes()));
-        let release = Release { name: name.clone(), digest, version, authors: [author].into(), gates, behaviour };
+        let release =
+            Release { name: name.clone(), digest, version, authors: [author].into(), gates, behaviour };
         self.releases.insert(name, release);
     }
 
@@ -190,15 +198,24 @@ impl World {
     pub(crate) fn ask(&mut self, name: &str, by: &PrincipalId) -> Result<PromotionId, String> {
         let release = self.releases.get(name).ok_or_else(|| format!("there is no release {name}"))?;
         let backup = match self.place.backup() {
-            Some(name) => Some(self.releases.get(name).ok_or_else(|| format!("there is no release {name}"))?.digest),
+            Some(name) => {
+                Some(self.releases.get(name).ok_or_else(|| format!("there is no release {name}"))?.digest)
+            }
             None => None,
         };
         self.server.ask(&self.place, release, backup, by, self.now)
     }
 
     /// Carries a command out; `stale` takes the plan as somebody saw it before.
-    pub(crate) fn approve(&mut self, id: &PromotionId, by: PrincipalId, human: bool, stale: bool) -> Result<(), String> {
-        let promotion = self.server.promotions.get(id).ok_or_else(|| format!("there is no promotion {id}"))?;
+    pub(crate) fn approve(
+        &mut self,
+        id: &PromotionId,
+        by: PrincipalId,
+        human: bool,
+        stale: bool,
+    ) -> Result<(), String> {
+        let promotion =
+            self.server.promotions.get(id).ok_or_else(|| format!("there is no promotion {id}"))?;
         let plan_hash = if stale { Digest::of(b"the plan as it was") } else { promotion.plan_hash };
         self.command(id, &Command::Approve { by, human, plan_hash })
     }
@@ -207,7 +224,13 @@ impl World {
         self.server.command(id, command, self.now)
     }
 
-    pub(crate) fn tell(&mut self, id: &PromotionId, kind: InstructionKind, by: PrincipalId, reason: &str) -> Result<(), String> {
+    pub(crate) fn tell(
+        &mut self,
+        id: &PromotionId,
+        kind: InstructionKind,
+        by: PrincipalId,
+        reason: &str,
+    ) -> Result<(), String> {
         let first = CommandId::new(format!("cm_{:026}", 0)).map_err(|e| format!("{e:?}"))?;
         let instruction = Instruction { id: first, kind, by, reason: reason.to_owned() };
         self.server.instruct(id, instruction, self.now)
@@ -279,7 +302,13 @@ impl World {
 
     fn wishes(&self) -> Vec<Wish> {
         let concerns = |s: &Stage| {
-            matches!(s, Stage::Rolling { .. } | Stage::RollingBack { .. } | Stage::Probation { .. } | Stage::Confirmed)
+            matches!(
+                s,
+                Stage::Rolling { .. }
+                    | Stage::RollingBack { .. }
+                    | Stage::Probation { .. }
+                    | Stage::Confirmed
+            )
         };
         self.server
             .promotions
@@ -325,7 +354,8 @@ impl World {
         let gateway = (self.random.next() % self.gateways.len() as u64) as usize;
         let routes = &self.gateways[gateway].applied.routes;
         let split = routes.split.as_ref();
-        let drawn = split.filter(|(_, weight, salt)| (self.parts.assign)(salt.as_bytes(), &unit.to_le_bytes(), *weight));
+        let drawn = split
+            .filter(|(_, weight, salt)| (self.parts.assign)(salt.as_bytes(), &unit.to_le_bytes(), *weight));
         let Some(release) = drawn.map(|(release, ..)| *release).or(routes.main) else {
             // Before the first table there is nothing that could answer.
             self.unanswered += u64::from(self.gateways[gateway].applied.epoch > 0);

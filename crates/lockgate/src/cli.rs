@@ -6,7 +6,9 @@ use std::path::PathBuf;
 /// Carries machine-learning models through environments: no evidence, no promotion.
 #[derive(Debug, Parser)]
 #[command(name = "lockgate", version, propagate_version = true, max_term_width = 110)]
-#[command(after_help = "Start here:  lockgate demo   or, in your own repository:  lockgate init && lockgate up")]
+#[command(
+    after_help = "Start here:  lockgate demo   or, in your own repository:  lockgate init && lockgate up"
+)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,

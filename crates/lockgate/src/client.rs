@@ -102,13 +102,21 @@ impl Client {
     }
 
     /// POST JSON, answer as JSON.
-    pub(crate) async fn post<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> anyhow::Result<T> {
+    pub(crate) async fn post<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+    ) -> anyhow::Result<T> {
         let response = self.send(self.request(reqwest::Method::POST, path).json(body)).await?;
         response.json().await.context("the server's answer can't be read; is it of another version?")
     }
 
     /// PUT JSON, answer as JSON.
-    pub(crate) async fn put<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> anyhow::Result<T> {
+    pub(crate) async fn put<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+    ) -> anyhow::Result<T> {
         let response = self.send(self.request(reqwest::Method::PUT, path).json(body)).await?;
         response.json().await.context("the server's answer can't be read; is it of another version?")
     }

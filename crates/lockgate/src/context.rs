@@ -42,7 +42,8 @@ impl Context {
             Some(dir) => dir.clone(),
             None => std::env::current_dir().context("the present folder can't be found")?,
         };
-        let start = start.canonicalize().with_context(|| format!("there is no folder {}", start.display()))?;
+        let start =
+            start.canonicalize().with_context(|| format!("there is no folder {}", start.display()))?;
         let mut dir = start.as_path();
         loop {
             if dir.join(PROJECT_FILE).is_file() {
@@ -94,7 +95,8 @@ impl Context {
         if let Some(user) = &self.global.user {
             return Some(user.clone());
         }
-        let dir = self.project_dir().or_else(|_| std::env::current_dir().map_err(anyhow::Error::from)).ok()?;
+        let dir =
+            self.project_dir().or_else(|_| std::env::current_dir().map_err(anyhow::Error::from)).ok()?;
         crate::git::config(&dir, "user.email").or_else(|| std::env::var("USER").ok())
     }
 

@@ -63,7 +63,8 @@ pub(crate) fn tree(dir: &Path) -> anyhow::Result<Tree> {
             .lines()
             .filter_map(|line| {
                 let line = line.trim();
-                let inner = line.rsplit_once('<').and_then(|(_, rest)| rest.split_once('>')).map(|(mail, _)| mail);
+                let inner =
+                    line.rsplit_once('<').and_then(|(_, rest)| rest.split_once('>')).map(|(mail, _)| mail);
                 Some(inner.unwrap_or(line).to_owned()).filter(|mail| !mail.is_empty())
             })
             .collect();

@@ -1,5 +1,5 @@
 //! The only place that prints: data to standard output, everything else to standard error.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this module is the terminal")]
+#![expect(clippy::print_stderr, reason = "this module is the terminal")]
 
 use serde::Serialize;
 use std::io::{IsTerminal as _, Write as _};
@@ -70,7 +70,7 @@ impl Out {
     pub(crate) fn redraw(self, before: usize, text: &str) -> usize {
         let mut out = std::io::stdout().lock();
         let up = if before > 0 { format!("\x1b[{before}A\x1b[J") } else { String::new() };
-        let _ = write!(out, "{up}{}\n", text.trim_end_matches('\n')).and_then(|()| out.flush());
+        let _ = writeln!(out, "{up}{}", text.trim_end_matches('\n')).and_then(|()| out.flush());
         text.trim_end_matches('\n').lines().count()
     }
 
@@ -97,8 +97,9 @@ pub(crate) fn error(error: &anyhow::Error) {
 /// Lays out rows in columns, two blanks apart; the last column isn't padded.
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let widths: Vec<usize> =
-        (0..columns).map(|c| rows.iter().filter_map(|r| r.get(c)).map(|cell| width(cell)).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> = (0..columns)
+        .map(|c| rows.iter().filter_map(|r| r.get(c)).map(|cell| width(cell)).max().unwrap_or(0))
+        .collect();
     let mut out = String::new();
     for row in rows {
         for (i, cell) in row.iter().enumerate() {
@@ -158,13 +159,19 @@ mod tests {
 
     #[test]
     fn columns_line_up_with_and_without_colour() {
-        let rows = vec![vec!["a".to_owned(), "b".to_owned()], vec!["\x1b[1mlonger\x1b[0m".to_owned(), "c".to_owned()]];
+        let rows = vec![
+            vec!["a".to_owned(), "b".to_owned()],
+            vec!["\x1b[1mlonger\x1b[0m".to_owned(), "c".to_owned()],
+        ];
         assert_eq!(table(&rows), "a       b\n\x1b[1mlonger\x1b[0m  c\n");
     }
 
     #[test]
     fn spans_and_shares_read_well() {
-        assert_eq!([span(0.0123), span(12.0), span(600.0), span(7200.0)], ["12 ms", "12 s", "10 min", "2.0 h"]);
+        assert_eq!(
+            [span(0.0123), span(12.0), span(600.0), span(7200.0)],
+            ["12 ms", "12 s", "10 min", "2.0 h"]
+        );
         assert_eq!([percent(0.25), percent(0.0125)], ["25%", "1.25%"]);
     }
 }

@@ -35,11 +35,14 @@ mod tests {
 
     #[test]
     fn a_shells_children_go_with_it() {
-        let mut shell = std::process::Command::new("sh").args(["-c", "sleep 60 & sleep 60; true"]).spawn().unwrap();
+        let mut shell =
+            std::process::Command::new("sh").args(["-c", "sleep 60 & sleep 60; true"]).spawn().unwrap();
         let begun = Instant::now();
         let of = |pid: u32| {
             let all = std::fs::read_dir("/proc").unwrap().flatten();
-            all.filter_map(|e| e.file_name().to_str()?.parse().ok()).filter(move |p| parent(*p) == Some(pid)).collect::<Vec<u32>>()
+            all.filter_map(|e| e.file_name().to_str()?.parse().ok())
+                .filter(move |p| parent(*p) == Some(pid))
+                .collect::<Vec<u32>>()
         };
         while of(shell.id()).len() < 2 && begun.elapsed() < Duration::from_secs(10) {
             std::thread::sleep(Duration::from_millis(5));

@@ -11,7 +11,9 @@ use lockgate_core::wire::{LiveModel, LiveRollout};
 pub(crate) fn tone(stage: &Stage) -> Tone {
     match stage {
         Stage::Confirmed | Stage::Probation { .. } => Tone::Good,
-        Stage::Rejected { .. } | Stage::RolledBack { .. } | Stage::Stranded { .. } | Stage::OnBackup => Tone::Bad,
+        Stage::Rejected { .. } | Stage::RolledBack { .. } | Stage::Stranded { .. } | Stage::OnBackup => {
+            Tone::Bad
+        }
         Stage::Expired { .. } | Stage::RollingBack { .. } | Stage::FailingOver => Tone::Warn,
         _ => Tone::Strong,
     }
@@ -74,12 +76,22 @@ pub(crate) fn promotion(out: Out, p: &PromotionView) -> String {
     }
     if let Some(a) = &p.approvals {
         let by = if a.by.is_empty() { "nobody yet".to_owned() } else { a.by.join(", ") };
-        text.push_str(&format!("  approvals  {} of {} ({by}); asked of {}\n", a.needed - a.missing, a.needed, a.from));
+        text.push_str(&format!(
+            "  approvals  {} of {} ({by}); asked of {}\n",
+            a.needed - a.missing,
+            a.needed,
+            a.from
+        ));
     }
-    if let Some(live) = &p.live {
+    if let Some(live) = p.live.as_ref().filter(|_| moves(&p.stage)) {
         text.push_str(&indent(&rollout(out, live)));
     }
     text
+}
+
+/// Whether the agent moves traffic for the promotion now.
+fn moves(stage: &Stage) -> bool {
+    matches!(stage, Stage::Rolling { .. } | Stage::RollingBack { .. } | Stage::FailingOver)
 }
 
 /// The table of a promotion's gates.
@@ -123,7 +135,11 @@ pub(crate) fn judgement(out: Out, j: &Judgement) -> String {
             "guard".to_owned(),
             r.guard.to_string(),
             verdict,
-            format!("worse {} / fine {}", evidence(r.log_e_worse, r.needed), evidence(r.log_e_not_worse, r.needed)),
+            format!(
+                "worse {} / fine {}",
+                evidence(r.log_e_worse, r.needed),
+                evidence(r.log_e_not_worse, r.needed)
+            ),
             r.summary.clone(),
         ]);
     }
@@ -201,7 +217,11 @@ pub(crate) fn status(out: Out, s: &StatusView) -> String {
         text.push_str("\npromotions\n");
     }
     for p in &s.promotions {
-        text.push_str(&indent(&promotion(out, p)));
+        let whole = promotion(out, p);
+        // What has ended is a line; `why` tells the rest.
+        let shown =
+            if p.stage.is_active() { &whole } else { whole.split_inclusive('\n').next().unwrap_or_default() };
+        text.push_str(&indent(shown));
     }
     text.push_str(&next(out, &s.next));
     text
@@ -227,7 +247,10 @@ pub(crate) fn plan(out: Out, v: &PlanView) -> String {
         text.push_str(&format!("  change     {change}\n"));
     }
     let gates: Vec<String> = p.gates.iter().map(|(name, spec)| format!("{name} ({})", spec.kind())).collect();
-    text.push_str(&format!("  gates      {}\n", if gates.is_empty() { "none".to_owned() } else { gates.join(", ") }));
+    text.push_str(&format!(
+        "  gates      {}\n",
+        if gates.is_empty() { "none".to_owned() } else { gates.join(", ") }
+    ));
     text.push_str(&format!("  approval   {}\n", v.approval));
     let steps: Vec<String> = p
         .rollout
@@ -244,7 +267,11 @@ pub(crate) fn plan(out: Out, v: &PlanView) -> String {
         text.push_str(&format!("  forecast   at {:.1} requests/s ({})\n", f.rate, f.basis));
         for row in &f.rows {
             let time = row.seconds.map_or_else(|| out.mark(Tone::Warn, "can't be foretold"), span);
-            text.push_str(&format!("             {} share, guard {}: {time} to `not worse`\n", percent(row.share), row.guard));
+            text.push_str(&format!(
+                "             {} share, guard {}: {time} to `not worse`\n",
+                percent(row.share),
+                row.guard
+            ));
         }
         if let Some(total) = f.total_seconds {
             text.push_str(&format!("             all steps together: about {}\n", span(total)));
@@ -266,12 +293,13 @@ pub(crate) fn plan(out: Out, v: &PlanView) -> String {
 /// Why a promotion stands where it stands.
 pub(crate) fn why(out: Out, v: &WhyView) -> String {
     let mut text = format!("{}\n\n{}", out.mark(Tone::Strong, &v.answer), promotion(out, &v.promotion));
-    if let Stage::Rolling { rollout } = &v.promotion.stage {
-        if let Some(j) = &rollout.judgement {
+    if let Stage::Rolling { rollout } = &v.promotion.stage
+        && let Some(j) = &rollout.judgement {
             text.push_str(&indent(&judgement(out, j)));
         }
-    }
-    if let Stage::RolledBack { cause: lockgate_core::event::Cause::Guard { judgement: j, .. }, .. } = &v.promotion.stage {
+    if let Stage::RolledBack { cause: lockgate_core::event::Cause::Guard { judgement: j, .. }, .. } =
+        &v.promotion.stage
+    {
         text.push_str("  what the guards said when it was decided\n");
         text.push_str(&indent(&judgement(out, j)));
         for r in &j.readings {

@@ -21,7 +21,10 @@ impl Clock for SystemClock {
 pub(crate) struct SystemEntropy;
 
 impl Entropy for SystemEntropy {
-    #[expect(clippy::disallowed_methods, reason = "this is the one place where the system is asked for randomness")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place where the system is asked for randomness"
+    )]
     fn fill(&self, buf: &mut [u8]) {
         // The kernel's generator fails only where the kernel has none; going on with zeros would make keys that anybody
         // knows, so wait until it answers.

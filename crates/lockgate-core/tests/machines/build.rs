@@ -5,7 +5,9 @@ use lockgate_core::digest::Digest;
 use lockgate_core::event::{Instruction, InstructionKind};
 use lockgate_core::gate::{Envelope, GateSpec};
 use lockgate_core::guard::{GuardSpec, Judgement, Reading, Verdict};
-use lockgate_core::id::{CommandId, EnvironmentName, GateName, GuardName, ModelName, PrincipalId, PromotionId};
+use lockgate_core::id::{
+    CommandId, EnvironmentName, GateName, GuardName, ModelName, PrincipalId, PromotionId,
+};
 use lockgate_core::plan::{ApprovalRule, OnInconclusive, Plan, Revision, RolloutPlan, Step};
 use lockgate_core::rollout::{Observation, Readiness};
 use lockgate_core::route::WHOLE;
@@ -110,7 +112,8 @@ pub(crate) fn instruction(n: u32, kind: InstructionKind) -> Instruction {
 
 /// An envelope with this text; the machines never look inside.
 pub(crate) fn envelope(text: &str) -> Envelope {
-    serde_json::from_value(serde_json::json!({ "payloadType": "t", "payload": text, "signatures": [] })).unwrap()
+    serde_json::from_value(serde_json::json!({ "payloadType": "t", "payload": text, "signatures": [] }))
+        .unwrap()
 }
 
 fn reading(name: &str, verdict: Verdict, required: bool) -> Reading {
@@ -194,9 +197,14 @@ fn any_readiness(ready: u32) -> impl Strategy<Value = Readiness> {
 /// Anything that an agent might see, `now` apart.
 pub(crate) fn any_observation() -> impl Strategy<Value = Observation> {
     let ready = (any_readiness(40), any_readiness(40), any_readiness(12), any_readiness(12));
-    let rest = (prop::bool::weighted(0.85), prop::bool::weighted(0.03), prop::option::weighted(0.9, 0..2_000_i64), 0..9_u64);
-    (ready, any_judgement(), rest).prop_map(|((candidate, serving, target, backup), judgement, (applied, open, quiet, n))| {
-        Observation {
+    let rest = (
+        prop::bool::weighted(0.85),
+        prop::bool::weighted(0.03),
+        prop::option::weighted(0.9, 0..2_000_i64),
+        0..9_u64,
+    );
+    (ready, any_judgement(), rest).prop_map(
+        |((candidate, serving, target, backup), judgement, (applied, open, quiet, n))| Observation {
             candidate,
             serving,
             target,
@@ -209,8 +217,8 @@ pub(crate) fn any_observation() -> impl Strategy<Value = Observation> {
             candidate_requests: n * 100,
             candidate_errors: n,
             ..calm(0)
-        }
-    })
+        },
+    )
 }
 
 /// How far the clock goes: mostly a little, now and then past a deadline, and sometimes an hour back or forth.

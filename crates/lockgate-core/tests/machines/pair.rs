@@ -20,7 +20,7 @@ enum Act {
     /// The agent hears from the server.
     Fetch,
     /// The agent sees something.
-    See { after: Millis, seen: Observation },
+    See { after: Millis, seen: Box<Observation> },
     /// A person says something about the newest promotion but so many.
     Tell { age: u32, kind: InstructionKind },
     /// The agent's journal reaches the server, up to so many entries.
@@ -32,7 +32,7 @@ fn any_act() -> impl Strategy<Value = Act> {
         2 => Just(Act::Ask),
         3 => Just(Act::Clear),
         4 => Just(Act::Fetch),
-        10 => (any_delay(), any_observation()).prop_map(|(after, seen)| Act::See { after, seen }),
+        10 => (any_delay(), any_observation()).prop_map(|(after, seen)| Act::See { after, seen: Box::new(seen) }),
         2 => (0..3_u32, any_kind()).prop_map(|(age, kind)| Act::Tell { age, kind }),
         5 => (1..6_usize).prop_map(|entries| Act::Report { entries }),
     ]
@@ -60,7 +60,8 @@ impl Pair {
     }
 
     fn waiting(&self) -> Vec<PromotionId> {
-        let waits = |p: &&Promotion| matches!(p.stage, Stage::Gating | Stage::AwaitingApproval | Stage::Queued);
+        let waits =
+            |p: &&Promotion| matches!(p.stage, Stage::Gating | Stage::AwaitingApproval | Stage::Queued);
         self.promotions.values().filter(waits).map(|p| p.id.clone()).collect()
     }
 
@@ -81,7 +82,10 @@ impl Pair {
             let (plan_hash, gates) = (promotion.plan_hash, promotion.missing_gates());
             for gate in gates {
                 let (summary, envelope) = (String::new(), envelope(gate.as_str()));
-                self.command(&id, &Command::Record { gate, outcome: Outcome::Pass, summary, plan_hash, envelope });
+                self.command(
+                    &id,
+                    &Command::Record { gate, outcome: Outcome::Pass, summary, plan_hash, envelope },
+                );
             }
             self.advance(&id);
             for who in ["ann", "bob"] {
@@ -103,9 +107,14 @@ impl Pair {
             for instruction in &promotion.instructions {
                 self.run.obey(&promotion.id, instruction);
             }
-            if matches!(promotion.stage, Stage::Rolling { .. }) && self.run.deployment.can_take(&promotion.id) {
+            if matches!(promotion.stage, Stage::Rolling { .. }) && self.run.deployment.can_take(&promotion.id)
+            {
                 let plan = Box::new(promotion.plan.clone());
-                self.run.record(promotion.id.clone(), lockgate_core::event::RolloutEvent::Started { plan }, None);
+                self.run.record(
+                    promotion.id.clone(),
+                    lockgate_core::event::RolloutEvent::Started { plan },
+                    None,
+                );
             }
         }
     }
@@ -123,7 +132,9 @@ impl Pair {
             Act::Ask => self.ask(),
             Act::Clear => self.clear(),
             Act::Fetch => self.fetch(),
-            Act::See { after, seen } => self.run.see(&Observation { now: self.run.now + after, ..seen.clone() }),
+            Act::See { after, seen } => {
+                self.run.see(&Observation { now: self.run.now + after, ..(**seen).clone() })
+            }
             Act::Tell { age, kind } => {
                 self.told += 1;
                 let id = promotion_id(self.asked.saturating_sub(*age));
@@ -149,7 +160,9 @@ impl Pair {
             let fits = match (&promotion.stage, active) {
                 (Stage::Rolling { rollout }, Some(Phase::Step { index, .. })) => rollout.step == Some(*index),
                 (Stage::Rolling { rollout }, Some(Phase::Preparing { .. })) => rollout.step.is_none(),
-                (Stage::Rolling { rollout }, None) => rollout.step.is_none() && !self.run.deployment.taken.contains(id),
+                (Stage::Rolling { rollout }, None) => {
+                    rollout.step.is_none() && !self.run.deployment.taken.contains(id)
+                }
                 (Stage::RollingBack { .. }, Some(Phase::RollingBack { .. }))
                 | (Stage::FailingOver, Some(Phase::FailingOver { .. })) => true,
                 (stage, None) => !stage.holds_slot(),

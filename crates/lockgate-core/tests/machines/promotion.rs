@@ -22,13 +22,14 @@ fn any_command(hash: Digest) -> impl Strategy<Value = Command> {
     let hash = prop_oneof![9 => Just(hash), 1 => Just(Digest::of(b"another plan"))];
     let outcome = prop_oneof![9 => Just(Outcome::Pass), 1 => Just(Outcome::Fail), 1 => Just(Outcome::Error)];
     let name = prop_oneof![5 => Just("tests"), 5 => Just("quality"), 1 => Just("unknown")];
-    let record = (name, outcome, hash.clone(), 0..2_u8).prop_map(|(name, outcome, plan_hash, n)| Command::Record {
-        gate: gate(name),
-        outcome,
-        summary: "in words".to_owned(),
-        plan_hash,
-        envelope: envelope(&format!("{name} {outcome:?} {n}")),
-    });
+    let record =
+        (name, outcome, hash.clone(), 0..2_u8).prop_map(|(name, outcome, plan_hash, n)| Command::Record {
+            gate: gate(name),
+            outcome,
+            summary: "in words".to_owned(),
+            plan_hash,
+            envelope: envelope(&format!("{name} {outcome:?} {n}")),
+        });
     let approve = (0..PEOPLE.len(), prop::bool::weighted(0.8), hash)
         .prop_map(|(n, human, plan_hash)| Command::Approve { by: person(PEOPLE[n]), human, plan_hash });
     prop_oneof![
@@ -47,7 +48,13 @@ fn excluded(by: &PrincipalId, human: bool) -> bool {
     !human || ["author", "requester", "stranger"].contains(&by.as_str())
 }
 
-fn check(before: &Promotion, command: &Command, events: &[PromotionEvent], now: Millis, yes: &mut BTreeSet<PrincipalId>) {
+fn check(
+    before: &Promotion,
+    command: &Command,
+    events: &[PromotionEvent],
+    now: Millis,
+    yes: &mut BTreeSet<PrincipalId>,
+) {
     if before.stage.is_terminal() {
         assert!(events.is_empty(), "{} came to life by {command:?}: {events:?}", before.stage.name());
     }
@@ -60,7 +67,10 @@ fn check(before: &Promotion, command: &Command, events: &[PromotionEvent], now: 
         match event {
             PromotionEvent::GatesPassed => {
                 let passed = |g| before.evidence.get(g).is_some_and(|e| e.outcome == Outcome::Pass);
-                assert!(before.plan.gates.keys().all(passed), "passed without evidence (no evidence, no promotion)");
+                assert!(
+                    before.plan.gates.keys().all(passed),
+                    "passed without evidence (no evidence, no promotion)"
+                );
             }
             PromotionEvent::ApprovalsComplete => assert!(yes.len() >= 2, "only {yes:?} said yes"),
             PromotionEvent::Released => {
@@ -135,7 +145,12 @@ fn go(promotion: &mut Promotion, command: &Command) {
     }
 }
 
-fn approve(promotion: &Promotion, by: &str, human: bool, plan_hash: Digest) -> Result<Vec<PromotionEvent>, CantDo> {
+fn approve(
+    promotion: &Promotion,
+    by: &str,
+    human: bool,
+    plan_hash: Digest,
+) -> Result<Vec<PromotionEvent>, CantDo> {
     promotion.decide(&Command::Approve { by: person(by), human, plan_hash }, START)
 }
 
@@ -191,7 +206,10 @@ fn a_gate_that_failed_or_could_not_run_never_passes_and_silence_expires() {
     record(&mut silent, "tests", Outcome::Pass);
     let late = START + silent.plan.gates_ms + 1;
     let events = silent.decide(&Command::Advance { slot_free: true }, late).unwrap();
-    assert!(matches!(events.as_slice(), [PromotionEvent::Expired { missing }] if missing.contains("quality")), "{events:?}");
+    assert!(
+        matches!(events.as_slice(), [PromotionEvent::Expired { missing }] if missing.contains("quality")),
+        "{events:?}"
+    );
 }
 
 #[test]

@@ -38,12 +38,16 @@ pub(crate) fn shares(deployment: &Deployment) -> BTreeMap<Digest, u32> {
 
 fn proven(j: &Judgement) -> bool {
     let required: Vec<_> = j.readings.iter().filter(|r| r.required).collect();
-    !required.is_empty() && required.iter().all(|r| r.verdict == Verdict::NotWorse) && !j.sample_ratio_mismatch
+    !required.is_empty()
+        && required.iter().all(|r| r.verdict == Verdict::NotWorse)
+        && !j.sample_ratio_mismatch
 }
 
 fn harmful(seen: &Observation) -> bool {
     let merged = seen.judgement.log_e_rollback >= seen.judgement.needed_rollback;
-    seen.breaker.is_some() || matches!(seen.candidate, Readiness::Failed(_)) || (merged && !seen.judgement.readings.is_empty())
+    seen.breaker.is_some()
+        || matches!(seen.candidate, Readiness::Failed(_))
+        || (merged && !seen.judgement.readings.is_empty())
 }
 
 fn phase(deployment: &Deployment) -> Option<&Phase> {
@@ -73,7 +77,9 @@ impl Rules {
             }
             RolloutEvent::Promoted { .. } => promoted(before, seen.unwrap()),
             RolloutEvent::Confirmed => confirmed(before, seen.unwrap()),
-            RolloutEvent::RollbackDecided { cause, target, .. } => self.back(before, promotion, cause, target.as_ref()),
+            RolloutEvent::RollbackDecided { cause, target, .. } => {
+                self.back(before, promotion, cause, target.as_ref())
+            }
             RolloutEvent::RolledBack { .. } => verified(before, seen.unwrap()),
             RolloutEvent::Started { .. } => assert!(!before.taken.contains(promotion), "taken on twice"),
             _ => {}
@@ -81,14 +87,23 @@ impl Rules {
         traffic(before, event, after);
         warm(after);
         for digest in shares(after).keys() {
-            assert!(!self.condemned.contains(digest), "a release that was sent back has traffic again, after {event:?}");
+            assert!(
+                !self.condemned.contains(digest),
+                "a release that was sent back has traffic again, after {event:?}"
+            );
         }
         if after.active.is_none() && matches!(event, RolloutEvent::OnBackup | RolloutEvent::Stranded { .. }) {
             assert!(after.failed_over.is_some(), "nobody would know that a person is needed");
         }
     }
 
-    fn back(&mut self, before: &Deployment, promotion: &PromotionId, cause: &Cause, target: Option<&Revision>) {
+    fn back(
+        &mut self,
+        before: &Deployment,
+        promotion: &PromotionId,
+        cause: &Cause,
+        target: Option<&Revision>,
+    ) {
         let own = before.active.as_ref().map(|a| &a.plan.revision);
         let own = own.or(before.serving.as_ref().map(|s| &s.revision)).unwrap().digest();
         assert_ne!(target.map(Revision::digest), Some(own), "back to itself");
@@ -109,8 +124,13 @@ fn forward(before: &Deployment, step: usize, weight: u32, judgement: Option<&Jud
     match &active.phase {
         Phase::Preparing { .. } => {
             assert_eq!((step, judgement), (0, None));
-            assert!(before.serving.is_none() || before.failed_over.is_some() || seen.serving == Readiness::Ready);
-            assert!(active.plan.backup.is_none() || seen.backup == Readiness::Ready, "the backup was not proven");
+            assert!(
+                before.serving.is_none() || before.failed_over.is_some() || seen.serving == Readiness::Ready
+            );
+            assert!(
+                active.plan.backup.is_none() || seen.backup == Readiness::Ready,
+                "the backup was not proven"
+            );
         }
         Phase::Step { index, status: Status::Watching { since } | Status::Held { since, .. } } => {
             assert_eq!(step, index + 1, "a step was left out");
@@ -119,6 +139,11 @@ fn forward(before: &Deployment, step: usize, weight: u32, judgement: Option<&Jud
             assert!(proven(judgement.unwrap()), "a larger weight without proof");
             assert_eq!(judgement.unwrap(), &seen.judgement, "the numbers on record are those that decided");
             assert!(seen.now - since >= active.plan.rollout.steps[*index].hold_ms, "before the step's time");
+            let compared = before.serving.is_some() && before.failed_over.is_none();
+            assert!(
+                !compared || seen.serving == Readiness::Ready,
+                "no worse than something broken is no proof"
+            );
             assert!(seen.applied, "some gateway does not have the present step yet");
         }
         other => panic!("forward from {other:?}"),
@@ -127,12 +152,19 @@ fn forward(before: &Deployment, step: usize, weight: u32, judgement: Option<&Jud
 
 fn promoted(before: &Deployment, seen: &Observation) {
     let active = before.active.as_ref().unwrap();
-    let Phase::Step { index, status: Status::Watching { since } | Status::Held { since, .. } } = &active.phase else {
+    let Phase::Step { index, status: Status::Watching { since } | Status::Held { since, .. } } =
+        &active.phase
+    else {
         panic!("promoted from {:?}", active.phase)
     };
     let step = &active.plan.rollout.steps[*index];
     assert_eq!(step.weight, WHOLE, "promoted before it had all traffic");
-    assert!(seen.now - since >= step.hold_ms && seen.candidate == Readiness::Ready && seen.applied && !harmful(seen));
+    assert!(
+        seen.now - since >= step.hold_ms
+            && seen.candidate == Readiness::Ready
+            && seen.applied
+            && !harmful(seen)
+    );
 }
 
 fn confirmed(before: &Deployment, seen: &Observation) {
@@ -154,7 +186,10 @@ fn traffic(before: &Deployment, event: &RolloutEvent, after: &Deployment) {
     assert!(sum == WHOLE || (sum == 0 && new.is_empty()), "shares add up to {sum} after {event:?}");
     assert!(after.epoch >= before.epoch, "the epoch fell");
     if old != new {
-        assert!(after.epoch > before.epoch, "traffic changed without a new epoch after {event:?}: {old:?} to {new:?}");
+        assert!(
+            after.epoch > before.epoch,
+            "traffic changed without a new epoch after {event:?}: {old:?} to {new:?}"
+        );
     }
     let stepping = matches!(phase(after), Some(Phase::Step { .. }));
     assert_eq!(after.traffic().split.is_some(), stepping, "a share outside of a step");
@@ -176,6 +211,10 @@ fn warm(after: &Deployment) {
         let active = after.active.as_ref().unwrap();
         let serves = after.serving.as_ref().filter(|s| s.promotion == active.promotion);
         let own = serves.map_or(active.plan.revision.digest(), |s| s.revision.digest());
-        assert_eq!(active.plan.revision.digest(), own, "the rollback would be verified on another release's requests");
+        assert_eq!(
+            active.plan.revision.digest(),
+            own,
+            "the rollback would be verified on another release's requests"
+        );
     }
 }

@@ -1,6 +1,8 @@
 //! One deployment with its journal, driven step by step; every step is checked.
 
-use crate::build::{START, any_delay, any_kind, any_observation, broken, instruction, model, plan, promotion_id};
+use crate::build::{
+    START, any_delay, any_kind, any_observation, broken, instruction, model, plan, promotion_id,
+};
 use crate::rules::Rules;
 use lockgate_core::clock::Millis;
 use lockgate_core::digest::Digest;
@@ -17,7 +19,7 @@ pub(crate) enum Act {
     /// A new promotion is there to be taken on.
     Offer { backup: bool, rollback_late: bool },
     /// Time passes, and this is seen.
-    See { after: Millis, seen: Observation },
+    See { after: Millis, seen: Box<Observation> },
     /// A person says something to the promotion that is so many promotions old.
     Tell { age: u32, kind: InstructionKind },
     /// The agent is killed and starts again from its disk.
@@ -27,7 +29,7 @@ pub(crate) enum Act {
 pub(crate) fn any_act() -> impl Strategy<Value = Act> {
     prop_oneof![
         2 => (prop::bool::weighted(0.7), any::<bool>()).prop_map(|(backup, rollback_late)| Act::Offer { backup, rollback_late }),
-        12 => (any_delay(), any_observation()).prop_map(|(after, seen)| Act::See { after, seen }),
+        12 => (any_delay(), any_observation()).prop_map(|(after, seen)| Act::See { after, seen: Box::new(seen) }),
         2 => (0..3_u32, any_kind()).prop_map(|(age, kind)| Act::Tell { age, kind }),
         1 => Just(Act::Kill),
     ]
@@ -158,7 +160,7 @@ impl Run {
                 self.offer(*backup, late);
             }
             Act::See { after, seen } => {
-                let seen = Observation { now: self.now + after, ..seen.clone() };
+                let seen = Observation { now: self.now + after, ..(**seen).clone() };
                 self.see(&seen);
             }
             Act::Tell { age, kind } => {

@@ -79,12 +79,24 @@ fn a_pause_holds_the_forward_move_and_no_rollback() {
 #[test]
 fn a_gateway_that_lost_touch_stops_the_forward_move() {
     let (mut run, id) = at_first_step(OnInconclusive::Hold);
-    let partitioned = |run: &mut Run| run.after(2 * HOLD, |seen| (seen.applied, seen.judgement) = (false, not_worse()));
+    let partitioned =
+        |run: &mut Run| run.after(2 * HOLD, |seen| (seen.applied, seen.judgement) = (false, not_worse()));
     (0..3).for_each(|_| partitioned(&mut run));
     assert_eq!(status(&run), Some(0));
     assert_eq!(run.events(&id).iter().filter(|e| *e == "held").count(), 1, "it says so, once");
     run.after(1, |seen| seen.judgement = not_worse());
     assert_eq!(status(&run), Some(1), "and goes on when the gateway is back");
+}
+
+#[test]
+fn to_be_no_worse_than_a_broken_baseline_is_no_proof() {
+    let (mut run, id) = at_first_step(OnInconclusive::Hold);
+    run.broken.insert(revision(1).digest());
+    (0..9).for_each(|_| run.after(HOLD, |seen| seen.judgement = not_worse()));
+    assert_eq!(status(&run), Some(0), "{:?}", run.events(&id));
+    run.broken.clear();
+    run.after(1, |seen| seen.judgement = not_worse());
+    assert_eq!(status(&run), Some(1));
 }
 
 #[test]
@@ -171,7 +183,10 @@ fn probation_survives_a_newer_release_that_goes_back() {
     run.after(1, |seen| seen.judgement = worse());
     run.after(1_000, |_| {});
     assert!(all_on(&run, 2) && run.deployment.serving.as_ref().unwrap().probation_until.is_some());
-    assert_eq!(run.deployment.serving.as_ref().unwrap().previous.as_ref().unwrap().digest(), revision(1).digest());
+    assert_eq!(
+        run.deployment.serving.as_ref().unwrap().previous.as_ref().unwrap().digest(),
+        revision(1).digest()
+    );
 }
 
 #[test]

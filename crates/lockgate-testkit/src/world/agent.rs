@@ -67,7 +67,10 @@ pub(crate) struct Agent {
 impl Agent {
     pub(crate) fn new() -> Result<Self, String> {
         let deployment = Deployment::new(super::place::model());
-        let disk = Disk { deployment: serde_json::to_string(&deployment).map_err(|e| e.to_string())?, ..Disk::default() };
+        let disk = Disk {
+            deployment: serde_json::to_string(&deployment).map_err(|e| e.to_string())?,
+            ..Disk::default()
+        };
         Ok(Self {
             deployment,
             disk,
@@ -88,7 +91,12 @@ impl Agent {
 
     /// The journal as it stands on the disk, from this line on.
     pub(crate) fn journal(&self, from: usize) -> Result<Vec<Line>, String> {
-        self.disk.journal.iter().skip(from).map(|line| serde_json::from_str(line).map_err(|e| e.to_string())).collect()
+        self.disk
+            .journal
+            .iter()
+            .skip(from)
+            .map(|line| serde_json::from_str(line).map_err(|e| e.to_string()))
+            .collect()
     }
 
     /// The process is gone; the disk stays.
@@ -144,14 +152,20 @@ impl Agent {
         let event = if wish.plan.baseline.as_ref().map(Revision::digest) == serves {
             RolloutEvent::Started { plan: Box::new(wish.plan.clone()) }
         } else {
-            let reason = "the environment serves something else by now than when the plan was made".to_owned();
+            let reason =
+                "the environment serves something else by now than when the plan was made".to_owned();
             RolloutEvent::Aborted { reason }
         };
         self.record(&wish.id, event, around)
     }
 
     /// To the disk first, then in memory, then to the gateways; dead wherever it was armed.
-    fn record(&mut self, promotion: &PromotionId, event: RolloutEvent, around: &mut Surroundings<'_>) -> Result<(), String> {
+    fn record(
+        &mut self,
+        promotion: &PromotionId,
+        event: RolloutEvent,
+        around: &mut Surroundings<'_>,
+    ) -> Result<(), String> {
         if self.armed.is_some_and(|point| point.is_before(&event)) {
             self.die(around.now);
             return Ok(());
@@ -195,7 +209,8 @@ impl Agent {
         let candidate = active.map(|a| &a.plan.revision);
         let backup = active.and_then(|a| a.plan.backup.as_ref()).or(self.deployment.backup.as_ref());
         let readiness = |revision: Option<&Revision>| readiness(revision, around.releases);
-        let meter = around.meter.as_deref().filter(|m| active.is_some_and(|a| a.promotion.as_str() == m.salt));
+        let meter =
+            around.meter.as_deref().filter(|m| active.is_some_and(|a| a.promotion.as_str() == m.salt));
         let (requests, errors) = meter.map_or((0, 0), |m| (m.candidate_requests, m.candidate_errors));
         let last_sent = candidate.and_then(|c| around.last_sent.get(&c.release));
         let routes = Routes::of(&self.deployment);
@@ -219,7 +234,8 @@ impl Agent {
 
     /// What the guards say, once a second.
     fn judge(&mut self, around: &mut Surroundings<'_>) -> Judgement {
-        let Some(active) = self.deployment.active.as_ref().filter(|a| matches!(a.phase, Phase::Step { .. })) else {
+        let Some(active) = self.deployment.active.as_ref().filter(|a| matches!(a.phase, Phase::Step { .. }))
+        else {
             self.judged = None;
             return Judgement::none();
         };
@@ -229,7 +245,9 @@ impl Agent {
             }
         }
         let salt = active.promotion.as_str();
-        let compared = self.deployment.serving.is_some() || self.deployment.backup.is_some() || active.plan.backup.is_some();
+        let compared = self.deployment.serving.is_some()
+            || self.deployment.backup.is_some()
+            || active.plan.backup.is_some();
         let meter = around.meter.as_deref_mut().filter(|m| m.salt == salt);
         let evidence = meter.map_or_else(Default::default, |m| {
             m.follow_latency();
@@ -248,7 +266,9 @@ fn readiness(revision: Option<&Revision>, releases: &BTreeMap<String, Release>) 
     let found = revision.and_then(|r| releases.values().find(|known| known.digest == r.release));
     match found {
         None => Readiness::Unknown,
-        Some(release) if release.behaviour.is_down => Readiness::Failed(format!("{}'s workers do not stay up", release.name)),
+        Some(release) if release.behaviour.is_down => {
+            Readiness::Failed(format!("{}'s workers do not stay up", release.name))
+        }
         Some(_) => Readiness::Ready,
     }
 }

@@ -6,7 +6,9 @@ use lockgate_core::clock::Millis;
 use lockgate_core::digest::Digest;
 use lockgate_core::gate::GateSpec;
 use lockgate_core::guard::GuardSpec;
-use lockgate_core::id::{EnvironmentName, GateName, GuardName, ModelName, PrincipalId, ProjectName, PromotionId};
+use lockgate_core::id::{
+    EnvironmentName, GateName, GuardName, ModelName, PrincipalId, ProjectName, PromotionId,
+};
 use lockgate_core::plan::{ApprovalRule, Plan, Revision, RolloutPlan, Step};
 use lockgate_core::route::WHOLE;
 use std::collections::{BTreeMap, BTreeSet};

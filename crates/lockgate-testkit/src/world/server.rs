@@ -52,7 +52,10 @@ impl Server {
             return Err(format!("release {} was rolled back and is quarantined", release.name));
         }
         if let Some(other) = self.promotions.values().find(|p| p.stage.holds_slot()) {
-            return Err(format!("promotion {} moves this model's traffic right now", place::short(&other.id)));
+            return Err(format!(
+                "promotion {} moves this model's traffic right now",
+                place::short(&other.id)
+            ));
         }
         let number = u32::try_from(self.promotions.len()).unwrap_or(u32::MAX) + 1;
         let id = place::promotion_id(number);
@@ -86,7 +89,12 @@ impl Server {
     }
 
     /// A person tells a rollout something.
-    pub(crate) fn instruct(&mut self, id: &PromotionId, mut instruction: Instruction, now: Millis) -> Result<(), String> {
+    pub(crate) fn instruct(
+        &mut self,
+        id: &PromotionId,
+        mut instruction: Instruction,
+        now: Millis,
+    ) -> Result<(), String> {
         self.told += 1;
         let text = format!("cm_{:026}", self.told);
         instruction.id = CommandId::new(text).map_err(|e| format!("{e:?}"))?;
@@ -94,11 +102,17 @@ impl Server {
     }
 
     /// The gates' evidence arrives.
-    pub(crate) fn record_gates(&mut self, id: &PromotionId, outcome: Outcome, now: Millis) -> Result<(), String> {
+    pub(crate) fn record_gates(
+        &mut self,
+        id: &PromotionId,
+        outcome: Outcome,
+        now: Millis,
+    ) -> Result<(), String> {
         let Some(promotion) = self.promotions.get(id) else { return Ok(()) };
         let plan_hash = promotion.plan_hash;
         for gate in promotion.missing_gates() {
-            let statement = serde_json::json!({ "payloadType": "simulated", "payload": gate, "signatures": [] });
+            let statement =
+                serde_json::json!({ "payloadType": "simulated", "payload": gate, "signatures": [] });
             let envelope: Envelope = serde_json::from_value(statement).map_err(|e| e.to_string())?;
             let summary = format!("gate `{gate}` in the simulated world");
             self.command(id, &Command::Record { gate, outcome, summary, plan_hash, envelope }, now)?;
@@ -132,7 +146,8 @@ impl Server {
     fn settle_probation(&mut self, now: Millis) {
         let on_probation = |p: &&Promotion| matches!(p.stage, Stage::Probation { .. });
         let serves = self.mirror.serving.as_ref().map(|s| s.promotion.clone());
-        let replaced: Vec<PromotionId> = self.promotions.values().filter(on_probation).map(|p| p.id.clone()).collect();
+        let replaced: Vec<PromotionId> =
+            self.promotions.values().filter(on_probation).map(|p| p.id.clone()).collect();
         for older in replaced.into_iter().filter(|id| Some(id) != serves.as_ref()) {
             if let Some(by) = serves.clone() {
                 // On probation it can be superseded, and that is where it stands.

@@ -43,7 +43,9 @@ pub(crate) fn of_event(line: &Line, releases: &BTreeMap<String, Release>) -> Opt
         }
         RolloutEvent::RollbackApplied { took_ms } => format!("every gateway has it, after {took_ms} ms"),
         RolloutEvent::RolledBack { candidate_requests, candidate_errors, .. } => {
-            format!("rolled back, as was seen; it had {candidate_requests} requests, {candidate_errors} of them bad")
+            format!(
+                "rolled back, as was seen; it had {candidate_requests} requests, {candidate_errors} of them bad"
+            )
         }
         RolloutEvent::FailoverDecided { summary, .. } => format!("fails over: {summary}"),
         RolloutEvent::OnBackup => "the backup serves; a person is needed".to_owned(),

@@ -23,7 +23,15 @@ run 5m
 }
 
 const POINTS: [&str; 9] = [
-    "before-journal", "after-journal", "flip-0", "flip-1", "flip-2", "flip-3", "after-acks", "before-seal", "after-seal",
+    "before-journal",
+    "after-journal",
+    "flip-0",
+    "flip-1",
+    "flip-2",
+    "flip-3",
+    "after-acks",
+    "before-seal",
+    "after-seal",
 ];
 
 /// The kinds of all events of the second promotion.
@@ -43,7 +51,8 @@ fn ended(kill: &str) -> (String, World) {
 fn wherever_the_agent_dies_the_rollback_ends_the_same_and_each_step_is_on_record_once() {
     let (story, spared) = ended("");
     let expected = events(&spared);
-    let all = ["started", "step_entered", "step_settled", "rollback_decided", "rollback_applied", "rolled_back"];
+    let all =
+        ["started", "step_entered", "step_settled", "rollback_decided", "rollback_applied", "rolled_back"];
     assert_eq!(expected, all, "{story}");
     for point in POINTS {
         let (story, world) = ended(&format!("kill {point}"));

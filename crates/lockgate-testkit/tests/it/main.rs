@@ -27,7 +27,12 @@ fn judged(seen: &Evidence) -> judge::Evidence {
         candidate: side(&w.candidate),
         baseline: side(&w.baseline),
     });
-    judge::Evidence { weights: weights.collect(), saturated: false, compared: seen.compared, thresholds: seen.thresholds }
+    judge::Evidence {
+        weights: weights.collect(),
+        saturated: false,
+        compared: seen.compared,
+        thresholds: seen.thresholds,
+    }
 }
 
 /// The agent's judge and the gateway's assignment.

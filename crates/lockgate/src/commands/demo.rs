@@ -71,7 +71,14 @@ impl Demo {
 
     fn command(&self, user: &str, args: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
-        command.args(args).arg("--project").arg(&self.dir).arg("--state").arg(&self.state).arg("--as").arg(user);
+        command
+            .args(args)
+            .arg("--project")
+            .arg(&self.dir)
+            .arg("--state")
+            .arg(&self.state)
+            .arg("--as")
+            .arg(user);
         command.env_remove("LOCKGATE_SERVER").env_remove("LOCKGATE_TOKEN").stdin(Stdio::null());
         command
     }
@@ -80,7 +87,8 @@ impl Demo {
     async fn run_as(&self, user: &str, args: &[&str], expected: Exit) -> anyhow::Result<()> {
         let who = if user == AUTHOR { String::new() } else { format!(" --as {user}") };
         self.out.say(&self.out.mark(Tone::Strong, &format!("$ lockgate {}{who}", args.join(" "))));
-        let status = self.command(user, args).status().await.context("this program can't be started again")?;
+        let status =
+            self.command(user, args).status().await.context("this program can't be started again")?;
         if status.code() == Some(expected as i32) {
             return Ok(());
         }
@@ -92,7 +100,8 @@ impl Demo {
     }
 
     async fn quietly(&self, args: &[&str]) -> anyhow::Result<String> {
-        let output = self.command(AUTHOR, args).output().await.context("this program can't be started again")?;
+        let output =
+            self.command(AUTHOR, args).output().await.context("this program can't be started again")?;
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
@@ -102,7 +111,8 @@ impl Demo {
     async fn json(&self, args: &[&str]) -> anyhow::Result<Value> {
         let mut all = args.to_vec();
         all.push("--json");
-        let output = self.command(AUTHOR, &all).output().await.context("this program can't be started again")?;
+        let output =
+            self.command(AUTHOR, &all).output().await.context("this program can't be started again")?;
         serde_json::from_slice(&output.stdout).with_context(|| {
             format!("`lockgate {}` said: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim())
         })
@@ -134,10 +144,14 @@ impl Demo {
             return self.too_quiet(traffic).await;
         }
         self.run(&["watch", "--env", "production", "--timeout", "4m"]).await?;
-        let at = lockgate_core::clock::rfc3339(lockgate_core::clock::Clock::now_ms(&crate::world::SystemClock));
+        let at =
+            lockgate_core::clock::rfc3339(lockgate_core::clock::Clock::now_ms(&crate::world::SystemClock));
         self.bad_successor().await?;
         let report = stop_traffic(&mut traffic).await?;
-        self.fact("live traffic during both rollouts", format!("{} requests, {} answered well", report["sent"], report["ok"]));
+        self.fact(
+            "live traffic during both rollouts",
+            format!("{} requests, {} answered well", report["sent"], report["ok"]),
+        );
         self.silent_fault().await?;
         self.kill_worker(rps).await?;
         self.explain(&at).await
@@ -148,9 +162,13 @@ impl Demo {
         if self.dir.exists() {
             // A second demo begins anew; what is thrown away is only what the first one unpacked.
             if !self.dir.join("lockgate.toml").is_file() {
-                bail!("{} is there and is no demo\n  hint: name another folder with --dir", self.dir.display());
+                bail!(
+                    "{} is there and is no demo\n  hint: name another folder with --dir",
+                    self.dir.display()
+                );
             }
-            std::fs::remove_dir_all(&self.dir).with_context(|| format!("can't remove {}", self.dir.display()))?;
+            std::fs::remove_dir_all(&self.dir)
+                .with_context(|| format!("can't remove {}", self.dir.display()))?;
         }
         // Server, environments and pipeline start anew, but what was downloaded (Python packages, ONNX Runtime) stays.
         for old in ["server", "env", "pipeline", "up.json"] {
@@ -160,7 +178,8 @@ impl Demo {
         for (name, bytes) in FILES {
             let path = self.dir.join(name);
             if let Some(parent) = path.parent() {
-                std::fs::create_dir_all(parent).with_context(|| format!("can't make {}", parent.display()))?;
+                std::fs::create_dir_all(parent)
+                    .with_context(|| format!("can't make {}", parent.display()))?;
             }
             std::fs::write(&path, bytes).with_context(|| format!("can't write {}", path.display()))?;
         }
@@ -171,12 +190,10 @@ impl Demo {
             vec!["add", "--all"],
             vec!["commit", "--quiet", "--message", "The flight-delays example"],
         ] {
-            let status = std::process::Command::new("git")
-                .arg("-C")
-                .arg(&self.dir)
-                .args(&args)
-                .status()
-                .context("`git` can't be started\n  hint: install it, for example with `apt-get install git`")?;
+            let status =
+                std::process::Command::new("git").arg("-C").arg(&self.dir).args(&args).status().context(
+                    "`git` can't be started\n  hint: install it, for example with `apt-get install git`",
+                )?;
             if !status.success() {
                 bail!("`git {}` failed", args.join(" "));
             }
@@ -204,7 +221,8 @@ impl Demo {
     }
 
     fn python(&self) -> anyhow::Result<PathBuf> {
-        let venvs = std::fs::read_dir(self.state.join("venvs")).context("the Python environment is missing")?;
+        let venvs =
+            std::fs::read_dir(self.state.join("venvs")).context("the Python environment is missing")?;
         let found = venvs.flatten().map(|e| e.path()).find(|p| p.join(".lockgate-complete").is_file());
         Ok(found.context("the Python environment is missing")?.join("bin/python"))
     }
@@ -214,14 +232,22 @@ impl Demo {
         let url = self.gateway("production").await?;
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2)).build()?;
         let begun = Instant::now();
-        while !http.get(format!("{url}/v2/models/delay/ready")).send().await.is_ok_and(|r| r.status().is_success()) {
+        while !http
+            .get(format!("{url}/v2/models/delay/ready"))
+            .send()
+            .await
+            .is_ok_and(|r| r.status().is_success())
+        {
             if begun.elapsed() > Duration::from_secs(60) {
                 bail!("production does not serve after 60 s\n  hint: lockgate logs agent production");
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let (rate, seconds) = (rps.to_string(), seconds.to_string());
-        self.out.say(&self.out.mark(Tone::Strong, &format!("$ python traffic.py {url} --rps {rate} --rotate-months   (in the background)")));
+        self.out.say(&self.out.mark(
+            Tone::Strong,
+            &format!("$ python traffic.py {url} --rps {rate} --rotate-months   (in the background)"),
+        ));
         Command::new(self.python()?)
             .current_dir(&self.dir)
             .args(["traffic.py", &url, "--rps", &rate, "--seconds", &seconds, "--rotate-months", "--json"])
@@ -235,7 +261,8 @@ impl Demo {
 
     /// What a team with little traffic sees: no verdict, no promotion, and a way that could decide.
     async fn too_quiet(&mut self, mut traffic: Child) -> anyhow::Result<()> {
-        let ended = self.command(AUTHOR, &["watch", "--env", "production", "--timeout", "40s"]).status().await?;
+        let ended =
+            self.command(AUTHOR, &["watch", "--env", "production", "--timeout", "40s"]).status().await?;
         self.out.say(&format!("watch ended with {ended}: at this rate nothing is proven, so nothing is promoted; see the plan's advice above"));
         self.run(&["why", "--env", "production"]).await?;
         self.run(&["abort", "--env", "production", "--reason", "not enough traffic to decide"]).await?;
@@ -264,12 +291,22 @@ impl Demo {
         self.run_as(AUTHOR, &["watch", "--env", "production", "--timeout", "3m"], Exit::RolledBack).await?;
         let after = begun.elapsed().as_secs_f64();
         let p = self.promotion("production").await?;
-        let Stage::RolledBack { last_request_ms, verified_ms, candidate_requests, candidate_errors, .. } = &p.stage else {
+        let Stage::RolledBack { last_request_ms, verified_ms, candidate_requests, candidate_errors, .. } =
+            &p.stage
+        else {
             bail!("the bad successor was not rolled back but is {}", p.stage_name);
         };
         self.fact("bad successor", format!("caught and rolled back {} after its approval", span(after)));
-        self.fact("bad answers that users saw", format!("{candidate_errors} of {candidate_requests} answered by it"));
-        self.fact("rollback", format!("last request to it {last_request_ms} ms after the decision, verified after {verified_ms} ms"));
+        self.fact(
+            "bad answers that users saw",
+            format!("{candidate_errors} of {candidate_requests} answered by it"),
+        );
+        self.fact(
+            "rollback",
+            format!(
+                "last request to it {last_request_ms} ms after the decision, verified after {verified_ms} ms"
+            ),
+        );
         Ok(())
     }
 
@@ -294,12 +331,19 @@ impl Demo {
         tokio::time::sleep(Duration::from_secs(5)).await;
         let pid = self.serving_worker("production").await?;
         self.out.say(&self.out.mark(Tone::Strong, &format!("$ kill -9 {pid}")));
-        let status = Command::new("kill").args(["-9", &pid.to_string()]).status().await.context("`kill` can't be started")?;
+        let status = Command::new("kill")
+            .args(["-9", &pid.to_string()])
+            .status()
+            .await
+            .context("`kill` can't be started")?;
         if !status.success() {
             bail!("process {pid} can't be killed");
         }
         let report = end_of_traffic(&mut traffic).await?;
-        self.out.say(&format!("{} requests sent, {} answered well, {} failed", report["sent"], report["ok"], report["bad"]));
+        self.out.say(&format!(
+            "{} requests sent, {} answered well, {} failed",
+            report["sent"], report["ok"], report["bad"]
+        ));
         self.fact("kill -9 of a worker", format!("{} of {} requests failed", report["bad"], report["sent"]));
         let log = self.quietly(&["audit", "log", "--json", "--limit", "100000"]).await?;
         let back = log
@@ -322,7 +366,10 @@ impl Demo {
             let Some(pid) = entry.file_name().to_string_lossy().parse::<u32>().ok() else { continue };
             let words = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let words = String::from_utf8_lossy(&words).replace('\0', " ");
-            if words.contains(" worker ") && words.contains(&*marker.to_string_lossy()) && words.contains(&release) {
+            if words.contains(" worker ")
+                && words.contains(&*marker.to_string_lossy())
+                && words.contains(&release)
+            {
                 return Ok(pid);
             }
         }
@@ -357,7 +404,8 @@ impl Demo {
     /// The first recorded request of staging.
     fn one_row(&self) -> anyhow::Result<String> {
         let path = self.dir.join("data/staging-requests.jsonl");
-        let text = std::fs::read_to_string(&path).with_context(|| format!("{} can't be read", path.display()))?;
+        let text =
+            std::fs::read_to_string(&path).with_context(|| format!("{} can't be read", path.display()))?;
         text.lines().next().map(str::to_owned).context("there are no recorded requests")
     }
 
@@ -365,7 +413,11 @@ impl Demo {
         let mut text = format!("\n{}\n", self.out.mark(Tone::Strong, "What this run measured"));
         text.push_str(&crate::render::indent(&table(&self.facts)));
         text.push_str(&format!("  all of it took {}\n", span(self.begun.elapsed().as_secs_f64())));
-        text.push_str(&format!("\nthe project   {}\nits state     {}\n", self.dir.display(), self.state.display()));
+        text.push_str(&format!(
+            "\nthe project   {}\nits state     {}\n",
+            self.dir.display(),
+            self.state.display()
+        ));
         if kept {
             let flags = format!("--project {} --state {}", self.dir.display(), self.state.display());
             text.push_str(&format!(
@@ -383,7 +435,9 @@ impl Demo {
 /// What the guards said at the end of a rollout's last step.
 fn guards(p: &PromotionView) -> String {
     match &p.stage {
-        Stage::Probation { .. } | Stage::Confirmed => "every required guard proved `not worse` before each larger step".to_owned(),
+        Stage::Probation { .. } | Stage::Confirmed => {
+            "every required guard proved `not worse` before each larger step".to_owned()
+        }
         other => other.name().to_owned(),
     }
 }
@@ -391,7 +445,11 @@ fn guards(p: &PromotionView) -> String {
 /// Tells the generator to stop and reads its report.
 async fn stop_traffic(traffic: &mut Child) -> anyhow::Result<Value> {
     let pid = traffic.id().context("the traffic generator has ended by itself")?;
-    Command::new("kill").args(["-INT", &pid.to_string()]).status().await.context("`kill` can't be started")?;
+    Command::new("kill")
+        .args(["-INT", &pid.to_string()])
+        .status()
+        .await
+        .context("`kill` can't be started")?;
     end_of_traffic(traffic).await
 }
 

@@ -13,7 +13,11 @@ use lockgate_core::promotion::Stage;
 pub(crate) async fn status(ctx: &Context) -> anyhow::Result<Exit> {
     let view: StatusView = ctx.client()?.get("status").await?;
     ctx.out.show(&view, || render::status(ctx.out, &view))?;
-    Ok(if view.promotions.iter().any(|p| p.stage == Stage::AwaitingApproval) { Exit::AwaitingApproval } else { Exit::Done })
+    Ok(if view.promotions.iter().any(|p| p.stage == Stage::AwaitingApproval) {
+        Exit::AwaitingApproval
+    } else {
+        Exit::Done
+    })
 }
 
 /// `env list|show`
@@ -22,13 +26,16 @@ pub(crate) async fn env(ctx: &Context, args: &cli::Env) -> anyhow::Result<Exit> 
     match args {
         cli::Env::List => {
             ctx.out.show(&view.environments, || {
-                let mut rows = vec![["environment", "after", "agent", "gateway", "serves"].map(str::to_owned).to_vec()];
+                let mut rows =
+                    vec![["environment", "after", "agent", "gateway", "serves"].map(str::to_owned).to_vec()];
                 for e in &view.environments {
                     let after: Vec<&str> = e.after.iter().map(|a| a.as_str()).collect();
                     let serves: Vec<String> = e
                         .models
                         .iter()
-                        .flat_map(|(m, live)| live.sides.iter().filter(|s| s.share > 0.0).map(move |s| (m, s)))
+                        .flat_map(|(m, live)| {
+                            live.sides.iter().filter(|s| s.share > 0.0).map(move |s| (m, s))
+                        })
                         .map(|(m, s)| format!("{m} v{} {}", s.model_version, percent(s.share)))
                         .collect();
                     rows.push(vec![
@@ -75,9 +82,17 @@ pub(crate) async fn history(ctx: &Context, args: &cli::History) -> anyhow::Resul
     let rows: Vec<HistoryRow> = ctx.client()?.get(&path).await?;
     ctx.out.show(&rows, || {
         if rows.is_empty() {
-            return format!("{} served nothing{}\n", args.environment, args.at.as_ref().map_or(" so far", |_| " then"));
+            return format!(
+                "{} served nothing{}\n",
+                args.environment,
+                args.at.as_ref().map_or(" so far", |_| " then")
+            );
         }
-        let mut lines = vec![["since (UTC)", "model", "serving", "what happened", "promotion", "entry"].map(str::to_owned).to_vec()];
+        let mut lines = vec![
+            ["since (UTC)", "model", "serving", "what happened", "promotion", "entry"]
+                .map(str::to_owned)
+                .to_vec(),
+        ];
         for row in &rows {
             let serving: Vec<String> = row
                 .serving
@@ -109,16 +124,21 @@ pub(crate) async fn trace(ctx: &Context, args: &cli::Trace) -> anyhow::Result<Ex
         let strong = |t: &str| ctx.out.mark(Tone::Strong, t);
         let mut text = format!("prediction {}\n", strong(&args.prediction));
         if let Some(row) = view.prediction.as_object() {
-            for (key, value) in row {
-                let value = match value {
-                    serde_json::Value::String(s) => s.clone(),
-                    other => other.to_string(),
+            for (key, value) in row.iter().filter(|(_, value)| !value.is_null()) {
+                let (key, value) = match (key.as_str(), value) {
+                    ("at_ms", at) => ("at", at.as_i64().map(clock).unwrap_or_default()),
+                    (key, serde_json::Value::String(s)) => (key, s.clone()),
+                    (key, other) => (key, other.to_string()),
                 };
                 let short: String = value.chars().take(160).collect();
                 text.push_str(&format!("  {key:<12} {short}\n"));
             }
         }
-        text.push_str(&format!("answered by {} in {}\n", strong(&view.release.digest.short()), view.environment));
+        text.push_str(&format!(
+            "answered by {} in {}\n",
+            strong(&view.release.digest.short()),
+            view.environment
+        ));
         text.push_str(&render::indent(&render::release(ctx.out, &view.release)));
         if let Some(p) = &view.promotion {
             text.push_str("brought by\n");
@@ -128,7 +148,12 @@ pub(crate) async fn trace(ctx: &Context, args: &cli::Trace) -> anyhow::Result<Ex
             text.push_str(&format!("trained by run {}\n", strong(run["run_id"].as_str().unwrap_or("?"))));
             for part in ["params", "metrics"] {
                 if let Some(map) = run[part].as_object() {
-                    let pairs: Vec<String> = map.iter().map(|(k, v)| format!("{k}={}", v.as_str().map_or_else(|| v.to_string(), str::to_owned))).collect();
+                    let pairs: Vec<String> = map
+                        .iter()
+                        .map(|(k, v)| {
+                            format!("{k}={}", v.as_str().map_or_else(|| v.to_string(), str::to_owned))
+                        })
+                        .collect();
                     text.push_str(&format!("  {part:<12} {}\n", pairs.join(", ")));
                 }
             }
@@ -162,7 +187,8 @@ pub(crate) async fn audit(ctx: &Context, args: &cli::Audit) -> anyhow::Result<Ex
                 ctx.out.print(&text);
                 return Ok(Exit::Done);
             }
-            let mut rows = vec![["entry", "time (UTC)", "who", "action", "", "what"].map(str::to_owned).to_vec()];
+            let mut rows =
+                vec![["entry", "time (UTC)", "who", "action", "", "what"].map(str::to_owned).to_vec()];
             for line in text.lines().filter(|l| !l.is_empty()) {
                 let e: serde_json::Value = serde_json::from_str(line).context("an entry can't be read")?;
                 let s = |v: &serde_json::Value| v.as_str().unwrap_or("").to_owned();
@@ -173,7 +199,14 @@ pub(crate) async fn audit(ctx: &Context, args: &cli::Audit) -> anyhow::Result<Ex
                     s(&e["actor"]["id"]),
                     s(&e["action"]),
                     s(&e["effect"]),
-                    format!("{} {} {detail} {}", s(&e["resource"]["type"]), s(&e["resource"]["id"]), s(&e["reason"])).trim_end().to_owned(),
+                    format!(
+                        "{} {} {detail} {}",
+                        s(&e["resource"]["type"]),
+                        s(&e["resource"]["id"]),
+                        s(&e["reason"])
+                    )
+                    .trim_end()
+                    .to_owned(),
                 ]);
             }
             ctx.out.print(&table(&rows));
@@ -184,22 +217,34 @@ pub(crate) async fn audit(ctx: &Context, args: &cli::Audit) -> anyhow::Result<Ex
 
 /// `logs`
 pub(crate) async fn logs(ctx: &Context, args: &cli::Logs) -> anyhow::Result<Exit> {
-    let need = |what: &str| args.name.clone().with_context(|| format!("name the {what}: lockgate logs {} NAME", args.what));
+    let need = |what: &str| {
+        args.name.clone().with_context(|| format!("name the {what}: lockgate logs {} NAME", args.what))
+    };
     let text = match args.what.as_str() {
         "stage" => super::run::stage_log(ctx, &need("stage")?)?,
         "server" | "agent" => {
-            let name = if args.what == "server" { "server".to_owned() } else { format!("agent-{}", need("environment")?) };
+            let name = if args.what == "server" {
+                "server".to_owned()
+            } else {
+                format!("agent-{}", need("environment")?)
+            };
             let path = ctx.state_dir()?.join("logs").join(format!("{name}.log"));
             std::fs::read_to_string(&path).with_context(|| format!("there is no log {}", path.display()))?
         }
         "worker" => {
             let environment = need("environment")?;
             let bytes = args.tail.saturating_mul(1024);
-            ctx.client()?.get_text(&format!("environments/{}/worker-log?tail={bytes}", super::encode(&environment))).await?
+            ctx.client()?
+                .get_text(&format!("environments/{}/worker-log?tail={bytes}", super::encode(&environment)))
+                .await?
         }
         _ => {
             let client = ctx.client()?;
-            let id = if args.what == "promotion" { args.name.clone().or_else(|| args.promotion.clone()) } else { args.promotion.clone() };
+            let id = if args.what == "promotion" {
+                args.name.clone().or_else(|| args.promotion.clone())
+            } else {
+                args.promotion.clone()
+            };
             let which = cli::Which { promotion: id, env: None };
             let promotion = super::promotion::find(&client, &which).await?;
             let wanted: Vec<_> = promotion

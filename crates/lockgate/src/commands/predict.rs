@@ -29,35 +29,63 @@ pub(crate) async fn predict(ctx: &Context, args: &cli::Predict) -> anyhow::Resul
         let names: Vec<&str> = status.environments.iter().map(|e| e.name.as_str()).collect();
         bail!("there is no environment `{}`\n  hint: there are {}", args.env, names.join(", "));
     };
-    let gateway = environment.gateway.as_ref().with_context(|| format!("the gateway of `{}` is not known yet", args.env))?;
+    let gateway = environment
+        .gateway
+        .as_ref()
+        .with_context(|| format!("the gateway of `{}` is not known yet", args.env))?;
     let names: Vec<String> = environment.models.keys().map(ToString::to_string).collect();
     let model = match (&args.model, names.as_slice()) {
         (Some(model), _) => model.clone(),
         (None, [one]) => one.clone(),
-        (None, []) => bail!("`{}` serves nothing yet\n  hint: lockgate promote latest --env {} --wait", args.env, args.env),
-        (None, several) => bail!("`{}` serves several models\n  hint: name one with --model: {}", args.env, several.join(", ")),
+        (None, []) => bail!(
+            "`{}` serves nothing yet\n  hint: lockgate promote latest --env {} --wait",
+            args.env,
+            args.env
+        ),
+        (None, several) => bail!(
+            "`{}` serves several models\n  hint: name one with --model: {}",
+            args.env,
+            several.join(", ")
+        ),
     };
-    let open_inference = rows.get("inputs").is_some_and(|i| i.as_array().is_some_and(|a| a.iter().all(|t| t.get("datatype").is_some())));
+    let open_inference = rows
+        .get("inputs")
+        .is_some_and(|i| i.as_array().is_some_and(|a| a.iter().all(|t| t.get("datatype").is_some())));
     let (path, body) = if open_inference {
         (format!("v2/models/{}/infer", super::encode(&model)), rows)
     } else {
         (format!("{}/invocations", super::encode(&model)), wrap(rows))
     };
-    let unit = status.promotions.iter().find(|p| p.environment.as_str() == args.env).and_then(|p| p.plan.rollout.unit_header.clone());
-    let mut request = reqwest::Client::builder().no_proxy().build()?.post(format!("{gateway}/{path}")).json(&body);
+    let unit = status
+        .promotions
+        .iter()
+        .find(|p| p.environment.as_str() == args.env)
+        .and_then(|p| p.plan.rollout.unit_header.clone());
+    let mut request =
+        reqwest::Client::builder().no_proxy().build()?.post(format!("{gateway}/{path}")).json(&body);
     if let (Some(value), Some(header)) = (&args.unit, unit) {
         request = request.header(header, value);
     }
-    let response = request.send().await.with_context(|| format!("the gateway of `{}` at {gateway} does not answer", args.env))?;
+    let response = request
+        .send()
+        .await
+        .with_context(|| format!("the gateway of `{}` at {gateway} does not answer", args.env))?;
     let good = response.status().is_success();
-    let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or("-").to_owned();
-    let (id, release, variant) = (header("x-lockgate-prediction-id"), header("x-lockgate-release"), header("x-lockgate-variant"));
+    let header =
+        |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or("-").to_owned();
+    let (id, release, variant) =
+        (header("x-lockgate-prediction-id"), header("x-lockgate-release"), header("x-lockgate-variant"));
     let code = response.status().as_u16();
     let answer = response.text().await.context("the answer broke off")?;
-    let body = json!({"prediction": id, "release": release, "variant": variant, "status": code, "answer": answer});
+    let body =
+        json!({"prediction": id, "release": release, "variant": variant, "status": code, "answer": answer});
     ctx.out.show(&body, || {
         let status = if good { String::new() } else { ctx.out.mark(Tone::Bad, &format!("status {code}\n")) };
-        format!("{status}{}\n{}", answer.trim_end(), crate::render::next(ctx.out, &format!("lockgate trace {id}")))
+        format!(
+            "{status}{}\n{}",
+            answer.trim_end(),
+            crate::render::next(ctx.out, &format!("lockgate trace {id}"))
+        )
     })?;
     Ok(if good { Exit::Done } else { Exit::Error })
 }
@@ -68,7 +96,9 @@ fn wrap(rows: Value) -> Value {
     match rows {
         Value::Object(map) if known.iter().any(|k| map.contains_key(*k)) => Value::Object(map),
         Value::Object(row) => json!({"dataframe_records": [row]}),
-        Value::Array(list) if list.first().is_some_and(Value::is_object) => json!({"dataframe_records": list}),
+        Value::Array(list) if list.first().is_some_and(Value::is_object) => {
+            json!({"dataframe_records": list})
+        }
         other => json!({"instances": other}),
     }
 }

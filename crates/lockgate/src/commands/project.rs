@@ -20,7 +20,8 @@ pub(crate) fn init(ctx: &Context, args: &cli::Init) -> anyhow::Result<Exit> {
     if path.exists() && !args.force {
         bail!("{} is there already\n  hint: `lockgate init --force` overwrites it", path.display());
     }
-    let proposal = lockgate_config::init::propose(&dir).with_context(|| format!("can't look at {}", dir.display()))?;
+    let proposal =
+        lockgate_config::init::propose(&dir).with_context(|| format!("can't look at {}", dir.display()))?;
     std::fs::write(&path, &proposal.text).with_context(|| format!("can't write {}", path.display()))?;
     let body = json!({"path": path, "findings": proposal.findings});
     ctx.out.show(&body, || {
@@ -58,7 +59,8 @@ pub(crate) fn load(ctx: &Context) -> anyhow::Result<Project> {
 /// `check`
 pub(crate) fn check(ctx: &Context) -> anyhow::Result<Exit> {
     let project = load(ctx)?;
-    let warnings: Vec<String> = project.warnings.iter().chain(&project.unsupported).map(ToString::to_string).collect();
+    let warnings: Vec<String> =
+        project.warnings.iter().chain(&project.unsupported).map(ToString::to_string).collect();
     let names: Vec<String> = project.environments.iter().map(|e| e.name.to_string()).collect();
     let body = json!({"project": project.name, "environments": names, "warnings": warnings});
     ctx.out.show(&body, || {

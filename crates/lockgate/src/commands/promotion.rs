@@ -72,10 +72,16 @@ pub(crate) async fn approve(ctx: &Context, args: &cli::Approve) -> anyhow::Resul
     let client = ctx.client()?;
     let found = find(&client, &args.which).await?;
     let plan_hash: Digest = match &args.plan {
-        Some(text) if found.plan_hash.hex().starts_with(text.trim_start_matches("sha256:")) && text.len() >= 8 => {
+        Some(text)
+            if found.plan_hash.hex().starts_with(text.trim_start_matches("sha256:")) && text.len() >= 8 =>
+        {
             found.plan_hash
         }
-        Some(text) => bail!("the plan is {} now, not {text}\n  hint: look at it with `lockgate why {}`", found.plan_hash.short(), found.id),
+        Some(text) => bail!(
+            "the plan is {} now, not {text}\n  hint: look at it with `lockgate why {}`",
+            found.plan_hash.short(),
+            found.id
+        ),
         None => found.plan_hash,
     };
     let body = json!({ "plan_hash": plan_hash });
@@ -99,7 +105,12 @@ pub(crate) async fn decide(ctx: &Context, verb: &str, args: &cli::Decision) -> a
     let body = json!({ "reason": args.reason });
     let view: PromotionView = client.post(&format!("promotions/{}/{verb}", found.id), &body).await?;
     ctx.out.show(&view, || {
-        format!("{verb}: asked of {}\n{}{}", found.id, render::promotion(ctx.out, &view), render::next(ctx.out, &view.next))
+        format!(
+            "{verb}: asked of {}\n{}{}",
+            found.id,
+            render::promotion(ctx.out, &view),
+            render::next(ctx.out, &view.next)
+        )
     })?;
     Ok(Exit::Done)
 }
@@ -160,7 +171,8 @@ pub(crate) async fn follow(
 
 /// One calm line for logs: printed when it changes.
 fn brief(view: &PromotionView) -> String {
-    let gates = view.gates.iter().filter(|g| g.outcome.is_some()).map(|g| g.gate.to_string()).collect::<Vec<_>>();
+    let gates =
+        view.gates.iter().filter(|g| g.outcome.is_some()).map(|g| g.gate.to_string()).collect::<Vec<_>>();
     let done = match view.stage {
         Stage::Gating if !gates.is_empty() => format!(" (done: {})", gates.join(", ")),
         _ => String::new(),
@@ -170,7 +182,13 @@ fn brief(view: &PromotionView) -> String {
             l.judgement.readings.iter().map(|r| format!("{} {}", r.guard, verdict(r.verdict))).collect();
         if verdicts.is_empty() { String::new() } else { format!("  [{}]", verdicts.join(", ")) }
     });
-    format!("{} → {}  {}: {}{done}{live}", view.model, view.environment, view.stage_name, render::stage_line(view))
+    format!(
+        "{} → {}  {}: {}{done}{live}",
+        view.model,
+        view.environment,
+        view.stage_name,
+        render::stage_line(view)
+    )
 }
 
 fn verdict(v: lockgate_core::guard::Verdict) -> &'static str {
@@ -184,12 +202,16 @@ fn verdict(v: lockgate_core::guard::Verdict) -> &'static str {
 /// The exit code of a stage.
 pub(crate) fn exit_of(stage: &Stage) -> Exit {
     match stage {
-        Stage::Confirmed | Stage::Probation { .. } | Stage::Superseded { .. } | Stage::Cancelled => Exit::Done,
+        Stage::Confirmed | Stage::Probation { .. } | Stage::Superseded { .. } | Stage::Cancelled => {
+            Exit::Done
+        }
         Stage::Rejected { .. } => Exit::GateFailed,
         Stage::AwaitingApproval => Exit::AwaitingApproval,
-        Stage::RolledBack { .. } | Stage::RollingBack { .. } | Stage::OnBackup | Stage::FailingOver | Stage::Stranded { .. } => {
-            Exit::RolledBack
-        }
+        Stage::RolledBack { .. }
+        | Stage::RollingBack { .. }
+        | Stage::OnBackup
+        | Stage::FailingOver
+        | Stage::Stranded { .. } => Exit::RolledBack,
         Stage::Expired { .. } => Exit::Held,
         Stage::Rolling { rollout } if rollout.held.is_some() => Exit::Held,
         Stage::Gating | Stage::Queued | Stage::Rolling { .. } => Exit::Done,
@@ -206,7 +228,8 @@ pub(crate) fn parse_span(text: &str) -> anyhow::Result<Duration> {
         "h" => 3600.0,
         _ => bail!("`{text}` is no span of time\n  hint: write it like 90s, 10m or 2h"),
     };
-    let seconds: f64 = number.trim().parse().with_context(|| format!("`{text}` is no span of time such as 10m"))?;
+    let seconds: f64 =
+        number.trim().parse().with_context(|| format!("`{text}` is no span of time such as 10m"))?;
     Duration::try_from_secs_f64(seconds * factor).with_context(|| format!("`{text}` is out of range"))
 }
 

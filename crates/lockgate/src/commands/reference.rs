@@ -39,7 +39,8 @@ fn section(text: &mut String, mut command: clap::Command, path: &str) {
     let help = command.render_long_help().to_string();
     let lines: Vec<&str> = help.lines().map(str::trim_end).collect();
     text.push_str(&format!("\n## {path}\n\n```text\n{}\n```\n", lines.join("\n").trim()));
-    let children: Vec<clap::Command> = command.get_subcommands().filter(|c| !c.is_hide_set()).cloned().collect();
+    let children: Vec<clap::Command> =
+        command.get_subcommands().filter(|c| !c.is_hide_set()).cloned().collect();
     for child in children {
         let name = format!("{path} {}", child.get_name());
         section(text, child.disable_help_subcommand(true), &name);

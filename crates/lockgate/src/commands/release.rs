@@ -34,11 +34,16 @@ async fn create(ctx: &Context, model: &str) -> anyhow::Result<Exit> {
         let tree = crate::git::tree(&dir)?;
         authors = tree.authors;
         let archive = Digest::of(&tree.archive);
-        client.put_bytes(&format!("blobs/{archive}"), tree.archive).await.context("the code can't be uploaded")?;
+        client
+            .put_bytes(&format!("blobs/{archive}"), tree.archive)
+            .await
+            .context("the code can't be uploaded")?;
         let patch = tree.patch.as_deref().map(Digest::of);
         Some(Code { commit: tree.commit, patch, archive })
     } else {
-        ctx.out.say("this folder is no Git repository with a commit: the release will not say which code made it");
+        ctx.out.say(
+            "this folder is no Git repository with a commit: the release will not say which code made it",
+        );
         None
     };
     let body = NewRelease {

@@ -58,7 +58,8 @@ pub(crate) async fn run(ctx: &Context, args: &cli::Run) -> anyhow::Result<Exit> 
     let stages = chosen(&project, &args.stages)?;
     let dir = ctx.project_dir()?;
     let state = ctx.state_dir()?.join("pipeline");
-    std::fs::create_dir_all(state.join("bytes")).with_context(|| format!("can't make {}", state.display()))?;
+    std::fs::create_dir_all(state.join("bytes"))
+        .with_context(|| format!("can't make {}", state.display()))?;
     std::fs::create_dir_all(state.join("logs")).with_context(|| format!("can't make {}", state.display()))?;
     let params = parameters(&args.param)?;
     let server = ctx.client()?.base().to_owned();
@@ -66,7 +67,8 @@ pub(crate) async fn run(ctx: &Context, args: &cli::Run) -> anyhow::Result<Exit> 
     let mut outcomes = Vec::new();
     for stage in stages {
         let forced = args.force && (args.stages.is_empty() || args.stages.contains(&stage.name));
-        let outcome = if args.explain { runner.explain(stage, forced)? } else { runner.stage(stage, forced).await? };
+        let outcome =
+            if args.explain { runner.explain(stage, forced)? } else { runner.stage(stage, forced).await? };
         outcomes.push(outcome);
     }
     let pending = args.explain && outcomes.iter().any(|o| o.what == "would run");
@@ -75,7 +77,11 @@ pub(crate) async fn run(ctx: &Context, args: &cli::Run) -> anyhow::Result<Exit> 
         match (args.explain, ran) {
             (true, _) => String::new(),
             (false, 0) => "nothing changed, so nothing was run\n".to_owned(),
-            (false, n) => format!("{n} of {} stages ran{}", outcomes.len(), crate::render::next(ctx.out, "lockgate release create MODEL")),
+            (false, n) => format!(
+                "{n} of {} stages ran{}",
+                outcomes.len(),
+                crate::render::next(ctx.out, "lockgate release create MODEL")
+            ),
         }
     })?;
     Ok(if pending { Exit::Pending } else { Exit::Done })
@@ -94,7 +100,9 @@ fn parameters(given: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
 /// The named stages with everything that they need, in order; all where none is named.
 fn chosen<'a>(project: &'a Project, names: &[String]) -> anyhow::Result<Vec<&'a Stage>> {
     if project.pipeline.is_empty() {
-        bail!("lockgate.toml has no pipeline\n  hint: add a stage: [pipeline.train] run = \"python train.py\"");
+        bail!(
+            "lockgate.toml has no pipeline\n  hint: add a stage: [pipeline.train] run = \"python train.py\""
+        );
     }
     let mut wanted: BTreeSet<&str> = BTreeSet::new();
     for name in names {
@@ -130,7 +138,8 @@ impl Runner<'_> {
             parts.insert(format!("variable {name}"), value.clone());
         }
         if let Some(path) = &self.project.requirements {
-            let digest = digest_path(&self.dir.join(path)).with_context(|| format!("the requirements file {path} is not there"))?;
+            let digest = digest_path(&self.dir.join(path))
+                .with_context(|| format!("the requirements file {path} is not there"))?;
             parts.insert("python requirements".to_owned(), digest.to_string());
         }
         Ok((Digest::of_json(&parts)?, parts))
@@ -169,8 +178,13 @@ impl Runner<'_> {
             return "it has not run yet".to_owned();
         };
         let names: BTreeSet<&String> = parts.keys().chain(last.parts.keys()).collect();
-        let changed: Vec<&str> = names.into_iter().filter(|n| parts.get(*n) != last.parts.get(*n)).map(String::as_str).collect();
-        if changed.is_empty() { "what it wrote is gone".to_owned() } else { format!("{} changed", changed.join(", ")) }
+        let changed: Vec<&str> =
+            names.into_iter().filter(|n| parts.get(*n) != last.parts.get(*n)).map(String::as_str).collect();
+        if changed.is_empty() {
+            "what it wrote is gone".to_owned()
+        } else {
+            format!("{} changed", changed.join(", "))
+        }
     }
 
     fn explain(&self, stage: &Stage, forced: bool) -> anyhow::Result<Outcome> {
@@ -191,17 +205,21 @@ impl Runner<'_> {
         let begun = Instant::now();
         let (key, parts) = self.key(stage)?;
         let out = self.ctx.out;
-        if let Some(record) = self.recorded(stage, &key).filter(|_| !forced) {
-            if let Some(restored) = self.restore(&record)? {
-                let why = if restored > 0 { format!("restored {restored} files") } else { "its inputs are as they were".to_owned() };
+        if let Some(record) = self.recorded(stage, &key).filter(|_| !forced)
+            && let Some(restored) = self.restore(&record)? {
+                let why = if restored > 0 {
+                    format!("restored {restored} files")
+                } else {
+                    "its inputs are as they were".to_owned()
+                };
                 out.say(&format!("{}: {} ({why})", stage.name, out.mark(Tone::Faint, "unchanged")));
                 return Ok(Outcome { stage: stage.name.clone(), what: "unchanged", why, seconds: 0.0 });
             }
-        }
         let why = if forced { "you said so".to_owned() } else { self.reason(stage, &parts) };
         if let (Some(path), None) = (&self.project.requirements, &self.environment) {
             let venvs = self.ctx.state_dir()?.join("venvs");
-            let made = lockgate_agent::python::ensure(&venvs, &self.dir.join(path), &|text| out.say(text)).await?;
+            let made =
+                lockgate_agent::python::ensure(&venvs, &self.dir.join(path), &|text| out.say(text)).await?;
             self.environment = Some(made);
         }
         out.say(&format!("{}: {} ({why}): {}", stage.name, out.mark(Tone::Strong, "running"), stage.run));
@@ -233,18 +251,23 @@ impl Runner<'_> {
     fn execute(&self, stage: &Stage) -> anyhow::Result<()> {
         for path in &stage.outs {
             if let Some(parent) = self.dir.join(path).parent() {
-                std::fs::create_dir_all(parent).with_context(|| format!("can't make {}", parent.display()))?;
+                std::fs::create_dir_all(parent)
+                    .with_context(|| format!("can't make {}", parent.display()))?;
             }
         }
         let log_path = self.state.join("logs").join(format!("{}.log", stage.name));
-        let mut log = std::fs::File::create(&log_path).with_context(|| format!("can't write {}", log_path.display()))?;
+        let mut log = std::fs::File::create(&log_path)
+            .with_context(|| format!("can't write {}", log_path.display()))?;
         let dev = self.project.environments.iter().find(|e| e.after.is_empty());
         // Training takes all cores that it finds; what serves on this machine comes first.
         let mut command = std::process::Command::new("nice");
         // Both streams go one way, so that the log keeps their order.
         command.args(["-n", "10", "sh", "-c"]).arg(format!("exec 2>&1\n{}", stage.run));
         command.current_dir(&self.dir).stdin(Stdio::null()).stdout(Stdio::piped());
-        command.env("MLFLOW_TRACKING_URI", &self.server).env("MLFLOW_DISABLE_TELEMETRY", "true").env("PYTHONUNBUFFERED", "1");
+        command
+            .env("MLFLOW_TRACKING_URI", &self.server)
+            .env("MLFLOW_DISABLE_TELEMETRY", "true")
+            .env("PYTHONUNBUFFERED", "1");
         if let Some(dev) = dev {
             command.env("LOCKGATE_ENVIRONMENT", dev.name.as_str()).envs(&dev.vars);
         }
@@ -255,7 +278,8 @@ impl Runner<'_> {
             });
             command.env_remove("PYTHONDONTWRITEBYTECODE");
         }
-        let mut child = command.spawn().with_context(|| format!("stage `{}` can't be started", stage.name))?;
+        let mut child =
+            command.spawn().with_context(|| format!("stage `{}` can't be started", stage.name))?;
         let stream = child.stdout.take().context("the stage's output can't be read")?;
         let (out, name) = (self.ctx.out, stage.name.clone());
         let reader = std::thread::spawn(move || {
@@ -294,10 +318,14 @@ impl Runner<'_> {
             let path = self.dir.join(out);
             let files = files_below(&path);
             if files.is_empty() {
-                bail!("stage `{}` ended well but did not write {out}\n  hint: correct its outs in lockgate.toml", stage.name);
+                bail!(
+                    "stage `{}` ended well but did not write {out}\n  hint: correct its outs in lockgate.toml",
+                    stage.name
+                );
             }
             for file in files {
-                let bytes = std::fs::read(&file).with_context(|| format!("{} can't be read", file.display()))?;
+                let bytes =
+                    std::fs::read(&file).with_context(|| format!("{} can't be read", file.display()))?;
                 let digest = Digest::of(&bytes);
                 let stored = self.state.join("bytes").join(digest.hex());
                 if !stored.is_file() {
@@ -325,7 +353,8 @@ impl Runner<'_> {
         }
         for (path, bytes) in &missing {
             if let Some(parent) = path.parent() {
-                std::fs::create_dir_all(parent).with_context(|| format!("can't make {}", parent.display()))?;
+                std::fs::create_dir_all(parent)
+                    .with_context(|| format!("can't make {}", parent.display()))?;
             }
             std::fs::write(path, bytes).with_context(|| format!("can't write {}", path.display()))?;
         }
@@ -339,7 +368,10 @@ fn digest_path(path: &Path) -> anyhow::Result<Digest> {
         let mut all = BTreeMap::new();
         for file in files_below(path) {
             let bytes = std::fs::read(&file).with_context(|| format!("{} can't be read", file.display()))?;
-            all.insert(file.strip_prefix(path).unwrap_or(&file).to_string_lossy().into_owned(), Digest::of(&bytes));
+            all.insert(
+                file.strip_prefix(path).unwrap_or(&file).to_string_lossy().into_owned(),
+                Digest::of(&bytes),
+            );
         }
         return Ok(Digest::of_json(&all)?);
     }
@@ -356,7 +388,9 @@ fn files_below(path: &Path) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = entries
         .flatten()
         .map(|e| e.path())
-        .filter(|p| !p.file_name().is_some_and(|n| n.to_string_lossy().starts_with('.') || n == "__pycache__"))
+        .filter(|p| {
+            !p.file_name().is_some_and(|n| n.to_string_lossy().starts_with('.') || n == "__pycache__")
+        })
         .flat_map(|p| if p.is_dir() { files_below(&p) } else { vec![p] })
         .collect();
     found.sort();
@@ -372,9 +406,13 @@ pub(crate) fn datasets(ctx: &Context) -> anyhow::Result<Vec<Dataset>> {
         for file in files_below(&dir.join(dep)) {
             let is_data = file.extension().and_then(|e| e.to_str()).is_some_and(|e| DATA.contains(&e));
             if is_data {
-                let bytes = std::fs::read(&file).with_context(|| format!("{} can't be read", file.display()))?;
+                let bytes =
+                    std::fs::read(&file).with_context(|| format!("{} can't be read", file.display()))?;
                 let name = file.strip_prefix(&dir).unwrap_or(&file).to_string_lossy().into_owned();
-                found.insert(name.clone(), Dataset { name, size: bytes.len() as u64, sha256: Digest::of(&bytes) });
+                found.insert(
+                    name.clone(),
+                    Dataset { name, size: bytes.len() as u64, sha256: Digest::of(&bytes) },
+                );
             }
         }
     }
@@ -384,5 +422,6 @@ pub(crate) fn datasets(ctx: &Context) -> anyhow::Result<Vec<Dataset>> {
 /// The log of a stage's last run.
 pub(crate) fn stage_log(ctx: &Context, stage: &str) -> anyhow::Result<String> {
     let path = ctx.state_dir()?.join("pipeline/logs").join(format!("{}.log", stage.replace('/', "_")));
-    std::fs::read_to_string(&path).with_context(|| format!("stage `{stage}` has no log yet: it has not run here"))
+    std::fs::read_to_string(&path)
+        .with_context(|| format!("stage `{stage}` has no log yet: it has not run here"))
 }

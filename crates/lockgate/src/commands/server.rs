@@ -24,25 +24,36 @@ pub(crate) async fn server(args: &cli::Server) -> anyhow::Result<Exit> {
         );
     }
     if !args.trust_loopback && args.tokens.is_none() {
-        bail!("nobody could sign in\n  hint: give accounts with --tokens FILE, or use `lockgate up` on a laptop");
+        bail!(
+            "nobody could sign in\n  hint: give accounts with --tokens FILE, or use `lockgate up` on a laptop"
+        );
     }
     let accounts = match &args.tokens {
         None => Accounts::default(),
         Some(path) => {
-            let text = std::fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()))?;
+            let text =
+                std::fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()))?;
             Accounts::parse(&text).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))?
         }
     };
     // Bound before the database is opened, so that a second server on the same port does no harm.
-    let listener = tokio::net::TcpListener::bind(args.listen)
-        .await
-        .map_err(|e| anyhow::anyhow!("can't listen on {}: {e}\n  hint: is another server running there? use another port", args.listen))?;
+    let listener = tokio::net::TcpListener::bind(args.listen).await.map_err(|e| {
+        anyhow::anyhow!(
+            "can't listen on {}: {e}\n  hint: is another server running there? use another port",
+            args.listen
+        )
+    })?;
     let (clock, entropy) = world::system();
-    let database = args.database.clone().unwrap_or_else(|| args.home.join("lockgate.db").to_string_lossy().into_owned());
+    let database =
+        args.database.clone().unwrap_or_else(|| args.home.join("lockgate.db").to_string_lossy().into_owned());
     let store = Store::open(&database, StoreOptions::new(clock.clone())).await?;
     let blobs = BlobStore::open(args.home.join("blobs")).await?;
     let control = Control::new(store.clone(), blobs, clock, entropy);
-    let identity = Identity { accounts: Arc::new(accounts), trust_loopback: args.trust_loopback, listen: listener.local_addr()? };
+    let identity = Identity {
+        accounts: Arc::new(accounts),
+        trust_loopback: args.trust_loopback,
+        listen: listener.local_addr()?,
+    };
     let guarded = Router::new()
         .merge(lockgate_api::router(control.clone()))
         .merge(lockgate_mlflow::router(control.tracking().clone()))

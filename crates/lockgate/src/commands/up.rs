@@ -40,7 +40,11 @@ pub(crate) async fn up(ctx: &Context, args: &cli::Up) -> anyhow::Result<Exit> {
     }
     let project = super::project::load(ctx)?;
     if let Some(running) = running(ctx) {
-        bail!("it is running already (process {}) at {}\n  hint: `lockgate up --stop` stops it", running.pid, running.server);
+        bail!(
+            "it is running already (process {}) at {}\n  hint: `lockgate up --stop` stops it",
+            running.pid,
+            running.server
+        );
     }
     let layout = Layout::new(ctx, &project, args.port)?;
     if args.detach {
@@ -63,8 +67,11 @@ pub(crate) async fn up(ctx: &Context, args: &cli::Up) -> anyhow::Result<Exit> {
     lockgate_agent::write_private(&layout.state.join("up.json"), &serde_json::to_vec_pretty(&file)?)?;
     announce(ctx, &project, &file, &layout.state);
     let (stop, stopped) = tokio::sync::watch::channel(false);
-    let watch: Vec<_> =
-        roles.into_iter().zip(children).map(|(role, child)| tokio::spawn(keep(role, child, stopped.clone()))).collect();
+    let watch: Vec<_> = roles
+        .into_iter()
+        .zip(children)
+        .map(|(role, child)| tokio::spawn(keep(role, child, stopped.clone())))
+        .collect();
     world::told_to_stop(false).await;
     ctx.out.say("stopping");
     stop.send_replace(true);
@@ -101,7 +108,8 @@ impl Layout {
     }
 
     fn check_ports(&self) -> anyhow::Result<()> {
-        let named = std::iter::once(("the server", self.server)).chain(self.gateways.iter().map(|(n, a)| (n.as_str(), *a)));
+        let named = std::iter::once(("the server", self.server))
+            .chain(self.gateways.iter().map(|(n, a)| (n.as_str(), *a)));
         for (name, address) in named {
             TcpListener::bind(address).map_err(|e| {
                 anyhow::anyhow!("{name} can't listen on {address}: {e}\n  hint: choose another port with --port, or [env.…] port = …")
@@ -116,12 +124,14 @@ impl Layout {
         let mut accounts = String::new();
         let mut public = BTreeMap::new();
         for dir in ["server", "logs", "env"] {
-            std::fs::create_dir_all(self.state.join(dir)).with_context(|| format!("can't make {}", self.state.display()))?;
+            std::fs::create_dir_all(self.state.join(dir))
+                .with_context(|| format!("can't make {}", self.state.display()))?;
         }
         for (name, _) in &self.gateways {
             let home = lockgate_agent::Home::open(&self.home(name))?;
             home.key(&*entropy)?;
-            let pem = std::fs::read(home.path("key.pub.pem")).context("the agent's public key can't be read")?;
+            let pem =
+                std::fs::read(home.path("key.pub.pem")).context("the agent's public key can't be read")?;
             public.insert(name.clone(), pem);
             let token = world::new_token();
             lockgate_agent::write_private(&home.path("token"), token.as_bytes())?;
@@ -200,9 +210,12 @@ impl Layout {
             return Ok(library.to_owned());
         }
         let own = home.join("lib").join(library.file_name().context("the library has no name")?);
-        std::fs::create_dir_all(home.join("lib")).with_context(|| format!("can't make {}", home.display()))?;
+        std::fs::create_dir_all(home.join("lib"))
+            .with_context(|| format!("can't make {}", home.display()))?;
         if !own.is_file() {
-            std::fs::hard_link(library, &own).or_else(|_| std::fs::copy(library, &own).map(|_| ())).context("can't place the library")?;
+            std::fs::hard_link(library, &own)
+                .or_else(|_| std::fs::copy(library, &own).map(|_| ()))
+                .context("can't place the library")?;
         }
         Ok(own)
     }
@@ -224,7 +237,8 @@ impl Layout {
 }
 
 fn announce(ctx: &Context, project: &Project, file: &UpFile, state: &Path) {
-    let mut rows = vec![vec!["server".to_owned(), file.server.clone(), "also MLFLOW_TRACKING_URI".to_owned()]];
+    let mut rows =
+        vec![vec!["server".to_owned(), file.server.clone(), "also MLFLOW_TRACKING_URI".to_owned()]];
     for environment in &project.environments {
         let name = environment.name.to_string();
         let address = file.gateways.get(&name).cloned().unwrap_or_default();
@@ -251,7 +265,10 @@ fn start(role: &Role) -> anyhow::Result<Child> {
     command.args(&role.args).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
     // A group of its own: Ctrl-C in the terminal reaches `up` alone, which then stops its children in order.
     command.process_group(0).env_remove("LOCKGATE_SERVER").env_remove("LOCKGATE_STATE");
-    Command::from(command).kill_on_drop(true).spawn().with_context(|| format!("{} can't be started", role.name))
+    Command::from(command)
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("{} can't be started", role.name))
 }
 
 async fn ready(role: &Role, child: Option<&mut Child>) -> anyhow::Result<()> {
@@ -297,7 +314,11 @@ async fn keep(role: Role, mut child: Child, mut stop: tokio::sync::watch::Receiv
         if stopped {
             return end(&mut child).await;
         }
-        pause = if begun.elapsed() > LONGEST_PAUSE { Duration::from_millis(50) } else { (pause * 2).min(LONGEST_PAUSE) };
+        pause = if begun.elapsed() > LONGEST_PAUSE {
+            Duration::from_millis(50)
+        } else {
+            (pause * 2).min(LONGEST_PAUSE)
+        };
         tracing::warn!(role = role.name, ?pause, "ended; starting it again");
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
@@ -324,9 +345,11 @@ fn running(ctx: &Context) -> Option<UpFile> {
 
 async fn detach(ctx: &Context, layout: &Layout) -> anyhow::Result<Exit> {
     layout.check_ports()?;
-    std::fs::create_dir_all(layout.state.join("logs")).with_context(|| format!("can't make {}", layout.state.display()))?;
+    std::fs::create_dir_all(layout.state.join("logs"))
+        .with_context(|| format!("can't make {}", layout.state.display()))?;
     let log_path = layout.state.join("logs/up.log");
-    let log = std::fs::File::create(&log_path).with_context(|| format!("can't write {}", log_path.display()))?;
+    let log =
+        std::fs::File::create(&log_path).with_context(|| format!("can't write {}", log_path.display()))?;
     let program = std::env::current_exe().context("this program's own file can't be found")?;
     let mut command = std::process::Command::new(program);
     command.arg("up").arg("--port").arg(layout.server.port().to_string());
@@ -348,7 +371,10 @@ async fn detach(ctx: &Context, layout: &Layout) -> anyhow::Result<Exit> {
             ctx.out.show(&file, || {
                 let rows: Vec<Vec<String>> = std::iter::once(vec!["server".to_owned(), file.server.clone()])
                     .chain(project.environments.iter().map(|e| {
-                        vec![e.name.to_string(), file.gateways.get(e.name.as_str()).cloned().unwrap_or_default()]
+                        vec![
+                            e.name.to_string(),
+                            file.gateways.get(e.name.as_str()).cloned().unwrap_or_default(),
+                        ]
                     }))
                     .collect();
                 format!(
@@ -378,7 +404,12 @@ async fn stop(ctx: &Context) -> anyhow::Result<Exit> {
         ctx.out.say("nothing is running for this project");
         return Ok(Exit::Done);
     };
-    let status = Command::new("kill").arg("-TERM").arg(file.pid.to_string()).status().await.context("`kill` can't be started")?;
+    let status = Command::new("kill")
+        .arg("-TERM")
+        .arg(file.pid.to_string())
+        .status()
+        .await
+        .context("`kill` can't be started")?;
     if !status.success() {
         bail!("process {} can't be stopped", file.pid);
     }

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 /// `worker`: blocking, with its own runtime inside.
 pub(crate) fn worker(args: &cli::Worker) -> anyhow::Result<Exit> {
-    let text = std::fs::read(&args.manifest).with_context(|| format!("{} can't be read", args.manifest.display()))?;
+    let text = std::fs::read(&args.manifest)
+        .with_context(|| format!("{} can't be read", args.manifest.display()))?;
     let manifest: Manifest = serde_json::from_slice(&text).context("the manifest can't be read")?;
     let listen = WorkerAddress::Unix(args.socket.to_string_lossy().into_owned());
     let mut options = WorkerOptions::new(listen, args.model_dir.clone(), manifest, args.onnxruntime.clone());
@@ -26,10 +27,13 @@ pub(crate) fn worker(args: &cli::Worker) -> anyhow::Result<Exit> {
 pub(crate) fn library(lib: &Path, say: &dyn Fn(&str)) -> anyhow::Result<PathBuf> {
     let home = lib.parent().unwrap_or(lib).to_owned();
     let explicit = std::env::var_os("LOCKGATE_ORT_LIB").map(PathBuf::from);
-    let found = locate(&LocateOptions { explicit: explicit.clone(), home: home.clone(), site_packages: Vec::new() });
+    let found =
+        locate(&LocateOptions { explicit: explicit.clone(), home: home.clone(), site_packages: Vec::new() });
     match (found, explicit) {
         (Ok(path), _) => Ok(path),
         (Err(error), Some(_)) => Err(error.into()),
-        (Err(_), None) => Ok(install(&InstallOptions { home, python: PathBuf::from("python3") }, &mut |text| say(text))?),
+        (Err(_), None) => {
+            Ok(install(&InstallOptions { home, python: PathBuf::from("python3") }, &mut |text| say(text))?)
+        }
     }
 }
