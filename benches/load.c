@@ -2,7 +2,8 @@
 //
 //   load ADDRESS REQUESTS CONNECTIONS WARM_SECONDS SECONDS [RATE]
 //
-// ADDRESS is tcp:PORT (loopback only) or unix:PATH. REQUESTS is a file of whole requests, each after its length (32 bits, native).
+// ADDRESS is tcp:PORT (loopback only) or unix:PATH. REQUESTS is a file of whole requests, each after its length (32 bits, native); the
+// first ######## in one becomes the number of the request, so that units of a rollout don't repeat.
 // Without RATE a connection sends its next request as soon as it has its answer; with one, requests are due at a steady pace.
 // Prints one object of JSON. A request fails if its answer is not 200, or never comes; every failure is printed as a line on
 // standard error: milliseconds since 1970, microseconds since it was sent, what happened. One thread, epoll, no copies: it must cost
@@ -38,7 +39,7 @@ struct connection {
     char buffer[BUFFER];
 };
 
-static struct { const char *bytes; uint32_t length; } *requests;
+static struct { char *bytes, *number; uint32_t length; } *requests;
 static size_t request_count, next_request;
 static union { struct sockaddr_in in; struct sockaddr_un un; struct sockaddr any; } address;
 static socklen_t address_length;
@@ -99,7 +100,8 @@ static void start(struct connection *c) {
     c->sent_at = now_ns();
     c->busy = true;
     c->have = c->need = 0;
-    size_t which = next_request++ % request_count;
+    size_t which = next_request % request_count, number = next_request++;
+    for (int digit = 7; requests[which].number && digit >= 0; digit--, number /= 10) requests[which].number[digit] = (char)('0' + number % 10);
     for (int attempt = 0; attempt < 2; attempt++) {
         if (c->fd < 0) reopen(c);
         if (c->fd < 0) continue;
@@ -184,6 +186,7 @@ static void read_requests(const char *path) {
     for (char *at = bytes; at + 4 <= bytes + size; at += 4 + requests[request_count++].length) {
         memcpy(&requests[request_count].length, at, 4);
         requests[request_count].bytes = at + 4;
+        requests[request_count].number = memmem(at + 4, requests[request_count].length, "########", 8);
     }
     if (!request_count) die("no requests");
 }
@@ -237,7 +240,7 @@ int main(int argc, char **argv) {
         if (now - looked > 500000000ULL) {
             looked = now;
             for (int i = 0; i < count; i++) {
-                if (all[i].busy && now - all[i].sent_at > TIMEOUT_NS) {
+                if (all[i].busy && now > all[i].sent_at + TIMEOUT_NS) {
                     total++;
                     fail(&all[i], "timeout", 0);
                     reopen(&all[i]);

@@ -1,11 +1,9 @@
-"""MLflow's routes over a fresh folder, for the stock client.
-
-`LOCKGATE_MLFLOW_URI` names a server that runs already; otherwise the example `serve` of lockgate-mlflow is started
-(`cargo build --package lockgate-mlflow --example serve`).
-"""
+"""MLflow's routes of a real server over a fresh folder, for the stock client."""
 
 import os
+import socket
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -13,8 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
-PROGRAM = os.environ.get("LOCKGATE_MLFLOW_SERVE") or str(TARGET / "debug/examples/serve")
+PROGRAM = os.environ.get("LOCKGATE_BIN") or str(ROOT / "target/debug/lockgate")
 
 os.environ.update(
     MLFLOW_HTTP_REQUEST_MAX_RETRIES="0",
@@ -27,15 +24,24 @@ os.environ.update(
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     """The server's address."""
-    running = os.environ.get("LOCKGATE_MLFLOW_URI")
-    if running:
-        yield running
-        return
-    folder = tmp_path_factory.mktemp("mlflow")
-    process = subprocess.Popen([PROGRAM, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    yield process.stdout.readline().strip()
-    process.stdin.close()
-    assert process.wait(30) == 0
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    home = tmp_path_factory.mktemp("server")
+    command = [PROGRAM, "server", "--trust-loopback", "--listen", address, "--home", str(home)]
+    with open(home / "log", "wb") as log:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log)
+    try:
+        for _ in range(600):
+            if process.poll() is None and http("GET", f"http://{address}/health")[0] == 200:
+                break
+            time.sleep(0.05)
+        else:
+            raise AssertionError(f"the server is not ready: {(home / 'log').read_text()}")
+        yield f"http://{address}"
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
 
 
 @pytest.fixture(scope="session")
@@ -63,3 +69,5 @@ def http(method, url, body=None, headers=None):
             return answer.status, dict(answer.headers), answer.read()
     except urllib.error.HTTPError as error:
         return error.code, dict(error.headers), error.read()
+    except urllib.error.URLError:
+        return 0, {}, b""

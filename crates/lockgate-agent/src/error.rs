@@ -60,7 +60,15 @@ impl AgentError {
     /// Whether trying again may help.
     #[must_use]
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Server(_) | Self::Refused { status: 500..=599 | 429, .. })
+        matches!(
+            self,
+            Self::Server(_)
+                | Self::Refused { status: 500..=599 | 429, .. }
+                | Self::Io { .. }
+                | Self::Blob(_)
+                | Self::Store(_)
+                | Self::Worker(_)
+        )
     }
 }
 

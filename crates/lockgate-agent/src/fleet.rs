@@ -152,7 +152,8 @@ impl Fleet {
         };
         let outcome = match golden(release)? {
             None => Ok(()),
-            Some(golden) => ask(&golden, &address, atol(plan)).await,
+            // Only a wrong answer is the release's fault; a worker that could not be asked is asked again.
+            Some(golden) => ask(&golden, &address, atol(plan)).await?,
         };
         if let Some(found) = self.lock().get_mut(&key) {
             found.checked = Some(outcome);
@@ -281,18 +282,21 @@ fn golden(release: &LocalRelease) -> Result<Option<Golden>, AgentError> {
     Golden::parse(&bytes, &release.manifest).map(Some).map_err(AgentError::Untrusted)
 }
 
-async fn ask(golden: &Golden, address: &WorkerAddress, atol: f64) -> Result<(), String> {
-    let reply = async { Caller::open(address).await?.post("/invocations", golden.request()).await };
-    let reply = reply.await.map_err(|e| e.to_string())?;
+/// Whether the golden set is answered rightly; in words what is wrong.
+async fn ask(golden: &Golden, address: &WorkerAddress, atol: f64) -> Result<Result<(), String>, AgentError> {
+    let reply = Caller::open(address).await?.post("/invocations", golden.request()).await?;
     if reply.status != 200 {
-        return Err(format!("it answered its golden set with {}: {}", reply.status, reply.words()));
+        return Ok(Err(format!("it answered its golden set with {}: {}", reply.status, reply.words())));
     }
-    let scores = crate::gates::read_scores(&reply.body, golden.rows.len()).map_err(|e| e.to_string())?;
+    let scores = match crate::gates::read_scores(&reply.body, golden.rows.len()) {
+        Ok(scores) => scores,
+        Err(error) => return Ok(Err(error.to_string())),
+    };
     let (worst, row) = golden.largest_difference(&scores);
     if worst <= atol {
-        return Ok(());
+        return Ok(Ok(()));
     }
-    Err(format!("row {row} of its golden set is answered {worst:.3e} off, allowed {atol:.0e}"))
+    Ok(Err(format!("row {row} of its golden set is answered {worst:.3e} off, allowed {atol:.0e}")))
 }
 
 /// The golden set's rows as a file that a worker warms up with.

@@ -8,6 +8,7 @@ use lockgate_core::entry::{Effect, Entry, Resource, ResourceKind, StoredEntry};
 use lockgate_core::event::{Event, RolloutEvent};
 use lockgate_core::id::{EnvironmentName, ModelName, PromotionId, ulid};
 use lockgate_core::rollout::Deployment;
+use lockgate_core::wire::{Mark, Position};
 use lockgate_store::{NewEntry, StateFilter, StateRow, Store, StoreOptions, Tx};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -123,7 +124,72 @@ impl Journal {
             .await
     }
 
+    /// By what the server knows this journal again: its length, and the entry `reported` that the server has, as far as is
+    /// known; else its last one.
+    pub(crate) async fn mark(&self, reported: Option<u64>) -> Result<Mark, AgentError> {
+        self.store
+            .read(move |conn| {
+                Box::pin(async move {
+                    let length = conn.head().await?.count;
+                    let seq = reported.or(length.checked_sub(1));
+                    let found = match seq {
+                        Some(seq) => conn.entries(seq, 1).await?,
+                        None => Vec::new(),
+                    };
+                    let at = found.first().map(|e| Position { seq: e.seq, leaf: e.leaf });
+                    Ok::<_, AgentError>(Mark { length, at })
+                })
+            })
+            .await
+    }
+
     pub(crate) async fn close(&self) {
         self.store.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lockgate_core::clock::Millis;
+    use lockgate_core::event::WorkerEvent;
+
+    struct Still;
+
+    impl Clock for Still {
+        fn now_ms(&self) -> Millis {
+            1_795_521_600_000
+        }
+    }
+
+    #[derive(Default)]
+    struct Counter(std::sync::atomic::AtomicU8);
+
+    impl Entropy for Counter {
+        fn fill(&self, buf: &mut [u8]) {
+            buf.fill(self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_journal_is_known_again_by_its_length_and_an_entry() {
+        let folder = tempfile::tempdir().unwrap();
+        let place: EnvironmentName = "production".parse().unwrap();
+        let path = folder.path().join("agent.db");
+        let journal =
+            Journal::open(&path, place, Arc::new(Still), Arc::new(Counter::default())).await.unwrap();
+        assert_eq!(journal.mark(None).await.unwrap(), Mark::default());
+        for worker in 0..3 {
+            let release = lockgate_core::digest::Digest::of(b"r");
+            let model = "m".parse().unwrap();
+            let event = WorkerEvent::Back { model, release, worker, after_ms: 1 };
+            journal.note(ResourceKind::Environment, "production", Event::Worker(event)).await.unwrap();
+        }
+        let entries = journal.unreported(None).await.unwrap();
+        let at = |n: usize| Some(Position { seq: n as u64, leaf: entries[n].leaf });
+        assert_eq!(journal.mark(None).await.unwrap(), Mark { length: 3, at: at(2) });
+        assert_eq!(journal.mark(Some(1)).await.unwrap(), Mark { length: 3, at: at(1) });
+        assert_eq!(journal.mark(Some(7)).await.unwrap(), Mark { length: 3, at: None });
+        journal.close().await;
     }
 }

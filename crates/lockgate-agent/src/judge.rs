@@ -23,8 +23,14 @@ pub struct Counts {
     pub drawn: u64,
     /// Units that met this side at this weight: the denominator of rates.
     pub units: u64,
+    /// Requests, whatever their unit.
+    pub requests: u64,
     /// Units that met a bad answer.
     pub errors: u64,
+    /// Units that were refused, or gave up waiting.
+    pub refused: u64,
+    /// Units whose first request had no good answer.
+    pub first_bad: u64,
     /// Units that were slower than a quantile of the baseline beyond the margin for rolling back.
     pub slow_rollback: [u64; QUANTILES],
     /// Units that were slower than a quantile of the baseline beyond the margin for promoting.
@@ -119,7 +125,10 @@ pub fn judge(plan: &RolloutPlan, evidence: &Evidence, peaks: &mut Peaks) -> Judg
         return Judgement { candidate_units, baseline_units, ..Judgement::none() };
     };
     *peaks = decision.peaks;
-    let mismatch = matches!(decision.overall, Overall::Hold(_));
+    // Also where harm was found first: the comparison is void all the same.
+    let mismatch = matches!(decision.overall, Overall::Hold(_))
+        || log_needed("alpha_sample_ratio", plan.alpha_sample_ratio)
+            .is_ok_and(|needed| decision.peaks.log_e_sample_ratio >= needed);
     let readings = numbers
         .into_iter()
         .zip(&decision.verdicts)
@@ -178,27 +187,52 @@ fn counts(evidence: &Evidence, of: impl Fn(&Counts) -> u64) -> Vec<SegmentCount>
 fn errors(evidence: &Evidence, worse: f64, rollback: f64, floor: f64) -> Numbers {
     let (bad, units) = (evidence.sum(|w| w.candidate.errors), evidence.sum(|w| w.candidate.units));
     let (bad_b, units_b) = (evidence.sum(|w| w.baseline.errors), evidence.sum(|w| w.baseline.units));
-    let words = format!("bad answers: {bad} of {units} units, baseline {bad_b} of {units_b}");
-    let below_floor = Some(rate::log_e(bad, units, floor, Bound::Below));
+    let (refused, refused_b) = (evidence.sum(|w| w.candidate.refused), evidence.sum(|w| w.baseline.refused));
+    let mut words = format!("bad answers: {bad} of {units} units, baseline {bad_b} of {units_b}");
+    if refused + refused_b > 0 {
+        words.push_str(&format!("; refused or given up: {refused}, baseline {refused_b}"));
+    }
+    let below = |count| rate::log_e(count, units, floor, Bound::Below);
     if !evidence.compared {
         // Without a baseline there is only the absolute bound: more bad answers than the floor allows.
         let above = rate::log_e(bad, units, floor, Bound::Above);
         return Numbers {
             worse: above,
             not_worse: 0.0,
-            below_floor,
+            below_floor: Some(below(bad)),
             segments: counts(evidence, |c| c.errors),
             words,
         };
     }
-    let segments = evidence.segments(|c| c.errors);
+    // Each kind of harm has its own evidence: their mean rolls back, and to promote neither may be worse.
+    let kinds: [fn(&Counts) -> u64; 2] = [|c| c.errors, |c| c.refused];
+    let harm = kinds.map(|of| thinning::log_e(&evidence.segments(of), rollback, Side::Worse));
+    let whole = at_whole(evidence, worse, floor);
+    let harm = [harm[0], harm[1]].into_iter().chain(whole).collect::<Vec<f64>>();
+    let fine = kinds.map(|of| {
+        let ratio = thinning::log_e(&evidence.segments(of), worse, Side::NotWorse);
+        ratio.max(below(evidence.sum(|w| of(&w.candidate))))
+    });
     Numbers {
-        worse: thinning::log_e(&segments, rollback, Side::Worse),
-        not_worse: thinning::log_e(&segments, worse, Side::NotWorse),
-        below_floor,
+        worse: merge::mean(&harm).unwrap_or(0.0),
+        not_worse: fine[0].min(fine[1]),
+        below_floor: None,
         segments: counts(evidence, |c| c.errors),
         words,
     }
+}
+
+/// With all the traffic on one side there is nothing to compare with any more: then the bound is absolute, fixed by what the
+/// baseline did before. First requests alone count, for their rate does not grow with how often a unit comes. None without
+/// such traffic.
+fn at_whole(evidence: &Evidence, margin: f64, floor: f64) -> Option<f64> {
+    let whole = || evidence.weights.iter().filter(|w| w.weight >= 1.0);
+    let (bad, units) =
+        whole().fold((0, 0), |(bad, units), w| (bad + w.candidate.first_bad, units + w.candidate.units));
+    let before = (evidence.sum(|w| w.baseline.first_bad), evidence.sum(|w| w.baseline.units));
+    let usual = if before.1 == 0 { 0.0 } else { before.0 as f64 / before.1 as f64 };
+    (units > 0)
+        .then(|| rate::log_e(bad.min(units), units, (usual * margin).max(floor).min(0.999), Bound::Above))
 }
 
 /// Exceedance of the baseline's quantiles, the candidate's latency being made smaller by the margin first; and of the
@@ -380,5 +414,36 @@ mod tests {
             later.log_e_rollback >= later.needed_rollback,
             "evidence that once sufficed is not forgotten"
         );
+    }
+
+    #[test]
+    fn a_candidate_that_refuses_everything_quickly_is_worse() {
+        let refused = Counts { refused: 400, first_bad: 400, ..healthy(400) };
+        let refused = Counts { slow_rollback: [0; QUANTILES], slow_promote: [0; QUANTILES], ..refused };
+        let j = judge(&plan(), &seen(refused, healthy(1200)), &mut Peaks::default());
+        assert!(j.worst().is_some(), "{:#?}", j.readings);
+        assert!(!j.all_not_worse());
+    }
+
+    #[test]
+    fn refusals_that_both_sides_give_are_no_harm() {
+        let usual = |units: u64| Counts { refused: units / 10, ..healthy(units) };
+        let j = judge(&plan(), &seen(usual(4000), usual(12_000)), &mut Peaks::default());
+        assert!(j.worst().is_none());
+        let errors = j.readings.iter().find(|r| r.guard.as_str() == "errors").unwrap();
+        assert_eq!(errors.verdict, Verdict::NotWorse, "{errors:#?}");
+    }
+
+    #[test]
+    fn with_all_the_traffic_it_is_judged_by_what_the_baseline_did_before() {
+        let at_whole = |candidate: Counts| {
+            let mut evidence = seen(healthy(2000), healthy(6000));
+            evidence.weights.push(Weighed { weight: 1.0, candidate, baseline: Counts::default() });
+            judge(&plan(), &evidence, &mut Peaks::default())
+        };
+        assert!(at_whole(healthy(3000)).worst().is_none());
+        let broken = Counts { errors: 300, first_bad: 300, ..healthy(1000) };
+        let j = at_whole(broken);
+        assert_eq!(j.worst().map(|r| r.guard.as_str()), Some("errors"), "{:#?}", j.readings);
     }
 }

@@ -56,18 +56,27 @@ pub(crate) async fn start(shared: Arc<Shared>, table: RouteTable) -> Result<Task
 /// Says hello until the server answers, and says which entries it has.
 async fn hello(shared: &Shared) -> Option<u64> {
     loop {
-        let said = match PublicKey::of(&shared.key) {
-            Ok(key) => shared.server.hello(key, &shared.gateway_url).await,
-            Err(error) => Err(AgentError::Key(error.to_string())),
-        };
-        match said {
-            Ok(welcome) => return welcome.reported,
+        match greet(shared).await {
+            Ok(reported) => return reported,
             Err(error) => {
                 tracing::warn!(%error, "the server does not know this agent yet");
                 tokio::time::sleep(PAUSE).await;
             }
         }
     }
+}
+
+/// Says hello, and again with the entry that both have: the server takes only a continuation of what it has.
+async fn greet(shared: &Shared) -> Result<Option<u64>, AgentError> {
+    let key = PublicKey::of(&shared.key).map_err(|e| AgentError::Key(e.to_string()))?;
+    let newest = shared.journal.mark(None).await?;
+    let welcome = shared.server.hello(key.clone(), &shared.gateway_url, newest).await?;
+    let known = newest.at.map(|at| at.seq);
+    if welcome.reported.is_none() || welcome.reported == known {
+        return Ok(welcome.reported);
+    }
+    let common = shared.journal.mark(welcome.reported).await?;
+    Ok(shared.server.hello(key, &shared.gateway_url, common).await?.reported)
 }
 
 /// Asks again and again what should be.

@@ -8,7 +8,7 @@ use lockgate_core::plan::{Plan, Revision};
 use lockgate_core::rollout::{Deployment, Phase, Status};
 use lockgate_core::route::{Role, RouteTable, WHOLE};
 use lockgate_core::wire::{Live, LiveModel, LiveRollout, LiveSide};
-use lockgate_gateway::{Gateway, LatencyMargin, LatencyThresholds, RolloutStats, SegmentStats};
+use lockgate_gateway::{Gateway, LatencyMargin, LatencyThresholds, RolloutStats, SegmentStats, SideTotals};
 use lockgate_stats::histogram::{Histogram, edge_at_or_above};
 use std::collections::BTreeMap;
 
@@ -46,6 +46,9 @@ fn counts(s: &SegmentStats) -> Counts {
         drawn: s.units,
         units: s.exposed,
         errors: s.events.errors,
+        refused: s.events.refused,
+        requests: s.requests,
+        first_bad: s.events.first_bad,
         slow_rollback: s.events.slow_rollback,
         slow_promote: s.events.slow_promote,
         slow_slo: s.events.slow_slo,
@@ -142,9 +145,12 @@ fn side(
     let mut requests = 0;
     let mut errors = 0;
     let mut latency = Histogram::new();
-    for totals in
-        gateway.totals(model).into_iter().filter(|t| t.release == revision.release && t.role == role)
-    {
+    // On probation what serves is still counted as the candidate that it was.
+    let counted = |t: &SideTotals| {
+        t.release == revision.release
+            && (t.role == role || (role == Role::Baseline && t.role == Role::Candidate))
+    };
+    for totals in gateway.totals(model).into_iter().filter(counted) {
         requests += totals.requests;
         errors += totals.errors.total();
         latency.merge(&totals.latency);

@@ -1,13 +1,22 @@
 //! Python environments for gates and pipelines: made by `uv` from a requirements file, once for each content.
 
 use crate::AgentError;
+use crate::gates::confine::{Confinement, inherited_by_installer};
+use crate::gates::program::{ended, prepare};
 use lockgate_core::digest::Digest;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tokio::process::Command;
 
 /// The version of `uv` that is fetched where none is installed.
 const UV: &str = "uv==0.9.30";
+
+/// How long `uv` may take to say which version it is, and an environment to be made.
+const QUICK: Duration = Duration::from_secs(120);
+
+/// How long packages may take to be fetched, built and installed.
+const INSTALL: Duration = Duration::from_secs(1200);
 
 /// Makes the environment for `requirements` below `dir` where it isn't there yet, and returns its folder. `say` is told what
 /// takes time.
@@ -18,6 +27,25 @@ pub async fn ensure(
     dir: &Path,
     requirements: &Path,
     say: &(dyn Fn(&str) + Sync),
+) -> Result<PathBuf, AgentError> {
+    make(dir, requirements, say, None).await
+}
+
+/// The same for a release's own requirements, whose packages may run code as they are built: they are installed in
+/// `confinement`, with nothing more than the new environment and `uv`'s cache.
+pub(crate) async fn ensure_confined(
+    dir: &Path,
+    requirements: &Path,
+    confinement: &Confinement,
+) -> Result<PathBuf, AgentError> {
+    make(dir, requirements, &|_| {}, Some(confinement)).await
+}
+
+async fn make(
+    dir: &Path,
+    requirements: &Path,
+    say: &(dyn Fn(&str) + Sync),
+    confinement: Option<&Confinement>,
 ) -> Result<PathBuf, AgentError> {
     let text = tokio::fs::read(requirements).await.map_err(|e| AgentError::io("read", requirements, e))?;
     let environment = dir.join(&Digest::of(&text).hex()[..16]);
@@ -31,14 +59,33 @@ pub async fn ensure(
     // What an interrupted attempt left is made anew.
     let mut venv = Command::new(&uv);
     venv.args(["venv", "--quiet", "--clear", "--no-project"]).arg(&environment);
-    run(venv, "make a Python environment").await?;
+    run(venv, "make a Python environment", QUICK, None).await?;
     let mut install = Command::new(&uv);
     install
         .args(["pip", "install", "--quiet", "--python"])
         .arg(environment.join("bin/python"))
         .arg("-r")
         .arg(requirements);
-    run(install, "install the packages of the requirements file").await?;
+    if confinement.is_some() {
+        // A folder that it may read: `uv` looks there for its settings.
+        install.current_dir(&environment);
+    }
+    let confinement = confinement.map(|outer| {
+        let inside = outer.clone().write(&environment).python(&environment.join("bin/python"));
+        let [config, home] = ["XDG_CONFIG_HOME", "HOME"].map(|v| std::env::var_os(v).map(PathBuf::from));
+        let config = config.or_else(|| home.clone().map(|h| h.join(".config")));
+        let inside = config.iter().fold(inside, |i, c| i.read(&c.join("uv")));
+        let inside = home.iter().fold(inside, |i, h| i.read(&h.join(".netrc")));
+        match cache() {
+            Some(cache) => {
+                // Where it can't be made, uv says so.
+                let _ = std::fs::create_dir_all(&cache);
+                inside.write(&cache)
+            }
+            None => inside,
+        }
+    });
+    run(install, "install the packages of the requirements file", INSTALL, confinement.as_ref()).await?;
     std::fs::write(&done, b"").map_err(|e| AgentError::io("write", &done, e))?;
     Ok(environment)
 }
@@ -53,8 +100,18 @@ pub fn activate(environment: &Path, mut set: impl FnMut(&str, &OsStr)) {
     set("PYTHONPYCACHEPREFIX", environment.join("pycache").as_os_str());
 }
 
+/// Where `uv` keeps packages.
+pub(crate) fn cache() -> Option<PathBuf> {
+    let named = |variable: &str| std::env::var_os(variable).filter(|v| !v.is_empty()).map(PathBuf::from);
+    named("UV_CACHE_DIR")
+        .or_else(|| named("XDG_CACHE_HOME").map(|dir| dir.join("uv")))
+        .or_else(|| named("HOME").map(|dir| dir.join(".cache/uv")))
+}
+
 async fn uv(dir: &Path, say: &(dyn Fn(&str) + Sync)) -> Result<PathBuf, AgentError> {
-    if Command::new("uv").arg("--version").output().await.is_ok_and(|o| o.status.success()) {
+    let mut version = Command::new("uv");
+    version.arg("--version");
+    if run(version, "ask uv for its version", QUICK, None).await.is_ok() {
         return Ok(PathBuf::from("uv"));
     }
     let tools = dir.join("tools");
@@ -65,20 +122,44 @@ async fn uv(dir: &Path, say: &(dyn Fn(&str) + Sync)) -> Result<PathBuf, AgentErr
     say("installing uv, which makes Python environments");
     let mut venv = Command::new("python3");
     venv.args(["-m", "venv"]).arg(&tools);
-    run(venv, "make a Python environment (needs Python 3 with venv: apt-get install python3-venv)").await?;
+    run(
+        venv,
+        "make a Python environment (needs Python 3 with venv: apt-get install python3-venv)",
+        QUICK,
+        None,
+    )
+    .await?;
     let mut pip = Command::new(tools.join("bin/pip"));
     pip.args(["install", "--quiet", "--disable-pip-version-check", UV]);
-    run(pip, "install uv").await?;
+    run(pip, "install uv", INSTALL, None).await?;
     Ok(uv)
 }
 
-async fn run(mut command: Command, what: &str) -> Result<(), AgentError> {
-    command.env("UV_PYTHON_DOWNLOADS", "never").env("UV_NO_PROGRESS", "1").stdin(std::process::Stdio::null());
-    let output = command.output().await.map_err(|e| AgentError::Gate(format!("can't {what}: {e}")))?;
-    if output.status.success() {
+async fn run(
+    mut command: Command,
+    what: &str,
+    within: Duration,
+    confinement: Option<&Confinement>,
+) -> Result<(), AgentError> {
+    if confinement.is_some() {
+        command.env_clear().envs(inherited_by_installer());
+    }
+    command.env("UV_PYTHON_DOWNLOADS", "never").env("UV_NO_PROGRESS", "1");
+    prepare(&mut command);
+    let started = match confinement {
+        Some(confinement) => confinement.spawn(command).await.map(|(child, _)| child),
+        None => command.spawn(),
+    };
+    let child = started.map_err(|e| AgentError::Gate(format!("can't {what}: {e}")))?;
+    let ended = ended(child, within).await.map_err(|e| AgentError::Gate(format!("can't {what}: {e}")))?;
+    let Some(status) = ended.status else {
+        let seconds = within.as_secs();
+        return Err(AgentError::Gate(format!("can't {what}: it took longer than {seconds} s")));
+    };
+    if status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
+    let said = String::from_utf8_lossy(&ended.err);
     let last: Vec<&str> = said.trim().lines().rev().take(12).collect();
     let last: Vec<&str> = last.into_iter().rev().collect();
     Err(AgentError::Gate(format!("can't {what}:\n{}", last.join("\n"))))

@@ -4,17 +4,16 @@
 use crate::fleet::Seen;
 use crate::gates;
 use crate::judge::{Evidence, judge};
-use crate::releases::LocalRelease;
 use crate::{AgentError, Shared, crash, evidence, live, routing};
 use lockgate_core::digest::Digest;
 use lockgate_core::entry::ResourceKind;
 use lockgate_core::event::{Event, PromotionEvent, RolloutEvent, WorkerEvent};
 use lockgate_core::gate::sign;
-use lockgate_core::guard::Judgement;
-use lockgate_core::id::{GateName, ModelName, PromotionId};
+use lockgate_core::guard::{Judgement, Reading, Verdict};
+use lockgate_core::id::{GateName, GuardName, ModelName, PromotionId};
 use lockgate_core::plan::{Plan, Revision};
 use lockgate_core::rollout::{Deployment, Observation, Phase, Readiness};
-use lockgate_core::route::RouteTable;
+use lockgate_core::route::{ModelRoute, RouteTable, WHOLE};
 use lockgate_core::wire::{Desired, DesiredPromotion, Live, Task};
 use lockgate_gateway::RolloutStats;
 use lockgate_runtime::supervisor::WorkerState;
@@ -30,6 +29,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// At most this many events follow one another in one look; more would be a loop without an end.
 const EVENTS_A_LOOK: usize = 16;
 
+/// How many requests each side must have had at a share before the share may grow.
+const REQUESTS_AT_A_SHARE: u64 = 30;
+
+/// How long a gate may take beyond its promotion's own time for gates.
+const GATE_GRACE: Duration = Duration::from_secs(60);
+
 /// How often the latency thresholds follow the baseline.
 const THRESHOLDS_EVERY: Duration = Duration::from_secs(1);
 
@@ -40,6 +45,8 @@ const RETRY_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct Reconciler {
     shared: Arc<Shared>,
     deployments: BTreeMap<ModelName, Deployment>,
+    /// Ways back that could not be written down yet.
+    emergency: BTreeMap<ModelName, Deployment>,
     table: RouteTable,
     desired: watch::Receiver<Option<Desired>>,
     live: watch::Sender<Option<Live>>,
@@ -58,6 +65,15 @@ pub(crate) struct Reconciler {
 struct Gates {
     running: bool,
     done: BTreeSet<(PromotionId, GateName)>,
+}
+
+/// Says that no gate runs any more, however the gate ended.
+struct Running(Arc<Mutex<Gates>>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).running = false;
+    }
 }
 
 #[derive(Debug)]
@@ -79,6 +95,7 @@ impl Reconciler {
         Ok(Self {
             shared,
             deployments,
+            emergency: BTreeMap::new(),
             table,
             desired,
             live,
@@ -105,9 +122,12 @@ impl Reconciler {
     async fn look(&mut self) -> Result<(), AgentError> {
         // Safety first: what runs is judged before anything new is taken on.
         let models: Vec<ModelName> = self.deployments.keys().cloned().collect();
-        self.publish().await?;
+        self.publish_or_log().await;
         for model in &models {
-            self.step(model).await?;
+            // One model's trouble must not leave the others without a judge.
+            if let Err(error) = self.step(model).await {
+                tracing::error!(%error, %model, "this look failed; the next one tries again");
+            }
         }
         let desired = self.desired.borrow_and_update().clone();
         if let Some(desired) = desired {
@@ -165,13 +185,46 @@ impl Reconciler {
                     | RolloutEvent::FailoverDecided { .. }
             );
             let what = kind(&event);
-            self.record(model, &promotion, event).await?;
+            if let Err(error) = self.record(model, &promotion, event.clone()).await {
+                self.save_users(model, &promotion, &event).await;
+                return Err(error);
+            }
+            self.emergency.remove(model);
             if routes_change {
                 self.publish().await?;
                 self.crash("after-publish", &what);
             }
         }
         Ok(())
+    }
+
+    /// A way back that can't be written down (a full disk) is taken all the same: users come first. The decision is made and
+    /// written again with every look, until it can be.
+    async fn save_users(&mut self, model: &ModelName, promotion: &PromotionId, event: &RolloutEvent) {
+        if !matches!(event, RolloutEvent::RollbackDecided { .. } | RolloutEvent::FailoverDecided { .. }) {
+            return;
+        }
+        let Some(mut after) = self.deployments.get(model).cloned() else { return };
+        tracing::error!(%model, %promotion, "going back without a journal entry: it can't be written");
+        after.apply(promotion, event, self.shared.clock.now_ms());
+        self.emergency.insert(model.clone(), after);
+        self.publish_or_log().await;
+    }
+
+    async fn publish_or_log(&mut self) {
+        if let Err(error) = self.publish().await {
+            tracing::error!(%error, "the routes can't be published; the gateway goes on with those before");
+        }
+    }
+
+    /// The routes that the deployments ask for; where a way back could not be written down, those of the way back.
+    fn routes(&self) -> BTreeMap<ModelName, ModelRoute> {
+        if self.emergency.is_empty() {
+            return routing::routes(&self.deployments, &self.shared.fleet);
+        }
+        let mut shown = self.deployments.clone();
+        shown.extend(self.emergency.clone());
+        routing::routes(&shown, &self.shared.fleet)
     }
 
     fn readiness(&self, revision: Option<&Revision>) -> Readiness {
@@ -193,10 +246,13 @@ impl Reconciler {
             Phase::RollingBack { target, .. } => target.as_ref(),
             _ => None,
         });
-        let candidate = active.map(|a| &a.plan.revision);
+        let probation = deployment.filter(|d| d.active.is_none()).and_then(|d| d.serving.as_ref());
+        let probation = probation.filter(|s| s.probation_until.is_some());
+        let candidate = active.map(|a| &a.plan.revision).or(probation.map(|s| &s.revision));
         let backup =
             active.and_then(|a| a.plan.backup.as_ref()).or(deployment.and_then(|d| d.backup.as_ref()));
-        let seen = active.and_then(|a| self.stats(model, &a.promotion));
+        let counted = active.map(|a| &a.promotion).or(probation.map(|s| &s.promotion));
+        let seen = counted.and_then(|promotion| self.stats(model, promotion));
         let (requests, errors) = seen.as_ref().map_or((0, 0), live::candidate_totals);
         let breaker = seen.as_ref().filter(|s| s.breaker_open).map(|_| {
             format!(
@@ -208,7 +264,7 @@ impl Reconciler {
         Observation {
             now,
             applied,
-            candidate: self.readiness(candidate),
+            candidate: self.readiness(active.map(|a| &a.plan.revision)),
             serving: self.readiness(deployment.and_then(|d| d.serving.as_ref()).map(|s| &s.revision)),
             target: self.readiness(target),
             backup: self.readiness(backup),
@@ -226,27 +282,19 @@ impl Reconciler {
         self.shared.gateway.stats(model).filter(|s| s.salt == promotion.as_str())
     }
 
-    /// What the guards say about the model's active rollout; nothing where none moves traffic forward.
+    /// What the guards say about the model's active rollout, or about what is on probation; nothing where neither is.
     fn judge(&mut self, model: &ModelName) -> Judgement {
-        let stepping = self
-            .deployments
-            .get(model)
-            .and_then(|d| {
-                d.active
-                    .as_ref()
-                    .map(|a| (a, d.serving.is_some() || d.backup.is_some() || a.plan.backup.is_some()))
-            })
-            .filter(|(a, _)| matches!(a.phase, Phase::Step { .. }))
-            .map(|(a, compared)| (a.promotion.clone(), a.plan.clone(), compared));
-        let Some((promotion, plan, compared)) = stepping else {
+        let Some(judged) = self.deployments.get(model).and_then(Judged::of) else {
             self.judgements.remove(model);
             return Judgement::none();
         };
+        let Judged { promotion, plan, compared, weight } = judged;
         self.follow_latency(model, &plan, &promotion);
         let stats = self.stats(model, &promotion);
         let evidence = stats.map_or_else(Evidence::default, |s| live::evidence(&s, compared));
         let peaks = self.peaks.entry(promotion).or_default();
-        let judgement = judge(&plan.rollout, &evidence, peaks);
+        let mut judgement = judge(&plan.rollout, &evidence, peaks);
+        judgement.readings.extend(traffic(&evidence, weight));
         self.judgements.insert(model.clone(), judgement.clone());
         judgement
     }
@@ -323,15 +371,18 @@ impl Reconciler {
         let (shared, desired, gates, reported) =
             (self.shared.clone(), desired.clone(), self.gates.clone(), self.reported.clone());
         tokio::spawn(async move {
-            let outcome = run_gate(&shared, &desired, &key.1).await;
+            let _running = Running(gates.clone());
+            let limit = Duration::from_millis(u64::try_from(desired.plan.gates_ms).unwrap_or(0)) + GATE_GRACE;
+            let outcome = match tokio::time::timeout(limit, run_gate(&shared, &desired, &key.1)).await {
+                Ok(outcome) => outcome,
+                Err(_) => Err(AgentError::Gate(format!("it was not done within {} s", limit.as_secs()))),
+            };
             if let Err(error) = &outcome {
                 tracing::warn!(%error, gate = %key.1, "a gate could not be run; it will be tried again");
                 tokio::time::sleep(RETRY_EVERY).await;
             }
-            let mut gates = gates.lock().unwrap_or_else(PoisonError::into_inner);
-            gates.running = false;
             if outcome.is_ok() {
-                gates.done.insert(key);
+                gates.lock().unwrap_or_else(PoisonError::into_inner).done.insert(key);
                 reported.notify_one();
             }
         });
@@ -361,7 +412,10 @@ impl Reconciler {
                             tracing::warn!(%error, release = %revision.release, "can't be prepared yet");
                             Preparing::Waiting { until: Instant::now() + RETRY_EVERY }
                         }
-                        Err(error) => Preparing::Failed(error.to_string()),
+                        Err(error) => {
+                            tracing::error!(%error, release = %revision.release, "can't be prepared");
+                            Preparing::Failed(error.to_string())
+                        }
                     };
                     states.lock().unwrap_or_else(PoisonError::into_inner).insert(key, next);
                 });
@@ -390,19 +444,22 @@ impl Reconciler {
 
     /// Whether every gateway thread has applied what the present state asks for.
     fn is_applied(&self) -> bool {
-        let wanted = routing::routes(&self.deployments, &self.shared.fleet);
+        let wanted = self.routes();
         self.table.models == wanted && self.shared.gateway.applied_epoch() == self.table.epoch
     }
 
     /// Publishes the table that the present state asks for, if it is another one.
     async fn publish(&mut self) -> Result<(), AgentError> {
-        let models = routing::routes(&self.deployments, &self.shared.fleet);
+        let models = self.routes();
         let stale = self.shared.gateway.applied_epoch() != self.table.epoch;
         if models == self.table.models && !stale {
             return Ok(());
         }
         let table = RouteTable { epoch: self.table.epoch + 1, models };
-        routing::save(&self.shared.home, &table)?;
+        if let Err(error) = routing::save(&self.shared.home, &table) {
+            // It only saves a restart some time; the routes follow from the journal.
+            tracing::error!(%error, "the routes can't be kept for the next start");
+        }
         self.crash("before-publish", "table");
         self.table = table.clone();
         self.shared.gateway.publish(table).await?;
@@ -451,6 +508,61 @@ impl Reconciler {
     }
 }
 
+/// Whose traffic is judged.
+struct Judged {
+    promotion: PromotionId,
+    plan: Box<Plan>,
+    /// Whether there is something to compare with.
+    compared: bool,
+    /// The candidate's share, 0 to 1.
+    weight: f64,
+}
+
+impl Judged {
+    fn of(deployment: &Deployment) -> Option<Self> {
+        if let Some(active) = &deployment.active {
+            let Phase::Step { index, .. } = active.phase else { return None };
+            let parts = active.plan.rollout.steps.get(index).map_or(WHOLE, |s| s.weight);
+            return Some(Self {
+                promotion: active.promotion.clone(),
+                plan: active.plan.clone(),
+                compared: deployment.serving.is_some()
+                    || deployment.backup.is_some()
+                    || active.plan.backup.is_some(),
+                weight: f64::from(parts) / f64::from(WHOLE),
+            });
+        }
+        let serving =
+            deployment.serving.as_ref().filter(|s| s.probation_until.is_some() && s.previous.is_some())?;
+        let (promotion, plan) = (serving.promotion.clone(), serving.plan.clone());
+        Some(Self { promotion, plan, compared: true, weight: 1.0 })
+    }
+}
+
+/// What was proven at one share says nothing of a larger one before there was traffic at it: a reading of its own, required
+/// like the guards'. None with all the traffic, where no share is left to win.
+fn traffic(evidence: &Evidence, weight: f64) -> Option<Reading> {
+    if weight >= 1.0 || !evidence.compared {
+        return None;
+    }
+    let here = evidence.weights.iter().filter(|w| (w.weight - weight).abs() < 1e-9);
+    let (candidate, baseline) =
+        here.fold((0, 0), |(c, b), w| (c + w.candidate.requests, b + w.baseline.requests));
+    let enough = candidate >= REQUESTS_AT_A_SHARE && baseline >= REQUESTS_AT_A_SHARE;
+    Some(Reading {
+        guard: GuardName::new("traffic").ok()?,
+        verdict: if enough { Verdict::NotWorse } else { Verdict::Unknown },
+        required: true,
+        log_e_worse: 0.0,
+        log_e_not_worse: 0.0,
+        needed: 0.0,
+        summary: format!(
+            "requests at this share: {candidate}, baseline {baseline}; at least {REQUESTS_AT_A_SHARE} of each are needed"
+        ),
+        segments: Vec::new(),
+    })
+}
+
 fn millis(span: Duration) -> i64 {
     i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
 }
@@ -485,10 +597,7 @@ fn verified(
 
 /// Fetches a revision's release, starts its workers, and asks them for their golden set.
 async fn bring_up(shared: &Shared, revision: &Revision, plan: &Plan) -> Result<(), AgentError> {
-    let release: LocalRelease = match shared.releases.local(&revision.release).await? {
-        Some(found) => found,
-        None => shared.releases.fetch(&shared.server, &revision.release).await?,
-    };
+    let release = shared.releases.fetch(&shared.server, &revision.release).await?;
     shared.fleet.ensure(revision, plan, &release)?;
     shared.fleet.check(revision, plan, &release).await
 }

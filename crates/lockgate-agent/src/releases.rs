@@ -3,7 +3,7 @@
 use crate::AgentError;
 use crate::server::Server;
 use futures_util::TryStreamExt as _;
-use lockgate_blob::{BlobStore, Expect, FileToPlace, How};
+use lockgate_blob::{BlobError, BlobStore, Expect, FileToPlace, How};
 use lockgate_core::digest::Digest;
 use lockgate_core::release::Manifest;
 use std::path::{Path, PathBuf};
@@ -53,22 +53,37 @@ impl Releases {
         Ok(Some(LocalRelease { manifest, files, manifest_path }))
     }
 
-    /// The release, fetched from the server where it isn't here yet. Every byte is checked against the manifest's digests,
-    /// and the manifest against the release's.
+    /// The release, fetched from the server where it isn't here yet, or lies here damaged. Every byte is checked against the
+    /// manifest's digests, and the manifest against the release's.
     pub(crate) async fn fetch(&self, server: &Server, release: &Digest) -> Result<LocalRelease, AgentError> {
-        if let Some(found) = self.local(release).await? {
-            return Ok(found);
+        match self.local(release).await {
+            Ok(Some(found)) => return Ok(found),
+            Ok(None) => {}
+            Err(AgentError::Blob(error @ (BlobError::Damaged { .. } | BlobError::Occupied { .. }))) => {
+                tracing::warn!(%error, %release, "a release lies here damaged; it is fetched again");
+            }
+            Err(error) => return Err(error),
         }
         let manifest = server.manifest(release).await?;
         check(&manifest, release)?;
         for file in &manifest.files {
-            self.fetch_blob(server, &file.sha256).await?;
+            if self.blobs.verify(&file.sha256).await.is_err() {
+                self.download(server, &file.sha256).await?;
+            }
         }
         let manifest_path = self.dir.join(format!("{}.json", release.hex()));
         let text =
             lockgate_core::digest::canonical_json(&manifest).map_err(|e| AgentError::State(e.to_string()))?;
         crate::home::write_private(&manifest_path, text.as_bytes())?;
-        let files = self.lay_out(&manifest, release).await?;
+        let files = match self.lay_out(&manifest, release).await {
+            Err(AgentError::Blob(BlobError::Occupied { folder })) => {
+                tokio::fs::remove_dir_all(&folder)
+                    .await
+                    .map_err(|e| AgentError::io("delete", Path::new(&folder), e))?;
+                self.lay_out(&manifest, release).await?
+            }
+            other => other?,
+        };
         Ok(LocalRelease { manifest, files, manifest_path })
     }
 
@@ -77,6 +92,10 @@ impl Releases {
         if self.blobs.exists(digest).await? {
             return Ok(());
         }
+        self.download(server, digest).await
+    }
+
+    async fn download(&self, server: &Server, digest: &Digest) -> Result<(), AgentError> {
         let response = server.blob(digest).await?;
         let stream = response.bytes_stream().map_err(std::io::Error::other);
         self.blobs

@@ -5,8 +5,8 @@ use crate::fleet::Fleet;
 use crate::home::{Home, write_private};
 use lockgate_core::id::ModelName;
 use lockgate_core::plan::{Plan, Revision};
-use lockgate_core::rollout::Deployment;
-use lockgate_core::route::{ModelRoute, RouteTable, Split, UnitSource, Variant};
+use lockgate_core::rollout::{Deployment, Readiness};
+use lockgate_core::route::{ModelRoute, RouteTable, Split, UnitSource, Variant, WHOLE};
 use std::collections::BTreeMap;
 
 /// Where the last table is kept.
@@ -28,7 +28,17 @@ pub(crate) fn plan(deployment: &Deployment) -> Option<&Plan> {
 
 fn route(deployment: &Deployment, fleet: &Fleet) -> Option<ModelRoute> {
     let plan = plan(deployment)?;
-    let traffic = deployment.traffic();
+    let mut traffic = deployment.traffic();
+    // On probation the release keeps its place as the candidate with all the traffic: so it goes on being counted, the
+    // breaker stays armed, and what it would go back to answers where its workers can't.
+    let probation =
+        deployment.serving.as_ref().filter(|s| deployment.active.is_none() && s.probation_until.is_some());
+    if let Some((serving, previous)) = probation.and_then(|s| Some((s, s.previous.as_ref()?)))
+        && deployment.failed_over.is_none()
+    {
+        traffic.split = Some((&serving.revision, WHOLE, &serving.promotion));
+        traffic.main = Some(previous);
+    }
     if traffic.main.is_none() && traffic.split.is_none() {
         return None;
     }
@@ -44,6 +54,8 @@ fn route(deployment: &Deployment, fleet: &Fleet) -> Option<ModelRoute> {
             salt: promotion.to_string(),
             candidate: variant(revision),
             weight,
+            counted: traffic.main.is_none_or(|main| fleet.readiness(main) == Readiness::Ready)
+                && !fleet.addresses(revision).is_empty(),
         }),
         backup: traffic.backup.map(variant),
         unit: plan.rollout.unit_header.clone().map(UnitSource::Header),
@@ -51,11 +63,16 @@ fn route(deployment: &Deployment, fleet: &Fleet) -> Option<ModelRoute> {
     })
 }
 
-/// The table as it was kept last; an empty one where there is none.
+/// The table as it was kept last; an empty one where there is none. Its workers ended with the agent that kept it, so nothing
+/// counts as evidence until they are back.
 pub(crate) fn saved(home: &Home) -> Result<RouteTable, AgentError> {
     let path = home.path(FILE);
     match std::fs::read(&path) {
-        Ok(text) => Ok(serde_json::from_slice(&text)?),
+        Ok(text) => {
+            let mut table: RouteTable = serde_json::from_slice(&text)?;
+            table.models.values_mut().filter_map(|m| m.split.as_mut()).for_each(|s| s.counted = false);
+            Ok(table)
+        }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(RouteTable::default()),
         Err(e) => Err(AgentError::io("read", &path, e)),
     }

@@ -5,7 +5,7 @@ use lockgate_core::digest::Digest;
 use lockgate_core::gate::PublicKey;
 use lockgate_core::id::EnvironmentName;
 use lockgate_core::release::Manifest;
-use lockgate_core::wire::{Answer, Desired, Hello, Live, PROTOCOL, Report, Reported, Welcome};
+use lockgate_core::wire::{Answer, Desired, Hello, Live, Mark, PROTOCOL, Report, Reported, Welcome};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
@@ -65,12 +65,18 @@ impl Server {
         response.json().await.map_err(|e| AgentError::Server(e.without_url().to_string()))
     }
 
-    pub(crate) async fn hello(&self, key: PublicKey, gateway: &str) -> Result<Welcome, AgentError> {
+    pub(crate) async fn hello(
+        &self,
+        key: PublicKey,
+        gateway: &str,
+        journal: Mark,
+    ) -> Result<Welcome, AgentError> {
         let hello = Hello {
             protocol: PROTOCOL,
             environment: self.environment.clone(),
             key,
             gateway: gateway.to_owned(),
+            journal,
         };
         self.send(reqwest::Method::POST, "hello", &hello).await
     }

@@ -1,10 +1,12 @@
 //! Routes for agents. Agents call; nothing calls them.
 
 use crate::ApiError;
+use crate::extract::{Json, Path, Query};
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::extract::{DefaultBodyLimit, State};
+use axum::response::Response;
 use axum::routing::{get, post, put};
-use axum::{Extension, Json, Router};
+use axum::{Extension, Router};
 use futures_util::TryStreamExt as _;
 use lockgate_control::Control;
 use lockgate_core::access::{Action, Target, authorize};
@@ -31,7 +33,7 @@ pub(crate) fn routes() -> Router<Control> {
         .route("/agent/v1/environments/{environment}/answers", post(answer))
         .route("/agent/v1/environments/{environment}/blobs/{digest}", put(put_log))
         .route("/agent/v1/releases/{digest}", get(manifest))
-        .route("/agent/v1/blobs/{digest}", get(crate::people::get_blob))
+        .route("/agent/v1/blobs/{digest}", get(blob))
         .layer(DefaultBodyLimit::max(REPORT_LIMIT))
 }
 
@@ -93,7 +95,16 @@ async fn manifest(
     Extension(actor): Extension<Actor>,
     Path(digest): Path<Digest>,
 ) -> Result<Json<Manifest>, ApiError> {
-    Ok(Json(control.release(&actor, &digest.to_string()).await?.manifest))
+    Ok(Json(control.agent_release(&actor, &digest).await?))
+}
+
+async fn blob(
+    State(control): State<Control>,
+    Extension(actor): Extension<Actor>,
+    Path(digest): Path<Digest>,
+) -> Result<Response, ApiError> {
+    control.agent_may_fetch(&actor, &digest).await?;
+    crate::people::bytes(&control, &digest).await
 }
 
 /// Gate logs: an agent uploads what its evidence names.

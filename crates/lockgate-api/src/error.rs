@@ -16,6 +16,16 @@ pub struct ApiError {
 }
 
 impl ApiError {
+    /// Any error.
+    pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into(), hint: None }
+    }
+
+    /// The same with what to do.
+    pub(crate) fn hint(self, text: impl Into<String>) -> Self {
+        Self { hint: Some(text.into()), ..self }
+    }
+
     /// A wrong request.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self { status: StatusCode::BAD_REQUEST, code: "invalid", message: message.into(), hint: None }

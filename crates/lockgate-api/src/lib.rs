@@ -4,20 +4,35 @@
 //! |---|---|
 //! | [`identity`] | who is asking, and whether the browser may |
 //! | `error` | errors as answers |
+//! | `extract` | what routes take from a request |
 //! | `people` | routes for people and programs |
 //! | `agents` | routes for agents |
 
 mod agents;
 mod error;
+mod extract;
 pub mod identity;
 mod people;
 
 pub use error::ApiError;
 
 use axum::Router;
+use axum::http::{Method, StatusCode, Uri};
 use lockgate_control::Control;
 
 /// The native API's routes. The caller puts [`identity::identify`] around them.
 pub fn router(control: Control) -> Router {
-    people::routes().merge(agents::routes()).with_state(control)
+    let routes = people::routes().merge(agents::routes());
+    routes.method_not_allowed_fallback(wrong_method).with_state(control)
+}
+
+/// The answer where there is no route. The caller makes it the fallback of everything that the server serves.
+pub async fn no_such_route(uri: Uri) -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, "not_found", format!("this server has no {}", uri.path()))
+        .hint("is the client of the same version? the API lies under /api/v1")
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> ApiError {
+    let what = format!("{} can't be asked with {method}", uri.path());
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", what)
 }

@@ -1,12 +1,14 @@
 //! Routes for people and programs.
 
 use crate::ApiError;
+use crate::extract::{Json, Path, Query};
+use axum::Extension;
+use axum::Router;
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
-use axum::{Extension, Json, Router};
 use futures_util::TryStreamExt as _;
 use lockgate_control::view::{NewRelease, PromotionRequest};
 use lockgate_control::{Control, NewConfiguration};
@@ -255,8 +257,8 @@ async fn trace(
 
 #[derive(Deserialize)]
 struct Page {
-    #[serde(default)]
-    from: u64,
+    /// The newest where it is not said.
+    from: Option<u64>,
     #[serde(default = "default_limit")]
     limit: u64,
 }
@@ -295,13 +297,18 @@ async fn put_blob(
     Ok(Json(digest))
 }
 
-pub(crate) async fn get_blob(
+async fn get_blob(
     State(control): State<Control>,
     Extension(actor): Extension<Actor>,
     Path(digest): Path<Digest>,
 ) -> Result<Response, ApiError> {
     authorize(&actor, Action::Read, Target::Server).map_err(|e| ApiError::forbidden(e.to_string()))?;
-    let (reader, size) = control.get_blob(&digest).await?;
+    bytes(&control, &digest).await
+}
+
+/// A blob as an answer. The caller has asked for permission.
+pub(crate) async fn bytes(control: &Control, digest: &Digest) -> Result<Response, ApiError> {
+    let (reader, size) = control.get_blob(digest).await?;
     let body = Body::from_stream(tokio_util::io::ReaderStream::new(reader));
     let headers = [
         (header::CONTENT_TYPE, "application/octet-stream".to_owned()),

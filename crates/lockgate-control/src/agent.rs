@@ -1,27 +1,31 @@
-//! What agents fetch and report: idempotent, outbound from the agent, decided by what the server holds.
+//! What agents fetch, and how they are asked: idempotent, outbound from the agent, decided by what the server holds.
 
 use crate::Control;
 use crate::error::ControlError;
 use crate::projection::{EnvironmentState, State};
-use crate::states::{self, Act};
+use crate::states::{self, Act, Wanted};
 use lockgate_core::access::{Action, Target, authorize};
 use lockgate_core::actor::{Actor, ActorKind};
 use lockgate_core::clock::Millis;
-use lockgate_core::entry::{self, Entry, Resource, ResourceKind, Source, StoredEntry};
-use lockgate_core::event::{Event, PromotionEvent};
+use lockgate_core::entry::{Resource, ResourceKind};
+use lockgate_core::event::Event;
 use lockgate_core::gate::{Envelope, PublicKey};
-use lockgate_core::id::{EnvironmentName, GateName, ModelName, PrincipalId, PromotionId};
-use lockgate_core::promotion::{Command, Promotion, Stage};
+use lockgate_core::id::{EnvironmentName, GateName, ModelName, PrincipalId};
+use lockgate_core::promotion::{Promotion, Stage};
 use lockgate_core::wire::{
-    Answer, Ask, Desired, DesiredPromotion, Hello, Live, PROTOCOL, Query, Report, Reported, Task, Welcome,
+    Answer, Ask, Desired, DesiredPromotion, Hello, Live, PROTOCOL, Query, Task, Welcome,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use lockgate_store::Conn;
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// After this long without a sign of life an agent counts as gone.
 const GONE_MS: Millis = 10_000;
+
+/// The stages of a promotion for which an agent has something to do, whatever serves.
+const CONCERNS: [&str; 4] = ["gating", "rolling", "rolling-back", "probation"];
 
 /// How long a person's question waits for an agent.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -32,6 +36,7 @@ pub(crate) struct Agents {
     live: Mutex<BTreeMap<EnvironmentName, Vec<Live>>>,
     queries: Mutex<Queries>,
     principals: Mutex<BTreeMap<(bool, String), PrincipalId>>,
+    trouble: Mutex<BTreeMap<EnvironmentName, String>>,
 }
 
 #[derive(Debug, Default)]
@@ -86,24 +91,18 @@ impl Control {
         match self.environment_key(&hello.environment).await? {
             Some(known) if known == hello.key => {}
             Some(known) => {
-                return Err(ControlError::Refused(format!(
+                let why = format!(
                     "environment `{}` is known by another key ({}), not by {}",
                     hello.environment,
                     known.id().short(),
                     hello.key.id().short()
-                )));
+                );
+                self.note_trouble(&hello.environment, Some(why.clone()));
+                return Err(ControlError::Refused(why));
             }
             None => self.enroll(actor, hello, project.name.clone()).await?,
         }
-        let environment = hello.environment.clone();
-        let reported = self
-            .store
-            .read(move |conn| {
-                Box::pin(
-                    async move { Ok::<_, ControlError>(conn.last_source_seq(environment.as_str()).await?) },
-                )
-            })
-            .await?;
+        let reported = self.check_journal(&hello.environment, hello.journal).await?;
         Ok(Welcome { project: project.name.clone(), reported })
     }
 
@@ -140,7 +139,7 @@ impl Control {
         .await
     }
 
-    async fn environment_key(
+    pub(crate) async fn environment_key(
         &self,
         environment: &EnvironmentName,
     ) -> Result<Option<PublicKey>, ControlError> {
@@ -181,12 +180,11 @@ impl Control {
         }
         // Read first, so that a change while the answer is put together makes the next question return at once.
         let version = *version.borrow_and_update();
-        let promotions = self.promotions().await?;
-        let here = promotions
-            .iter()
-            .filter(|p| p.plan.environment == *environment)
-            .filter_map(|p| desired_promotion(p, &promotions))
-            .collect();
+        let place = environment.clone();
+        let here = self
+            .store
+            .read(move |conn| Box::pin(async move { desired_promotions(conn, &place).await }))
+            .await?;
         let queries = lock(&self.agents.queries)
             .open
             .iter()
@@ -194,180 +192,6 @@ impl Control {
             .map(|(id, open)| Query { id: *id, ask: open.ask.clone() })
             .collect();
         Ok(Desired { version, promotions: here, queries })
-    }
-
-    /// Takes an agent's journal entries in, each once.
-    ///
-    /// # Errors
-    /// Where an entry is damaged, out of order, or claims what its agent may not claim.
-    pub async fn report(
-        &self,
-        actor: &Actor,
-        environment: &EnvironmentName,
-        report: &Report,
-    ) -> Result<Reported, ControlError> {
-        authorize(actor, Action::AgentReport, Target::Environment(environment))?;
-        let key = self.environment_key(environment).await?.ok_or_else(|| {
-            ControlError::conflict(format!("the agent of `{environment}` has not made itself known yet"))
-        })?;
-        let (control, actor, environment) = (self.clone(), actor.clone(), environment.clone());
-        let entries = report.entries.clone();
-        let through = self
-            .write(move |tx| {
-                Box::pin(async move {
-                    let mut touched = BTreeSet::new();
-                    let mut last = tx.last_source_seq(environment.as_str()).await?;
-                    for stored in &entries {
-                        let expected = last.map_or(0, |l| l + 1);
-                        if stored.seq < expected {
-                            continue;
-                        }
-                        if stored.seq > expected {
-                            return Err(ControlError::conflict(format!(
-                                "entry {expected} of `{environment}` is missing before entry {}",
-                                stored.seq
-                            )));
-                        }
-                        let entry = checked(stored, &environment)?;
-                        if let Some(id) =
-                            control.take_in(tx, &actor, &environment, &key, stored, entry).await?
-                        {
-                            touched.insert(id);
-                        }
-                        last = Some(stored.seq);
-                    }
-                    for id in touched {
-                        control.advance_in(tx, &id).await?;
-                        control.settle_probation(tx, &id).await?;
-                    }
-                    Ok(last)
-                })
-            })
-            .await?;
-        self.changed();
-        Ok(Reported { through })
-    }
-
-    /// Takes one checked journal entry in and says which promotion it touches.
-    async fn take_in(
-        &self,
-        tx: &mut lockgate_store::Tx,
-        actor: &Actor,
-        environment: &EnvironmentName,
-        key: &PublicKey,
-        stored: &StoredEntry,
-        entry: Entry,
-    ) -> Result<Option<PromotionId>, ControlError> {
-        let source =
-            Source { agent: environment.clone(), seq: stored.seq, leaf: stored.leaf, ts: entry.ts.clone() };
-        let Some(event) = entry.event else { return Ok(None) };
-        let reason = entry.reason;
-        let act = |resource, event, source| Act {
-            actor: actor.clone(),
-            action: Action::AgentReport,
-            resource,
-            event,
-            reason,
-            source: Some(source),
-        };
-        match event {
-            Event::Promotion(inner) => {
-                let id = PromotionId::new(entry.resource.id)?;
-                let promotion = self.own_promotion(tx, environment, &id).await?;
-                let PromotionEvent::EvidenceRecorded { gate, envelope, .. } = *inner else {
-                    return Err(ControlError::Refused(
-                        "an agent reports evidence, nothing else, about a promotion".to_owned(),
-                    ));
-                };
-                let finding = envelope
-                    .verify(key, environment, &promotion.plan.revision.release)
-                    .map_err(|e| ControlError::Refused(e.to_string()))?;
-                if finding.gate != gate || finding.promotion != id {
-                    return Err(ControlError::Refused(format!(
-                        "the evidence is not about gate `{gate}` of {id}"
-                    )));
-                }
-                let finding_gate = gate.clone();
-                let command = Command::Record {
-                    gate,
-                    outcome: finding.result,
-                    summary: finding.summary,
-                    plan_hash: finding.plan_hash,
-                    envelope,
-                };
-                let resource = crate::promotion::resource(&id, &promotion.plan);
-                // Evidence that comes too late (the promotion was taken back meanwhile) is kept on record, without effect.
-                let event = match promotion.decide(&command, self.clock.now_ms()) {
-                    Ok(mut events) if !events.is_empty() => Event::Promotion(Box::new(events.remove(0))),
-                    _ => {
-                        let why = format!("evidence for gate `{}` came too late to count", finding_gate);
-                        self.record_note(tx, actor, Action::AgentReport, resource, &why, source).await?;
-                        return Ok(None);
-                    }
-                };
-                self.record(tx, act(resource, event, source)).await?;
-                Ok(Some(id))
-            }
-            Event::Rollout(inner) => {
-                let id = PromotionId::new(entry.resource.id)?;
-                let promotion = self.own_promotion(tx, environment, &id).await?;
-                let resource = crate::promotion::resource(&id, &promotion.plan);
-                self.record(tx, act(resource, Event::Rollout(inner), source)).await?;
-                Ok(Some(id))
-            }
-            Event::Worker(inner) => {
-                let project = self.project_state().await?.map(|p| p.project);
-                let resource = Resource {
-                    kind: ResourceKind::Environment,
-                    id: environment.to_string(),
-                    project,
-                    environment: Some(environment.clone()),
-                };
-                self.record(tx, act(resource, Event::Worker(inner), source)).await?;
-                Ok(None)
-            }
-            Event::ConfigurationApplied { .. }
-            | Event::AgentEnrolled { .. }
-            | Event::ReleaseCreated { .. } => {
-                Err(ControlError::Refused("an agent may not report that".to_owned()))
-            }
-        }
-    }
-
-    async fn own_promotion(
-        &self,
-        tx: &mut lockgate_store::Tx,
-        environment: &EnvironmentName,
-        id: &PromotionId,
-    ) -> Result<Promotion, ControlError> {
-        let promotion = states::promotion(tx, id).await?;
-        if promotion.plan.environment == *environment {
-            return Ok(promotion);
-        }
-        Err(ControlError::Refused(format!("promotion {id} is not into environment `{environment}`")))
-    }
-
-    /// Once a newer release serves, an older one's probation is over: it was replaced.
-    async fn settle_probation(
-        &self,
-        tx: &mut lockgate_store::Tx,
-        id: &PromotionId,
-    ) -> Result<(), ControlError> {
-        let all = states::promotions(tx).await?;
-        let Some(newer) = all.iter().find(|p| p.id == *id && matches!(p.stage, Stage::Probation { .. }))
-        else {
-            return Ok(());
-        };
-        for older in all.iter().filter(|p| {
-            p.id != *id
-                && p.plan.environment == newer.plan.environment
-                && p.plan.model == newer.plan.model
-                && matches!(p.stage, Stage::Probation { .. })
-        }) {
-            let events = older.decide(&Command::Supersede { by: id.clone() }, self.clock.now_ms())?;
-            self.record_all(tx, &Actor::system(), Action::PromotionAdvance, older, events, "").await?;
-        }
-        Ok(())
     }
 
     /// Notes what an agent sees.
@@ -390,6 +214,20 @@ impl Control {
             seen.remove(0);
         }
         Ok(())
+    }
+
+    /// Notes why what an environment's agent says can't be taken; nothing once it can.
+    pub(crate) fn note_trouble(&self, environment: &EnvironmentName, why: Option<String>) {
+        let mut all = lock(&self.agents.trouble);
+        match why {
+            Some(why) => all.insert(environment.clone(), why),
+            None => all.remove(environment),
+        };
+    }
+
+    /// Why what an environment's agent says is not taken, where it isn't.
+    pub(crate) fn trouble_of(&self, environment: &EnvironmentName) -> Option<String> {
+        lock(&self.agents.trouble).get(environment).cloned()
     }
 
     /// What an environment's agent saw last.
@@ -471,62 +309,64 @@ impl Control {
     }
 }
 
-/// Reads a journal entry and checks that its text is what its hash says.
-fn checked(stored: &StoredEntry, environment: &EnvironmentName) -> Result<Entry, ControlError> {
-    if entry::leaf(&stored.text) != stored.leaf {
-        return Err(ControlError::invalid(format!(
-            "entry {} of `{environment}` does not match its hash",
-            stored.seq
-        )));
-    }
-    entry::read(stored.seq, &stored.text).map_err(|e| ControlError::invalid(e.to_string()))
-}
-
-/// What an agent is to do for `promotion`, if anything.
-fn desired_promotion(promotion: &Promotion, all: &[Promotion]) -> Option<DesiredPromotion> {
-    let task = match &promotion.stage {
-        Stage::Gating => Task::Gates { gates: promotion.missing_gates() },
-        Stage::Rolling { .. } => Task::Roll {
-            evidence: envelopes(promotion),
-            lineage: promotion
-                .plan
-                .lineage
-                .iter()
-                .filter_map(|l| {
-                    Some((l.environment.clone(), envelopes(passed(all, promotion, &l.environment)?)))
-                })
-                .collect(),
-        },
-        Stage::Probation { .. } | Stage::Confirmed | Stage::RollingBack { .. }
-            if !promotion.instructions.is_empty() =>
-        {
-            Task::Watch
+/// The promotions that an environment's agent has something to do for: those on their way, and what serves.
+async fn desired_promotions(
+    conn: &mut Conn,
+    environment: &EnvironmentName,
+) -> Result<Vec<DesiredPromotion>, ControlError> {
+    let wanted = Wanted { environment: Some(environment), stages: &CONCERNS, ..Wanted::default() };
+    let mut here = states::promotions(conn, &wanted).await?;
+    for (_, deployment) in states::deployments(conn, Some(environment), None).await? {
+        let Some(serving) = deployment.serving else { continue };
+        if !here.iter().any(|p| p.id == serving.promotion) {
+            here.extend(states::find_promotion(conn, &serving.promotion).await?);
         }
-        _ => return None,
-    };
-    Some(DesiredPromotion {
-        id: promotion.id.clone(),
-        plan: promotion.plan.clone(),
-        plan_hash: promotion.plan_hash,
-        task,
-        instructions: promotion.instructions.clone(),
-    })
+    }
+    let mut desired = Vec::new();
+    for promotion in here {
+        let task = match &promotion.stage {
+            Stage::Gating => Task::Gates { gates: promotion.missing_gates() },
+            Stage::Rolling { .. } => {
+                Task::Roll { evidence: envelopes(&promotion), lineage: lineage(conn, &promotion).await? }
+            }
+            Stage::Probation { .. } | Stage::Confirmed | Stage::RollingBack { .. }
+                if !promotion.instructions.is_empty() =>
+            {
+                Task::Watch
+            }
+            _ => continue,
+        };
+        desired.push(DesiredPromotion {
+            id: promotion.id,
+            plan: promotion.plan,
+            plan_hash: promotion.plan_hash,
+            task,
+            instructions: promotion.instructions,
+        });
+    }
+    Ok(desired)
 }
 
 fn envelopes(promotion: &Promotion) -> BTreeMap<GateName, Envelope> {
     promotion.evidence.iter().map(|(gate, e)| (gate.clone(), e.envelope.clone())).collect()
 }
 
-/// The latest promotion of the same release through an earlier environment.
-fn passed<'a>(
-    all: &'a [Promotion],
+/// What earlier environments left about the same release: the evidence of the latest promotion that passed in each of them.
+async fn lineage(
+    conn: &mut Conn,
     promotion: &Promotion,
-    environment: &EnvironmentName,
-) -> Option<&'a Promotion> {
-    all.iter()
-        .filter(|p| {
-            p.plan.environment == *environment && p.plan.revision.release == promotion.plan.revision.release
-        })
-        .filter(|p| matches!(p.stage, Stage::Probation { .. } | Stage::Confirmed | Stage::Superseded { .. }))
-        .max_by_key(|p| p.created)
+) -> Result<BTreeMap<EnvironmentName, BTreeMap<GateName, Envelope>>, ControlError> {
+    let plan = &promotion.plan;
+    let mut found = BTreeMap::new();
+    for before in &plan.lineage {
+        let wanted =
+            Wanted { environment: Some(&before.environment), model: Some(&plan.model), ..Wanted::default() };
+        let all = states::promotions(conn, &wanted).await?;
+        let passed =
+            all.iter().filter(|p| p.plan.revision.release == plan.revision.release && p.has_passed());
+        if let Some(latest) = passed.max_by_key(|p| p.created) {
+            found.insert(before.environment.clone(), envelopes(latest));
+        }
+    }
+    Ok(found)
 }

@@ -2,17 +2,20 @@
 
 use crate::Control;
 use crate::error::ControlError;
+use crate::planner;
 use crate::projection::{ProjectState, State};
 use crate::states::{self, Act};
 use lockgate_config::project::Principal;
 use lockgate_config::{Diagnostics, Override, Project};
 use lockgate_core::access::{Action, Target, authorize};
-use lockgate_core::actor::{Actor, ActorKind, Via};
+use lockgate_core::actor::{Actor, ActorKind};
 use lockgate_core::digest::Digest;
 use lockgate_core::entry::{Resource, ResourceKind};
 use lockgate_core::event::Event;
+use lockgate_core::id::{EnvironmentName, PrincipalId};
+use lockgate_core::plan::ApprovalRule;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What applying a configuration did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +24,9 @@ pub struct Applied {
     pub digest: Digest,
     /// Whether it differs from what was applied before.
     pub changed: bool,
+    /// What stays as it was, because whoever applied it may not change it: sentences for people.
+    #[serde(default)]
+    pub kept: Vec<String>,
 }
 
 /// A configuration to apply.
@@ -31,6 +37,54 @@ pub struct NewConfiguration {
     /// Settings over it, by environment variable or `--set`: `key=value`.
     #[serde(default)]
     pub settings: Vec<String>,
+}
+
+impl NewConfiguration {
+    /// The project that it describes.
+    pub(crate) fn project(&self) -> Result<Project, ControlError> {
+        parse(&self.toml, &self.settings).map_err(ControlError::invalid)
+    }
+}
+
+/// Who must say yes once `project` is applied, and what stays as it was.
+///
+/// Whoever asks for a promotion brings the file along, so the file alone can't be trusted with who has to agree: a rule in
+/// force is changed only by one of the people whom it names; where it names nobody, by a second person who applies the same
+/// file.
+fn approvals(
+    project: &Project,
+    before: Option<&ProjectState>,
+    principals: &BTreeMap<String, PrincipalId>,
+    actor: &Actor,
+    digest: &Digest,
+) -> Result<(BTreeMap<EnvironmentName, ApprovalRule>, Vec<String>), ControlError> {
+    let second = before.is_some_and(|b| b.digest == *digest && b.by != actor.id);
+    let may = |rule: &ApprovalRule| {
+        let named = if rule.from.is_empty() { second } else { rule.from.contains(&actor.id) };
+        actor.kind == ActorKind::User && named
+    };
+    let in_force = before.map(|b| b.approvals.clone()).unwrap_or_default();
+    let (mut rules, mut kept) = (BTreeMap::new(), Vec::new());
+    let names: BTreeSet<&EnvironmentName> =
+        project.environments.iter().map(|e| &e.name).chain(in_force.keys()).collect();
+    for name in names {
+        let new = match project.environment(name) {
+            Some(resolved) => planner::approval(project, &resolved, principals)?,
+            None => None,
+        };
+        let rule = match in_force.get(name) {
+            Some(old) if new.as_ref() != Some(old) && !may(old) => {
+                let people = if old.groups.is_empty() { "a second person".to_owned() } else { old.groups.join(", ") };
+                kept.push(format!(
+                    "who approves promotions into `{name}` stays as it was until {people} applies this file: lockgate apply"
+                ));
+                Some(old.clone())
+            }
+            _ => new,
+        };
+        rules.extend(rule.map(|rule| (name.clone(), rule)));
+    }
+    Ok((rules, kept))
 }
 
 fn parse(toml: &str, settings: &[String]) -> Result<Project, String> {
@@ -81,11 +135,14 @@ impl Control {
         let project = parse(&toml, &settings).map_err(ControlError::invalid)?;
         let digest = Digest::of_json(&(&toml, &settings))?;
         for name in people(&project) {
-            self.actor(ActorKind::User, name, Via::Internal).await?;
+            self.person(name, &toml).await?;
         }
-        if let Some(current) = self.project_state().await? {
-            if current.digest == digest {
-                return Ok(Applied { digest, changed: false });
+        let current = self.project_state().await?;
+        let principals = self.principals_by_name().await?;
+        let (approvals, kept) = approvals(&project, current.as_ref(), &principals, actor, &digest)?;
+        if let Some(current) = current {
+            if current.digest == digest && current.approvals == approvals {
+                return Ok(Applied { digest, changed: false, kept });
             }
             if current.project != project.name {
                 return Err(ControlError::conflict(format!(
@@ -110,7 +167,7 @@ impl Control {
                     actor,
                     action: Action::ConfigurationApply,
                     resource,
-                    event: Event::ConfigurationApplied { digest, toml, settings },
+                    event: Event::ConfigurationApplied { digest, toml, settings, approvals },
                     reason: String::new(),
                     source: None,
                 };
@@ -119,7 +176,7 @@ impl Control {
         })
         .await?;
         self.changed();
-        Ok(Applied { digest, changed: true })
+        Ok(Applied { digest, changed: true, kept })
     }
 
     /// The applied configuration's digest and text.

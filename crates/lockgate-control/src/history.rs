@@ -2,8 +2,9 @@
 
 use crate::Control;
 use crate::error::ControlError;
+use crate::projection::source_time;
 use crate::view::{HistoryRow, HistoryShare};
-use crate::why::{PAGE, rollout_sentence, source_time};
+use crate::why::{PAGE, rollout_sentence};
 use lockgate_core::access::{Action, Target, authorize};
 use lockgate_core::actor::Actor;
 use lockgate_core::clock::Millis;

@@ -7,9 +7,11 @@
 //! | `release` | releases from registered models |
 //! | `planner`, `forecast` | plans, and how long they will take |
 //! | `promotion` | plan, request, approve, reject, instruct |
-//! | `agent` | what agents fetch and report |
+//! | `quarantine` | what may not enter again by itself |
+//! | `agent`, `intake` | what agents fetch, and what they report |
+//! | `need` | which releases and bytes an agent may fetch |
 //! | `overview`, `why`, `history`, `trace` | looking at it |
-//! | `audit` | verifying and rebuilding |
+//! | `audit`, `names` | verifying and rebuilding |
 //! | `people` | names and opaque ids |
 //! | `states`, `projection` | log, state and query tables in one transaction |
 //! | [`tracking`] | experiments, runs, registered models, artifacts |
@@ -20,13 +22,19 @@ mod configuration;
 mod error;
 mod forecast;
 mod history;
+mod intake;
+mod names;
+mod need;
 mod overview;
 mod people;
 mod planner;
 mod projection;
 mod promotion;
+mod quarantine;
 mod release;
 mod states;
+#[cfg(test)]
+mod tests;
 mod trace;
 pub mod tracking;
 pub mod view;
@@ -38,7 +46,7 @@ pub use people::Accounts;
 pub use projection::Inconsistent;
 
 use futures_util::future::BoxFuture;
-use lockgate_blob::{BlobStore, Expect};
+use lockgate_blob::{BlobError, BlobStore, Expect};
 use lockgate_core::clock::{Clock, Entropy};
 use lockgate_core::digest::Digest;
 use lockgate_store::{Store, Tx};
@@ -101,8 +109,14 @@ impl Control {
     where
         R: tokio::io::AsyncRead + Send + Unpin,
     {
-        self.blobs.put_stream(bytes, Expect::digest(*digest)).await?;
-        Ok(())
+        let put = self.blobs.put_stream(bytes, Expect::digest(*digest)).await;
+        put.map(drop).map_err(|error| match error {
+            // What came is at fault, not this server.
+            BlobError::Mismatch { .. } | BlobError::Source { .. } | BlobError::TooLarge { .. } => {
+                ControlError::invalid(error.to_string())
+            }
+            other => other.into(),
+        })
     }
 
     /// Bytes by their digest, and how many.
@@ -143,22 +157,12 @@ impl Control {
     /// # Errors
     /// Where the database fails; nothing is lost, the next call goes on.
     pub async fn reconcile(&self) -> Result<(), ControlError> {
-        let mut moved = false;
-        for promotion in self.promotions().await? {
-            if promotion.stage.is_terminal() {
-                continue;
-            }
-            let (control, id) = (self.clone(), promotion.id.clone());
-            let before = promotion.stage.clone();
-            let after = self
-                .write(move |tx| {
-                    Box::pin(async move {
-                        control.advance_in(tx, &id).await?;
-                        states::promotion(tx, &id).await
-                    })
-                })
-                .await?;
-            moved |= after.stage != before;
+        let now = self.clock.now_ms();
+        let due = self.store.read(move |conn| Box::pin(async move { states::due(conn, now).await })).await?;
+        let moved = !due.is_empty();
+        for id in due {
+            let control = self.clone();
+            self.write(move |tx| Box::pin(async move { control.advance_in(tx, &id).await })).await?;
         }
         if moved {
             self.changed();

@@ -25,8 +25,8 @@ impl Control {
     }
 
     pub(crate) async fn load_promotion(&self, id: &PromotionId) -> Result<Promotion, ControlError> {
-        let found = self.promotions().await?.into_iter().find(|p| p.id == *id);
-        found.ok_or_else(|| ControlError::not_found(format!("there is no promotion {id}")))
+        let id = id.clone();
+        self.store.read(move |conn| Box::pin(async move { states::promotion(conn, &id).await })).await
     }
 
     /// One promotion, without asking who wants to know (its callers have).
@@ -107,10 +107,9 @@ impl Control {
             from: if rule.groups.is_empty() { "anybody".to_owned() } else { rule.groups.join(", ") },
             by: p.approvals.iter().map(|a| named(names, &a.by)).collect(),
         });
-        let live = self
-            .live_of(&p.plan.environment)
-            .and_then(|l| l.models.get(&p.plan.model)?.rollout.clone())
-            .filter(|r| r.promotion == p.id);
+        let model = self.live_of(&p.plan.environment).and_then(|mut l| l.models.remove(&p.plan.model));
+        let moving = model.filter(|m| m.rollout.as_ref().is_some_and(|r| r.promotion == p.id));
+        let (live, sides) = moving.map_or((None, Vec::new()), |m| (m.rollout, m.sides));
         PromotionView {
             id: p.id.clone(),
             project: p.plan.project.clone(),
@@ -129,6 +128,7 @@ impl Control {
             created: p.created,
             since: p.since,
             live,
+            sides,
             next: next(p),
         }
     }
@@ -162,6 +162,7 @@ impl Control {
                     agent_seen: live.as_ref().map(|l| l.at),
                     connected: self.is_connected(&e.name),
                     isolation: live.as_ref().map(|l| l.isolation.clone()),
+                    trouble: self.trouble_of(&e.name),
                     models: live.map(|l| l.models).unwrap_or_default(),
                     name: e.name.clone(),
                 }

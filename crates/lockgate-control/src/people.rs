@@ -38,7 +38,9 @@ impl Accounts {
                 "service" => ActorKind::Service,
                 "agent" => ActorKind::Agent,
                 other => {
-                    return Err(fail(&format!("`{other}` is no kind of account; use user, service or agent")));
+                    return Err(fail(&format!(
+                        "`{other}` is no kind of account; use user, service or agent"
+                    )));
                 }
             };
             if hash.len() != 64 || !hash.bytes().all(|b| b.is_ascii_hexdigit()) {
@@ -69,11 +71,35 @@ impl Control {
         if name.is_empty() || name.chars().count() > 200 || name.chars().any(char::is_control) {
             return Err(ControlError::invalid("a name must have 1 to 200 characters"));
         }
-        let id = match self.agents.principal(kind, name) {
+        let id = match self.agents.principal(kind, &folded(name)) {
             Some(id) => id,
             None => self.principal(kind, name).await?,
         };
         Ok(Actor { kind, id, via, sealed: None })
+    }
+
+    /// Makes somebody known whom the configuration names to approve: a person.
+    ///
+    /// # Errors
+    /// Where the name is a service account's; the message names the line.
+    pub(crate) async fn person(&self, name: &str, toml: &str) -> Result<(), ControlError> {
+        let all = self
+            .store
+            .read(|conn| Box::pin(async move { Ok::<_, ControlError>(conn.principals().await?) }))
+            .await?;
+        let is_service = |p: &lockgate_store::people::Principal| {
+            p.kind == ActorKind::Service && folded(&p.name) == folded(name)
+        };
+        if all.iter().any(is_service) {
+            let quoted = [format!("\"{name}\""), format!("'{name}'")];
+            let line = toml.lines().position(|line| quoted.iter().any(|q| line.contains(q.as_str())));
+            let place = line.map_or_else(String::new, |line| format!(":{}", line + 1));
+            return Err(ControlError::invalid(format!(
+                "lockgate.toml{place}: `{name}` is a service account, and only people approve"
+            ))
+            .with_hint("name a person there"));
+        }
+        self.actor(ActorKind::User, name, Via::Internal).await.map(|_| ())
     }
 
     async fn principal(&self, kind: ActorKind, name: &str) -> Result<PrincipalId, ControlError> {
@@ -83,16 +109,26 @@ impl Control {
             ulid(self.clock.now_ms(), &*self.entropy).to_lowercase()
         ))?;
         let owned = name.to_owned();
+        // One name is one principal, whatever its case and whoever came first: a service account may be called as a run's
+        // user is. What an actor may do follows from how it came in, not from this table.
         let id = self
-            .write(move |tx| Box::pin(async move { Ok(tx.principal(kind, &owned, &new).await?.id) }))
+            .write(move |tx| {
+                Box::pin(async move {
+                    let all = tx.principals().await?;
+                    if let Some(known) = all.into_iter().find(|p| folded(&p.name) == folded(&owned)) {
+                        return Ok(known.id);
+                    }
+                    Ok(tx.principal(kind, &owned, &new).await?.id)
+                })
+            })
             .await?;
-        self.agents.remember(kind, name, id.clone());
+        self.agents.remember(kind, &folded(name), id.clone());
         Ok(id)
     }
 
-    /// All principals' ids by name.
+    /// All principals' ids by [`folded`] name.
     pub(crate) async fn principals_by_name(&self) -> Result<BTreeMap<String, PrincipalId>, ControlError> {
-        Ok(self.names().await?.into_iter().map(|(id, name)| (name, id)).collect())
+        Ok(self.names().await?.into_iter().map(|(id, name)| (folded(&name), id)).collect())
     }
 
     /// All principals' names by id.
@@ -108,6 +144,11 @@ impl Control {
     pub(crate) async fn name_of(&self, id: &PrincipalId) -> Result<String, ControlError> {
         Ok(named(&self.names().await?, id))
     }
+}
+
+/// A name as names are compared: people write their e-mail addresses in more than one way.
+pub(crate) fn folded(name: &str) -> String {
+    name.trim().to_lowercase()
 }
 
 /// A principal's name, or its id where the name was erased.

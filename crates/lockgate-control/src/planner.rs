@@ -1,6 +1,7 @@
 //! Makes plans: from the configuration, the release and what the environment serves now. Pure; the caller looks things up.
 
 use crate::error::ControlError;
+use crate::people::folded;
 use crate::projection::ReleaseState;
 use lockgate_config::project::Principal;
 use lockgate_config::{Project, ResolvedEnvironment};
@@ -22,8 +23,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) elsewhere: BTreeMap<EnvironmentName, Digest>,
     /// The release behind the environment's backup, where it names one.
     pub(crate) backup: Option<&'a ReleaseState>,
-    /// The principals behind the names that the configuration uses.
-    pub(crate) principals: &'a BTreeMap<String, PrincipalId>,
+    /// Who must say yes.
+    pub(crate) approval: Option<ApprovalRule>,
     /// Who asks.
     pub(crate) requester: PrincipalId,
     /// The time.
@@ -74,7 +75,7 @@ pub(crate) fn plan(
         backup: facts.backup.map(revision),
         lineage: lineage(project, resolved),
         gates,
-        approval: approval(project, resolved, facts.principals)?,
+        approval: facts.approval,
         rollout: rollout(resolved, model.unit_header.clone()),
         data: resolved.data.clone(),
         python: project.requirements.clone(),
@@ -111,7 +112,11 @@ fn lineage(project: &Project, environment: &ResolvedEnvironment) -> Vec<Lineage>
         .collect()
 }
 
-fn approval(
+/// Who must say yes by the configuration's text.
+///
+/// # Errors
+/// A group that isn't defined, or one with fewer people than are asked for.
+pub(crate) fn approval(
     project: &Project,
     resolved: &ResolvedEnvironment,
     principals: &BTreeMap<String, PrincipalId>,
@@ -136,7 +141,7 @@ fn approval(
             Principal::Person(name) => name.clone(),
             Principal::Group(group) => format!("group {group}"),
         });
-        from.extend(names.iter().filter_map(|n| principals.get(n)).cloned());
+        from.extend(names.iter().filter_map(|n| principals.get(&folded(n))).cloned());
     }
     let possible = u32::try_from(from.len()).unwrap_or(u32::MAX);
     if !rule.from.is_empty() && possible < rule.count {

@@ -1,15 +1,17 @@
-//! The query tables as a fold over the log: one entry changes at most one aggregate. The same function serves the write
-//! path and the rebuild, so that they can't differ.
+//! The query tables as a fold over the log: one entry changes one aggregate, and a rollout's event also what its environment
+//! does for the model. The same functions serve the write path and the rebuild, so that they can't differ.
 
 use lockgate_core::digest::Digest;
 use lockgate_core::entry::{Entry, ResourceKind};
 use lockgate_core::event::{Event, PromotionEvent};
 use lockgate_core::gate::PublicKey;
-use lockgate_core::id::{EnvironmentName, PrincipalId, ProjectName, PromotionId};
+use lockgate_core::id::{EnvironmentName, ModelName, PrincipalId, ProjectName, PromotionId};
+use lockgate_core::plan::ApprovalRule;
 use lockgate_core::promotion::Promotion;
 use lockgate_core::release::Manifest;
+use lockgate_core::rollout::Deployment;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A project's applied configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -18,6 +20,11 @@ pub(crate) struct ProjectState {
     pub(crate) digest: Digest,
     pub(crate) toml: String,
     pub(crate) settings: Vec<String>,
+    /// Who must say yes, by environment.
+    #[serde(default)]
+    pub(crate) approvals: BTreeMap<EnvironmentName, ApprovalRule>,
+    /// Who applied it.
+    pub(crate) by: PrincipalId,
 }
 
 /// An environment as its agent made it known.
@@ -47,6 +54,8 @@ pub(crate) enum State {
     Release(Box<ReleaseState>),
     /// A promotion.
     Promotion(Box<Promotion>),
+    /// What an environment does for one model, as far as its agent reported it.
+    Deployment(Box<Deployment>),
 }
 
 /// A state that the log can't have led to.
@@ -72,6 +81,35 @@ pub(crate) fn key(entry: &Entry) -> Option<(&'static str, String)> {
     Some((kind, entry.resource.id.clone()))
 }
 
+/// The id of what an environment does for one model.
+pub(crate) fn deployment_id(environment: &EnvironmentName, model: &ModelName) -> String {
+    format!("{environment}/{model}")
+}
+
+/// What the environment of a rollout's event does for the model after it, with its id: `after` is what the entry's own
+/// aggregate is by then. None where the entry is about something else.
+pub(crate) fn deployment<'a>(
+    entry: &'a Entry,
+    after: &'a State,
+) -> Option<(String, impl FnOnce(Option<Deployment>) -> Deployment + 'a)> {
+    let (Some(Event::Rollout(event)), State::Promotion(promotion)) = (&entry.event, after) else {
+        return None;
+    };
+    let (plan, id) = (&promotion.plan, &promotion.id);
+    let fold = move |before: Option<Deployment>| {
+        let mut deployment = before.unwrap_or_else(|| Deployment::new(plan.model.clone()));
+        deployment.apply(id, event, source_time(entry));
+        deployment
+    };
+    Some((deployment_id(&plan.environment, &plan.model), fold))
+}
+
+/// When it happened: at the agent, where an agent reported it.
+pub(crate) fn source_time(entry: &Entry) -> i64 {
+    let ts = entry.source.as_ref().map_or(&entry.ts, |s| &s.ts);
+    lockgate_core::clock::parse_rfc3339(ts).unwrap_or_default()
+}
+
 /// The aggregate's state after `entry`; none where the entry changes no state.
 ///
 /// # Errors
@@ -81,13 +119,15 @@ pub(crate) fn fold(entry: &Entry, current: Option<State>) -> Result<Option<State
     let Some(event) = &entry.event else { return Ok(None) };
     let at = entry.at();
     Ok(match (event, current) {
-        (Event::ConfigurationApplied { digest, toml, settings }, _) => {
+        (Event::ConfigurationApplied { digest, toml, settings, approvals }, _) => {
             let project = entry.resource.project.clone().ok_or_else(|| bad("it names no project"))?;
             Some(State::Project(ProjectState {
                 project,
                 digest: *digest,
                 toml: toml.clone(),
                 settings: settings.clone(),
+                approvals: approvals.clone(),
+                by: entry.actor.id.clone(),
             }))
         }
         (Event::AgentEnrolled { key }, None) => {
@@ -115,7 +155,7 @@ pub(crate) fn fold(entry: &Entry, current: Option<State>) -> Result<Option<State
             _ => return Err(bad("there is no such promotion")),
         },
         (Event::Rollout(event), Some(State::Promotion(mut promotion))) => {
-            promotion.follow(event, at);
+            promotion.follow(event, source_time(entry));
             Some(State::Promotion(promotion))
         }
         (Event::Worker(_), current) => current,

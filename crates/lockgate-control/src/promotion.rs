@@ -4,7 +4,8 @@ use crate::Control;
 use crate::error::ControlError;
 use crate::planner::{self, Facts};
 use crate::projection::ReleaseState;
-use crate::states::{self, Act};
+use crate::quarantine;
+use crate::states::{self, Act, Wanted};
 use crate::view::{Forecast, PlanView, PromotionRequest, PromotionView};
 use lockgate_config::Project;
 use lockgate_config::project::BackupRef;
@@ -12,44 +13,34 @@ use lockgate_core::access::{Action, Target, authorize};
 use lockgate_core::actor::Actor;
 use lockgate_core::digest::Digest;
 use lockgate_core::entry::{Resource, ResourceKind};
-use lockgate_core::event::{Cause, Event, Instruction, InstructionKind, PromotionEvent};
+use lockgate_core::event::{Event, Instruction, InstructionKind, PromotionEvent};
 use lockgate_core::gate::GateSpec;
 use lockgate_core::id::{CommandId, EnvironmentName, ModelName, PromotionId};
 use lockgate_core::plan::{Plan, Revision};
 use lockgate_core::promotion::{Command, Promotion, Stage};
+use lockgate_store::Conn;
 use std::collections::BTreeSet;
 
-/// What serves an environment's model, from the promotions: the latest one on probation or confirmed.
-pub(crate) fn serving<'a>(
-    promotions: impl IntoIterator<Item = &'a Promotion>,
-    environment: &EnvironmentName,
-    model: &ModelName,
-) -> Option<&'a Promotion> {
-    promotions
-        .into_iter()
-        .filter(|p| p.plan.environment == *environment && p.plan.model == *model)
-        .filter(|p| matches!(p.stage, Stage::Probation { .. } | Stage::Confirmed))
-        .max_by(|a, b| (a.since, &a.id).cmp(&(b.since, &b.id)))
+/// What a plan is judged by, as it stands now.
+struct Standing {
+    /// All promotions of the model.
+    promotions: Vec<Promotion>,
+    /// The promotion that left the release in quarantine, if one did.
+    quarantine: Option<PromotionId>,
+    /// What the environment serves.
+    serving: Option<Revision>,
 }
 
-/// The revision that a promotion deploys, with its promotion.
-fn deployed(promotion: &Promotion) -> Revision {
-    Revision { promotion: Some(promotion.id.clone()), ..promotion.plan.revision.clone() }
-}
-
-/// Why a release may not enter again by itself: it was rolled back for a fault of its own.
-pub(crate) fn quarantined<'a>(
-    promotions: impl IntoIterator<Item = &'a Promotion>,
-    release: &Digest,
-) -> Option<&'a Promotion> {
-    promotions.into_iter().find(|p| {
-        p.plan.revision.release == *release
-            && match &p.stage {
-                Stage::RolledBack { cause, .. } => !matches!(cause, Cause::Person { .. }),
-                Stage::OnBackup | Stage::Stranded { .. } => true,
-                _ => false,
-            }
-    })
+impl Standing {
+    async fn read(conn: &mut Conn, plan: &Plan, release: &ReleaseState) -> Result<Self, ControlError> {
+        let wanted = Wanted { model: Some(&plan.model), ..Wanted::default() };
+        let deployment = states::deployment(conn, &plan.environment, &plan.model).await?;
+        Ok(Self {
+            promotions: states::promotions(conn, &wanted).await?,
+            quarantine: quarantine::find(conn, release).await?,
+            serving: deployment.serving.map(|s| s.revision),
+        })
+    }
 }
 
 impl Control {
@@ -59,11 +50,21 @@ impl Control {
     /// Where there is no such release or environment, or the configuration can't be fulfilled.
     pub async fn plan(&self, actor: &Actor, request: &PromotionRequest) -> Result<PlanView, ControlError> {
         authorize(actor, Action::Read, Target::Environment(&request.environment))?;
-        let project = self.project().await?;
+        // A plan is only looked at: a configuration that comes with the question is not applied.
+        let project = match &request.configuration {
+            Some(new) => new.project()?,
+            None => self.project().await?,
+        };
         let (plan, release) = self.make_plan(actor, &project, request).await?;
-        let promotions = self.promotions().await?;
         let plan_hash = plan.hash()?;
-        let obstacles = self.obstacles(&project, &plan, &promotions, request);
+        let lift = quarantine::reason(request)?;
+        let (planned, made) = (plan.clone(), release.clone());
+        let standing = self
+            .store
+            .read(move |conn| Box::pin(async move { Standing::read(conn, &planned, &made).await }))
+            .await?;
+        let mut obstacles = obstacles(&project, &plan, &standing);
+        obstacles.extend(quarantine::obstacle(standing.quarantine.as_ref(), &release.digest, lift, actor));
         let forecast = self.forecast(&plan, request);
         let changes = self.changes(&plan, &release).await?;
         let next = match obstacles.first() {
@@ -99,28 +100,38 @@ impl Control {
             return Err(ControlError::invalid(first.to_string())
                 .with_hint("remove it, or wait for the version that brings it"));
         }
-        let promotions = self.promotions().await?;
         let model = &release.manifest.model;
         let resolved = project.environment(&request.environment);
         let backup = match resolved.as_ref().and_then(|r| r.backup.clone()) {
             None => None,
             Some(reference) => Some(self.backup_release(&reference, &request.environment).await?),
         };
-        let serving_now = serving(&promotions, &request.environment, model).map(deployed);
-        let elsewhere = project
-            .environments
+        let of = model.clone();
+        let deployments = self
+            .store
+            .read(move |conn| Box::pin(async move { states::deployments(conn, None, Some(&of)).await }))
+            .await?;
+        let serving_now = deployments
             .iter()
-            .filter_map(|e| {
-                Some((e.name.clone(), serving(&promotions, &e.name, model)?.plan.revision.release))
-            })
+            .find(|(environment, _)| *environment == request.environment)
+            .and_then(|(_, d)| Some(d.serving.as_ref()?.revision.clone()));
+        let elsewhere = deployments
+            .iter()
+            .filter_map(|(environment, d)| Some((environment.clone(), d.traffic().main?.release)))
             .collect();
-        let principals = self.principals_by_name().await?;
+        let kept = self.project_state().await?.and_then(|s| s.approvals.get(&request.environment).cloned());
+        let approval = match (kept, &resolved) {
+            (None, Some(resolved)) => {
+                planner::approval(project, resolved, &self.principals_by_name().await?)?
+            }
+            (kept, _) => kept,
+        };
         let facts = Facts {
             release: &release,
             serving: serving_now,
             elsewhere,
             backup: backup.as_ref(),
-            principals: &principals,
+            approval,
             requester: actor.id.clone(),
             now: self.clock.now_ms(),
         };
@@ -166,7 +177,8 @@ impl Control {
     ) -> Result<PromotionView, ControlError> {
         authorize(actor, Action::PromotionRequest, Target::Environment(&request.environment))?;
         let project = self.project().await?;
-        let (plan, _) = self.make_plan(actor, &project, request).await?;
+        quarantine::reason(request)?;
+        let (plan, release) = self.make_plan(actor, &project, request).await?;
         let plan_hash = plan.hash()?;
         if request.plan_hash.is_some_and(|seen| seen != plan_hash) {
             return Err(ControlError::conflict("the plan has changed since you looked at it")
@@ -174,22 +186,25 @@ impl Control {
         }
         let now = self.clock.now_ms();
         let id = PromotionId::generate(now, &*self.entropy);
-        let reason = request
-            .lift_quarantine
-            .clone()
-            .map(|why| format!("quarantine lifted: {why}"))
-            .unwrap_or_default();
         let (control, request, actor) = (self.clone(), request.clone(), actor.clone());
         let made = id.clone();
         self.write(move |tx| {
             Box::pin(async move {
-                let promotions = states::promotions(tx).await?;
-                if let Some(obstacle) =
-                    control.obstacles(&project, &plan, &promotions, &request).into_iter().next()
-                {
+                let standing = Standing::read(tx, &plan, &release).await?;
+                let lift = quarantine::reason(&request)?;
+                let quarantined = standing.quarantine.as_ref();
+                if let Some(obstacle) = quarantine::obstacle(quarantined, &release.digest, lift, &actor) {
+                    return Err(match lift {
+                        Some(_) => ControlError::Refused(obstacle),
+                        None => ControlError::conflict(obstacle),
+                    });
+                }
+                if let Some(obstacle) = obstacles(&project, &plan, &standing).into_iter().next() {
                     return Err(ControlError::conflict(obstacle));
                 }
-                for older in promotions.iter().filter(|p| same_place(p, &plan)) {
+                let lifted = lift.filter(|_| quarantined.is_some());
+                let reason = lifted.map(|why| format!("quarantine lifted: {why}")).unwrap_or_default();
+                for older in standing.promotions.iter().filter(|p| same_place(p, &plan)) {
                     if matches!(older.stage, Stage::Gating | Stage::AwaitingApproval | Stage::Queued) {
                         let events = older.decide(&Command::Supersede { by: made.clone() }, now)?;
                         control
@@ -292,26 +307,43 @@ impl Control {
         model: Option<&ModelName>,
         reason: &str,
     ) -> Result<PromotionView, ControlError> {
-        let promotions = self.promotions().await?;
-        let here: Vec<&Promotion> = promotions
-            .iter()
-            .filter(|p| p.plan.environment == *environment && model.is_none_or(|m| p.plan.model == *m))
-            .collect();
-        let models: BTreeSet<&ModelName> = here.iter().map(|p| &p.plan.model).collect();
+        let (place, of) = (environment.clone(), model.cloned());
+        let (rolling, deployments) = self
+            .store
+            .read(move |conn| {
+                Box::pin(async move {
+                    let wanted =
+                        Wanted { environment: Some(&place), model: of.as_ref(), stages: &["rolling"] };
+                    let rolling = states::promotions(conn, &wanted).await?;
+                    let all = states::deployments(conn, Some(&place), of.as_ref()).await?;
+                    Ok::<_, ControlError>((rolling, all))
+                })
+            })
+            .await?;
+        let busy = deployments.iter().map(|(_, d)| d).filter(|d| d.serving.is_some() || d.active.is_some());
+        let models: BTreeSet<&ModelName> =
+            busy.clone().map(|d| &d.model).chain(rolling.iter().map(|p| &p.plan.model)).collect();
         if models.len() > 1 {
             let names: Vec<String> = models.iter().map(ToString::to_string).collect();
             return Err(ControlError::invalid(format!("environment `{environment}` serves several models"))
                 .with_hint(format!("name one with --model: {}", names.join(", "))));
         }
-        let rolling = here.iter().find(|p| matches!(p.stage, Stage::Rolling { .. }));
-        let target =
-            rolling.copied().or_else(|| models.first().and_then(|m| serving(&promotions, environment, m)));
-        let target = target.ok_or_else(|| {
+        // Whatever is on its way up goes back; else what serves, as the agent reported it.
+        let deployment = busy.clone().next();
+        let going_back = deployment.and_then(|d| d.active.as_ref()).filter(|a| a.is_going_back());
+        if let Some(active) = going_back {
+            return Err(ControlError::conflict(format!(
+                "promotion {} is on its way back already; wait until that is done",
+                active.promotion
+            )));
+        }
+        let serving = deployment.and_then(|d| d.serving.as_ref());
+        let target = rolling.first().map(|p| &p.id).or(serving.map(|s| &s.promotion)).ok_or_else(|| {
             ControlError::conflict(format!(
                 "environment `{environment}` serves nothing that could be rolled back"
             ))
         })?;
-        self.instruct(actor, &target.id, InstructionKind::Rollback, reason).await
+        self.instruct(actor, target, InstructionKind::Rollback, reason).await
     }
 
     async fn command(
@@ -331,6 +363,9 @@ impl Control {
         self.write(move |tx| {
             Box::pin(async move {
                 let promotion = states::promotion(tx, &id2).await?;
+                if let (None, Command::Instruct(instruction)) = (&refused, &command) {
+                    can_obey(tx, &promotion, instruction.kind).await?;
+                }
                 let decided = match refused {
                     Some(refused) => Err(refused),
                     None => promotion.decide(&command, control.clock.now_ms()).map_err(ControlError::from),
@@ -353,57 +388,6 @@ impl Control {
         .await??;
         self.changed();
         self.promotion(id).await
-    }
-
-    /// Why this plan can't be carried out now.
-    fn obstacles(
-        &self,
-        project: &Project,
-        plan: &Plan,
-        promotions: &[Promotion],
-        request: &PromotionRequest,
-    ) -> Vec<String> {
-        let mut found = Vec::new();
-        let release = &plan.revision.release;
-        if plan.baseline.as_ref().is_some_and(|b| b.digest() == plan.revision.digest()) {
-            found.push(format!(
-                "release {} serves `{}` already, with the same configuration",
-                release.short(),
-                plan.environment
-            ));
-        }
-        if let Some(p) = quarantined(promotions, release).filter(|_| request.lift_quarantine.is_none()) {
-            found.push(format!(
-                "release {} was rolled back ({}) and is quarantined; lift it with --lift-quarantine \"why\"",
-                release.short(),
-                p.id
-            ));
-        }
-        for before in project.environment(&plan.environment).map(|e| e.after.clone()).unwrap_or_default() {
-            let passed = promotions.iter().any(|p| {
-                p.plan.environment == before
-                    && p.plan.revision.release == *release
-                    && matches!(
-                        p.stage,
-                        Stage::Probation { .. } | Stage::Confirmed | Stage::Superseded { .. }
-                    )
-                    && p.missing_gates().is_empty()
-            });
-            if !passed && !is_source(project, &before) {
-                found.push(format!(
-                    "release {} has not passed `{before}` yet: lockgate promote {} --env {before} --wait",
-                    release.short(),
-                    release.short()
-                ));
-            }
-        }
-        if let Some(p) = promotions.iter().find(|p| same_place(p, plan) && p.stage.holds_slot()) {
-            found.push(format!(
-                "promotion {} moves this model's traffic right now; wait for it or abort it",
-                p.id
-            ));
-        }
-        found
     }
 
     async fn changes(&self, plan: &Plan, release: &ReleaseState) -> Result<Vec<String>, ControlError> {
@@ -433,6 +417,70 @@ impl Control {
             self.measured_rate(&plan.environment, &plan.model),
             seen,
         )
+    }
+}
+
+/// Why this plan can't be carried out now.
+fn obstacles(project: &Project, plan: &Plan, standing: &Standing) -> Vec<String> {
+    let mut found = Vec::new();
+    let promotions = &standing.promotions;
+    let release = &plan.revision.release;
+    let digest = |revision: &Option<Revision>| revision.as_ref().map(Revision::digest);
+    if digest(&plan.baseline) != digest(&standing.serving) {
+        found.push(format!("`{}` serves something else since a moment ago; ask again", plan.environment));
+    }
+    if plan.baseline.as_ref().is_some_and(|b| b.digest() == plan.revision.digest()) {
+        found.push(format!(
+            "release {} serves `{}` already, with the same configuration",
+            release.short(),
+            plan.environment
+        ));
+    }
+    for before in project.environment(&plan.environment).map(|e| e.after.clone()).unwrap_or_default() {
+        let passed = promotions
+            .iter()
+            .any(|p| p.plan.environment == before && p.plan.revision.release == *release && p.has_passed());
+        if !passed && !is_source(project, &before) {
+            found.push(format!(
+                "release {} has not passed `{before}` yet: lockgate promote {} --env {before} --wait",
+                release.short(),
+                release.short()
+            ));
+        }
+    }
+    if let Some(p) = promotions.iter().find(|p| same_place(p, plan) && p.stage.holds_slot()) {
+        found.push(format!(
+            "promotion {} moves this model's traffic right now; wait for it or abort it",
+            p.id
+        ));
+    }
+    found
+}
+
+/// Whether an agent could do what it is told: only what serves can go back, and only to something.
+async fn can_obey(conn: &mut Conn, promotion: &Promotion, kind: InstructionKind) -> Result<(), ControlError> {
+    let serves = matches!(promotion.stage, Stage::Probation { .. } | Stage::Confirmed);
+    if kind != InstructionKind::Rollback || !serves {
+        return Ok(());
+    }
+    let plan = &promotion.plan;
+    let deployment = states::deployment(conn, &plan.environment, &plan.model).await?;
+    let place = format!("`{}`", plan.environment);
+    match &deployment.serving {
+        Some(serving) if serving.promotion != promotion.id => Err(ControlError::conflict(format!(
+            "promotion {} does not serve {place} any more: {} does",
+            promotion.id, serving.promotion
+        ))
+        .with_hint(format!("lockgate rollback {}", plan.environment))),
+        Some(_) if deployment.way_back().is_some() => Ok(()),
+        Some(_) => Err(ControlError::conflict(format!(
+            "there is nothing that {place} could go back to: no release that served before, and no other backup"
+        ))
+        .with_hint("promote a release that is better")),
+        None => Err(ControlError::conflict(format!(
+            "promotion {} does not serve {place} any more: its backup does",
+            promotion.id
+        ))),
     }
 }
 

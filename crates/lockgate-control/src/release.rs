@@ -174,7 +174,7 @@ impl Control {
         for name in new.authors.iter().chain(&info.user) {
             authors.insert(self.actor(ActorKind::User, name, Via::Internal).await?.id);
         }
-        let (control, actor) = (self.clone(), actor.clone());
+        let (control, actor, reason) = (self.clone(), actor.clone(), new.reason);
         let existed = self
             .write(move |tx| {
                 Box::pin(async move {
@@ -193,7 +193,7 @@ impl Control {
                         action: Action::ReleaseCreate,
                         resource,
                         event,
-                        reason: String::new(),
+                        reason,
                         source: None,
                     };
                     control.record(tx, act).await?;

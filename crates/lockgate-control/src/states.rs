@@ -9,11 +9,18 @@ use lockgate_core::clock::Millis;
 use lockgate_core::digest::commitment;
 use lockgate_core::entry::{Effect, Entry, Resource, Source};
 use lockgate_core::event::{Event, PromotionEvent};
-use lockgate_core::id::{PromotionId, ulid};
-use lockgate_core::promotion::{Command, Promotion};
+use lockgate_core::id::{EnvironmentName, ModelName, PromotionId, ulid};
+use lockgate_core::promotion::{Command, Promotion, Stage};
+use lockgate_core::rollout::Deployment;
 use lockgate_store::people::Sealed;
 use lockgate_store::{Conn, NewEntry, StateFilter, StateRow, States, Tx};
 use serde_json::Value;
+
+/// The stages in which a promotion waits for evidence, people or its turn, some of them with a deadline.
+pub(crate) const WAITING: [&str; 3] = ["gating", "awaiting-approval", "queued"];
+
+/// The stages in which a promotion holds its environment's and model's slot ([`Stage::holds_slot`]).
+const HOLDING: [&str; 3] = ["rolling", "rolling-back", "failing-over"];
 
 /// One act that is carried out.
 pub(crate) struct Act {
@@ -32,6 +39,7 @@ pub(crate) fn read(kind: &str, text: &str) -> Result<State, ControlError> {
         "Environment" => State::Environment(serde_json::from_str(text)?),
         "Release" => State::Release(serde_json::from_str(text)?),
         "Promotion" => State::Promotion(serde_json::from_str(text)?),
+        "Deployment" => State::Deployment(serde_json::from_str(text)?),
         other => return Err(ControlError::Internal(format!("there is a state of unknown kind `{other}`"))),
     })
 }
@@ -50,6 +58,7 @@ pub(crate) fn row(
         State::Promotion(s) => {
             (s.plan.model.to_string(), s.stage.name(), s.created, serde_json::to_value(s)?)
         }
+        State::Deployment(s) => (s.model.to_string(), "", 0, serde_json::to_value(s)?),
     };
     let text = |name: Option<String>| name.unwrap_or_default();
     Ok(StateRow {
@@ -63,22 +72,106 @@ pub(crate) fn row(
     })
 }
 
-/// One promotion, inside a transaction.
-pub(crate) async fn promotion(tx: &mut Tx, id: &PromotionId) -> Result<Promotion, ControlError> {
-    let found = tx.load_state("Promotion", id.as_str()).await?;
-    let text = found.ok_or_else(|| ControlError::not_found(format!("there is no promotion {id}")))?;
-    Ok(serde_json::from_str(&text.state)?)
+/// Which promotions are wanted. Nothing in a field means any.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) environment: Option<&'a EnvironmentName>,
+    pub(crate) model: Option<&'a ModelName>,
+    pub(crate) stages: &'a [&'a str],
 }
 
-/// All promotions, inside a transaction.
-pub(crate) async fn promotions(tx: &mut Tx) -> Result<Vec<Promotion>, ControlError> {
-    let rows = all(tx, "Promotion").await?;
-    rows.iter().map(|r| serde_json::from_str(&r.state).map_err(ControlError::from)).collect()
+/// One promotion, if there is one with this id.
+pub(crate) async fn find_promotion(
+    conn: &mut Conn,
+    id: &PromotionId,
+) -> Result<Option<Promotion>, ControlError> {
+    let found = conn.load_state("Promotion", id.as_str()).await?;
+    Ok(found.map(|row| serde_json::from_str(&row.state)).transpose()?)
+}
+
+/// One promotion.
+pub(crate) async fn promotion(conn: &mut Conn, id: &PromotionId) -> Result<Promotion, ControlError> {
+    let found = find_promotion(conn, id).await?;
+    found.ok_or_else(|| ControlError::not_found(format!("there is no promotion {id}")))
+}
+
+/// Promotions, in the order in which they were asked for within each stage.
+pub(crate) async fn promotions(conn: &mut Conn, wanted: &Wanted<'_>) -> Result<Vec<Promotion>, ControlError> {
+    let stages: Vec<Option<String>> = match wanted.stages {
+        [] => vec![None],
+        some => some.iter().map(|s| Some((*s).to_owned())).collect(),
+    };
+    let mut found = Vec::new();
+    for stage in stages {
+        let filter = StateFilter {
+            environment: wanted.environment.map(ToString::to_string),
+            model: wanted.model.map(ToString::to_string),
+            stage,
+            ..StateFilter::kind("Promotion")
+        };
+        for row in pages(conn, filter).await? {
+            found.push(serde_json::from_str(&row.state)?);
+        }
+    }
+    Ok(found)
+}
+
+/// Whether no other promotion than `promotion` moves its environment's and model's traffic.
+pub(crate) async fn is_slot_free(conn: &mut Conn, promotion: &Promotion) -> Result<bool, ControlError> {
+    let wanted = Wanted {
+        environment: Some(&promotion.plan.environment),
+        model: Some(&promotion.plan.model),
+        stages: &HOLDING,
+    };
+    Ok(promotions(conn, &wanted).await?.iter().all(|p| p.id == promotion.id))
+}
+
+/// The promotions that can go on at `now`: only those that wait are looked at, so that a long history costs nothing.
+pub(crate) async fn due(conn: &mut Conn, now: Millis) -> Result<Vec<PromotionId>, ControlError> {
+    let waiting = promotions(conn, &Wanted { stages: &WAITING, ..Wanted::default() }).await?;
+    let mut due = Vec::new();
+    for promotion in waiting {
+        let slot_free = promotion.stage == Stage::Queued && is_slot_free(conn, &promotion).await?;
+        if !promotion.decide(&Command::Advance { slot_free }, now)?.is_empty() {
+            due.push(promotion.id);
+        }
+    }
+    Ok(due)
+}
+
+/// What an environment does for a model, as far as its agent reported it.
+pub(crate) async fn deployment(
+    conn: &mut Conn,
+    environment: &EnvironmentName,
+    model: &ModelName,
+) -> Result<Deployment, ControlError> {
+    let found = conn.load_state("Deployment", &projection::deployment_id(environment, model)).await?;
+    found.map_or_else(|| Ok(Deployment::new(model.clone())), |row| Ok(serde_json::from_str(&row.state)?))
+}
+
+/// What one environment or each of them does, for one model or each of them.
+pub(crate) async fn deployments(
+    conn: &mut Conn,
+    environment: Option<&EnvironmentName>,
+    model: Option<&ModelName>,
+) -> Result<Vec<(EnvironmentName, Deployment)>, ControlError> {
+    let filter = StateFilter {
+        environment: environment.map(ToString::to_string),
+        model: model.map(ToString::to_string),
+        ..StateFilter::kind("Deployment")
+    };
+    let rows = pages(conn, filter).await?;
+    rows.iter()
+        .map(|row| Ok((EnvironmentName::new(row.environment.clone())?, serde_json::from_str(&row.state)?)))
+        .collect()
 }
 
 /// Every state of a kind, page by page.
 pub(crate) async fn all(conn: &mut Conn, kind: &str) -> Result<Vec<StateRow>, ControlError> {
-    let mut filter = StateFilter::kind(kind);
+    pages(conn, StateFilter::kind(kind)).await
+}
+
+async fn pages(conn: &mut Conn, mut filter: StateFilter) -> Result<Vec<StateRow>, ControlError> {
     let mut rows: Vec<StateRow> = Vec::new();
     loop {
         let page = conn.states(&filter).await?;
@@ -93,8 +186,27 @@ pub(crate) fn apply(entry: &Entry, states: &mut States) -> Result<(), String> {
     let Some((kind, id)) = projection::key(entry) else { return Ok(()) };
     let before =
         states.load(kind, &id).map(|r| read(kind, &r.state)).transpose().map_err(|e| e.to_string())?;
-    if let Some(after) = projection::fold(entry, before).map_err(|e| e.to_string())? {
-        states.save(row(kind, &id, entry, &after).map_err(|e| e.to_string())?);
+    let Some(after) = projection::fold(entry, before).map_err(|e| e.to_string())? else { return Ok(()) };
+    states.save(row(kind, &id, entry, &after).map_err(|e| e.to_string())?);
+    if let Some((id, fold)) = projection::deployment(entry, &after) {
+        let before = states.load("Deployment", &id).map(|r| serde_json::from_str(&r.state)).transpose();
+        let state = State::Deployment(Box::new(fold(before.map_err(|e| e.to_string())?)));
+        states.save(row("Deployment", &id, entry, &state).map_err(|e| e.to_string())?);
+    }
+    Ok(())
+}
+
+/// The same within the transaction that appends the entry.
+async fn carry_out(tx: &mut Tx, entry: &Entry) -> Result<(), ControlError> {
+    let Some((kind, id)) = projection::key(entry) else { return Ok(()) };
+    let before = tx.load_state(kind, &id).await?.map(|row| read(kind, &row.state)).transpose()?;
+    let Some(after) = projection::fold(entry, before)? else { return Ok(()) };
+    tx.save_state(row(kind, &id, entry, &after)?).await?;
+    if let Some((id, fold)) = projection::deployment(entry, &after) {
+        let before = tx.load_state("Deployment", &id).await?;
+        let before = before.map(|row| serde_json::from_str(&row.state)).transpose()?;
+        let state = State::Deployment(Box::new(fold(before)));
+        tx.save_state(row("Deployment", &id, entry, &state)?).await?;
     }
     Ok(())
 }
@@ -131,13 +243,7 @@ impl Control {
             source: act.source,
         };
         let entry = self.append(tx, entry).await?;
-        if let Some((kind, id)) = projection::key(&entry) {
-            let before = tx.load_state(kind, &id).await?;
-            let before = before.map(|row| read(kind, &row.state)).transpose()?;
-            if let Some(after) = projection::fold(&entry, before)? {
-                tx.save_state(row(kind, &id, &entry, &after)?).await?;
-            }
-        }
+        carry_out(tx, &entry).await?;
         Ok(entry)
     }
 
@@ -212,19 +318,13 @@ impl Control {
     pub(crate) async fn advance_in(&self, tx: &mut Tx, id: &PromotionId) -> Result<(), ControlError> {
         // Gating, approval and queue are three moves; more can't follow one another without something new.
         for _ in 0..4 {
-            let all = promotions(tx).await?;
-            let Some(promotion) = all.iter().find(|p| p.id == *id) else { return Ok(()) };
-            let slot_free = !all.iter().any(|p| {
-                p.id != *id
-                    && p.plan.environment == promotion.plan.environment
-                    && p.plan.model == promotion.plan.model
-                    && p.stage.holds_slot()
-            });
+            let Some(promotion) = find_promotion(tx, id).await? else { return Ok(()) };
+            let slot_free = promotion.stage == Stage::Queued && is_slot_free(tx, &promotion).await?;
             let events = promotion.decide(&Command::Advance { slot_free }, self.clock.now_ms())?;
             if events.is_empty() {
                 return Ok(());
             }
-            self.record_all(tx, &Actor::system(), Action::PromotionAdvance, promotion, events, "").await?;
+            self.record_all(tx, &Actor::system(), Action::PromotionAdvance, &promotion, events, "").await?;
         }
         Ok(())
     }

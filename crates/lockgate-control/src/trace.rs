@@ -2,9 +2,11 @@
 
 use crate::Control;
 use crate::error::ControlError;
+use crate::states::{self, Wanted};
 use crate::view::TraceView;
 use lockgate_core::access::{Action, Target, authorize};
 use lockgate_core::actor::Actor;
+use lockgate_core::digest::Digest;
 use lockgate_core::id::EnvironmentName;
 use lockgate_core::promotion::Promotion;
 use lockgate_core::wire::Ask;
@@ -58,17 +60,18 @@ impl Control {
     ) -> Result<TraceView, ControlError> {
         let digest = row.get("release").and_then(serde_json::Value::as_str).unwrap_or_default();
         let release = self.find_release(digest).await?;
-        let promotions = self.promotions().await?;
-        let names = self.names().await?;
-        let at = row.get("at_ms").and_then(serde_json::Value::as_i64).unwrap_or(i64::MAX);
-        let brought: Option<&Promotion> = promotions
-            .iter()
-            .filter(|p| {
-                p.plan.environment == environment
-                    && p.plan.revision.release == release.digest
-                    && p.created <= at
+        let model = release.manifest.model.clone();
+        let promotions = self
+            .store
+            .read(move |conn| {
+                Box::pin(async move {
+                    let wanted = Wanted { model: Some(&model), ..Wanted::default() };
+                    states::promotions(conn, &wanted).await
+                })
             })
-            .max_by_key(|p| p.created);
+            .await?;
+        let names = self.names().await?;
+        let brought = brought(&promotions, &environment, &row);
         let run = match &release.manifest.run_id {
             Some(id) => self.tracking.run_summary(id).await?.map(
                 |run| json!({"run_id": id, "params": run.params, "metrics": run.metrics, "tags": run.tags}),
@@ -79,4 +82,22 @@ impl Control {
         let release = self.view_release(release, &promotions, &names);
         Ok(TraceView { prediction: row, environment, release, promotion, run })
     }
+}
+
+/// The promotion that brought what answered: the last one of that very revision that had traffic before the answer. One that
+/// was replaced before it rolled, or that brought the release under another configuration, did not bring it.
+pub(crate) fn brought<'a>(
+    promotions: &'a [Promotion],
+    environment: &EnvironmentName,
+    row: &serde_json::Value,
+) -> Option<&'a Promotion> {
+    let revision: Option<Digest> =
+        row.get("revision").and_then(serde_json::Value::as_str).and_then(|text| text.parse().ok());
+    let at = row.get("at_ms").and_then(serde_json::Value::as_i64).unwrap_or(i64::MAX);
+    promotions
+        .iter()
+        .filter(|p| p.plan.environment == *environment && Some(p.plan.revision.digest()) == revision)
+        .filter_map(|p| p.moved.filter(|moved| *moved <= at).map(|moved| (moved, p)))
+        .max_by_key(|(moved, _)| *moved)
+        .map(|(_, p)| p)
 }

@@ -1,5 +1,6 @@
 //! What the control plane shows: the bodies of the native API, the same for CLI, UI and programs.
 
+use crate::configuration::NewConfiguration;
 use lockgate_core::clock::Millis;
 use lockgate_core::digest::Digest;
 use lockgate_core::gate::Outcome;
@@ -7,7 +8,7 @@ use lockgate_core::id::{EnvironmentName, GateName, GuardName, ModelName, Project
 use lockgate_core::plan::Plan;
 use lockgate_core::promotion::Stage;
 use lockgate_core::release::Manifest;
-use lockgate_core::wire::{LiveModel, LiveRollout};
+use lockgate_core::wire::{LiveModel, LiveRollout, LiveSide};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -94,6 +95,8 @@ pub struct PromotionView {
     pub since: Millis,
     /// What the agent sees right now, where it moves traffic.
     pub live: Option<LiveRollout>,
+    /// The sides that the traffic goes to right now, where the agent moves it.
+    pub sides: Vec<LiveSide>,
     /// The next sensible command.
     pub next: String,
 }
@@ -162,6 +165,9 @@ pub struct EnvironmentView {
     pub connected: bool,
     /// How it is kept apart from the others.
     pub isolation: Option<String>,
+    /// Why what its agent reports is not taken, where it isn't.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub trouble: Option<String>,
     /// What it runs, as its agent sees it.
     pub models: BTreeMap<ModelName, LiveModel>,
 }
@@ -259,7 +265,8 @@ pub struct AuditView {
     pub head: Digest,
     /// Whether the chain holds.
     pub chain_ok: bool,
-    /// Whether the query tables, rebuilt from the log, are equal to those in use.
+    /// Whether the query tables, rebuilt from the log, are equal to those in use, and the names are those that the log
+    /// committed to.
     pub tables_ok: bool,
     /// What is wrong, where something is.
     pub problem: Option<String>,
@@ -281,6 +288,9 @@ pub struct NewRelease {
     /// E-mail addresses or names of the commits' authors.
     #[serde(default)]
     pub authors: Vec<String>,
+    /// What is to go on record beside it.
+    #[serde(default)]
+    pub reason: String,
 }
 
 /// What `plan` and `promote` need to know.
@@ -299,4 +309,7 @@ pub struct PromotionRequest {
     /// Why a release that was rolled back may enter again.
     #[serde(default)]
     pub lift_quarantine: Option<String>,
+    /// For a plan: the configuration to plan by, where it isn't the applied one.
+    #[serde(default)]
+    pub configuration: Option<NewConfiguration>,
 }

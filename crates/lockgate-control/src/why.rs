@@ -3,6 +3,7 @@
 use crate::Control;
 use crate::error::ControlError;
 use crate::people::{Names, named};
+use crate::projection::source_time;
 use crate::view::{TimelineView, WhyView};
 use lockgate_core::access::{Action, Target, authorize};
 use lockgate_core::actor::Actor;
@@ -60,12 +61,6 @@ impl Control {
             })
             .await
     }
-}
-
-/// When it happened: at the agent, where an agent reported it.
-pub(crate) fn source_time(entry: &Entry) -> i64 {
-    let ts = entry.source.as_ref().map_or(&entry.ts, |s| &s.ts);
-    lockgate_core::clock::parse_rfc3339(ts).unwrap_or_default()
 }
 
 fn who(names: &Names, entry: &Entry) -> String {
@@ -155,6 +150,7 @@ fn promotion_sentence(event: &PromotionEvent) -> String {
         PromotionEvent::Rejected { reason } => format!("rejected: {reason}"),
         PromotionEvent::Expired { missing } => format!("expired: {missing}"),
         PromotionEvent::Superseded { by } => format!("replaced by {by}"),
+        PromotionEvent::ServesAgain { after } => format!("serves again, because {after} went back"),
         PromotionEvent::Cancelled => "taken back".to_owned(),
         PromotionEvent::Instructed { instruction } => match instruction.kind {
             InstructionKind::Pause => "told it to pause".to_owned(),

@@ -4,11 +4,11 @@ use crate::clock::Millis;
 use crate::digest::Digest;
 use crate::gate::{Envelope, Outcome, PublicKey};
 use crate::guard::Judgement;
-use crate::id::{CommandId, GateName, ModelName, PrincipalId, PromotionId};
-use crate::plan::{Plan, Revision};
+use crate::id::{CommandId, EnvironmentName, GateName, ModelName, PrincipalId, PromotionId};
+use crate::plan::{ApprovalRule, Plan, Revision};
 use crate::release::Manifest;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,6 +23,10 @@ pub enum Event {
         /// Settings over it, by environment variable or `--set`: `key=value`.
         #[serde(default)]
         settings: Vec<String>,
+        /// Who must say yes from now on, by environment. Another rule than the text's where whoever applied it may not
+        /// change the rule.
+        #[serde(default)]
+        approvals: BTreeMap<EnvironmentName, ApprovalRule>,
     },
     /// An environment's agent made itself known with its key.
     AgentEnrolled {
@@ -97,6 +101,11 @@ pub enum PromotionEvent {
     Superseded {
         /// The newer one.
         by: PromotionId,
+    },
+    /// Its release serves again, with no way back of its own but the backup: what replaced it went back.
+    ServesAgain {
+        /// The promotion that went back.
+        after: PromotionId,
     },
     /// Its requester took it back.
     Cancelled,

@@ -126,7 +126,7 @@ impl Judgement {
         self.readings.iter().filter(|_| merged).max_by(|a, b| a.log_e_worse.total_cmp(&b.log_e_worse))
     }
 
-    /// Whether every required guard has proven *not worse* and the comparison is sound. Without a single required guard
+    /// Whether every required guard has proven *not worse*, none is *worse*, and the comparison is sound. Without a single required guard
     /// nothing is proven.
     #[must_use]
     pub fn all_not_worse(&self) -> bool {
@@ -134,6 +134,7 @@ impl Judgement {
         !self.sample_ratio_mismatch
             && required.peek().is_some()
             && required.all(|r| r.verdict == Verdict::NotWorse)
+            && self.readings.iter().all(|r| r.verdict != Verdict::Worse)
     }
 
     /// The required guards that are still unknown.

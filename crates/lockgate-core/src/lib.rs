@@ -18,6 +18,7 @@
 //! | [`plan`] | what a promotion will do, fixed beforehand |
 //! | [`promotion`] | the promotion's state machine (server) |
 //! | [`rollout`] | the rollout's state machine (agent) |
+//! | [`report`] | what an agent may report about a rollout |
 //! | [`route`] | the routing table of one environment |
 //! | [`wire`] | what server and agent say to each other |
 
@@ -33,6 +34,7 @@ pub mod id;
 pub mod plan;
 pub mod promotion;
 pub mod release;
+pub mod report;
 pub mod rollout;
 pub mod route;
 pub mod schema;

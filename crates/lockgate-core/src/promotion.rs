@@ -127,7 +127,7 @@ impl Stage {
         matches!(self, Self::Rolling { .. } | Self::RollingBack { .. } | Self::FailingOver)
     }
 
-    /// Whether nothing can follow any more.
+    /// Whether nothing can follow any more. (What was replaced may serve again, if what replaced it goes back.)
     #[must_use]
     pub fn is_terminal(&self) -> bool {
         matches!(
@@ -207,6 +207,12 @@ pub struct Promotion {
     pub created: Millis,
     /// When the present stage began.
     pub since: Millis,
+    /// When its release first had a share of the traffic, by the agent's clock.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub moved: Option<Millis>,
+    /// When its release entered: first served all traffic, by the agent's clock.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub entered: Option<Millis>,
 }
 
 /// What can be asked of a promotion.
@@ -248,6 +254,11 @@ pub enum Command {
         /// The newer one.
         by: PromotionId,
     },
+    /// Its release serves again, as the agent reported: what replaced it went back.
+    ServeAgain {
+        /// The promotion that went back.
+        after: PromotionId,
+    },
     /// Go on if time or conditions say so.
     Advance {
         /// Whether no other promotion of this environment and model moves traffic.
@@ -276,6 +287,9 @@ pub enum CantDo {
         /// Why not.
         why: String,
     },
+    /// A rollout's event that can't follow from what the agent reported before.
+    #[error("the report can't be taken: {0}")]
+    Report(String),
     /// The person may not approve.
     #[error("{0}")]
     Approver(String),
@@ -301,7 +315,18 @@ impl Promotion {
             instructions: Vec::new(),
             created: now,
             since: now,
+            moved: None,
+            entered: None,
         }
+    }
+
+    /// Whether its release has entered the environment through every gate and did not have to go back since: what a later
+    /// environment asks for. A promotion that was replaced before it rolled has proven nothing.
+    #[must_use]
+    pub fn has_passed(&self) -> bool {
+        let stands =
+            matches!(self.stage, Stage::Probation { .. } | Stage::Confirmed | Stage::Superseded { .. });
+        stands && self.entered.is_some() && self.missing_gates().is_empty()
     }
 
     /// The gates that have no evidence yet.
@@ -395,6 +420,13 @@ impl Promotion {
                     Ok(vec![PromotionEvent::Superseded { by: by.clone() }])
                 }
                 _ => Err(stage("superseded")),
+            },
+            Command::ServeAgain { after } => match self.stage {
+                Stage::Superseded { .. } if self.entered.is_none() => Err(stage("what serves again")),
+                Stage::Superseded { .. } | Stage::Probation { .. } => {
+                    Ok(vec![PromotionEvent::ServesAgain { after: after.clone() }])
+                }
+                _ => Ok(vec![]),
             },
             Command::Advance { slot_free } => Ok(self.decide_advance(*slot_free, now)),
             Command::Instruct(instruction) => {
@@ -523,6 +555,7 @@ impl Promotion {
             PromotionEvent::Rejected { reason } => Some(Stage::Rejected { reason: reason.clone() }),
             PromotionEvent::Expired { missing } => Some(Stage::Expired { missing: missing.clone() }),
             PromotionEvent::Superseded { by } => Some(Stage::Superseded { by: by.clone() }),
+            PromotionEvent::ServesAgain { .. } => Some(Stage::Confirmed),
             PromotionEvent::Cancelled => Some(Stage::Cancelled),
             PromotionEvent::Instructed { instruction } => {
                 // What was said last holds: an older one that the agent had no use for must not come up again.
@@ -535,8 +568,14 @@ impl Promotion {
         self.enter(next, now);
     }
 
-    /// Follows what the agent reports about the rollout.
+    /// Follows what the agent reports about the rollout; `now` is the agent's time. Whether the event fits is asked before
+    /// ([`Promotion::check_report`]).
     pub fn follow(&mut self, event: &RolloutEvent, now: Millis) {
+        match event {
+            RolloutEvent::StepEntered { .. } => self.moved = self.moved.or(Some(now)),
+            RolloutEvent::Promoted { .. } => self.entered = self.entered.or(Some(now)),
+            _ => {}
+        }
         let next = match event {
             RolloutEvent::Started { .. } => None,
             RolloutEvent::Aborted { reason } => Some(Stage::Rejected { reason: reason.clone() }),

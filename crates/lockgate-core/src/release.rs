@@ -9,6 +9,9 @@ use std::collections::BTreeMap;
 /// The version of the manifest's form that this program writes.
 pub const MANIFEST_VERSION: u32 = 1;
 
+/// The file in which MLflow writes down by which run, when and under which id a model was logged.
+const RUN_RECORD: &str = "MLmodel";
+
 /// One file of a release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct File {
@@ -100,6 +103,22 @@ impl Manifest {
         Digest::of_json(self)
     }
 
+    /// The digest of what answers requests: files, schema, runtime and golden set, whatever they were registered as and by
+    /// which run they were made. `MLmodel` is left out, for it holds the run's id and the time; what it says about the model is
+    /// the schema and the runtime.
+    ///
+    /// # Errors
+    /// Where a range in the schema is not finite.
+    pub fn content(&self) -> Result<Digest, NotCanonical> {
+        let files: Vec<(&str, &Digest)> = self
+            .files
+            .iter()
+            .filter(|f| f.path != RUN_RECORD)
+            .map(|f| (f.path.as_str(), &f.sha256))
+            .collect();
+        Digest::of_json(&(files, &self.feature_schema, &self.runtime, &self.golden))
+    }
+
     /// Checks the manifest's own rules: version, order, safe paths, an entry that is among the files.
     ///
     /// # Errors
@@ -168,6 +187,29 @@ mod tests {
         assert_eq!(before, manifest().digest().unwrap());
         m.files[0].sha256 = Digest::of(b"abd");
         assert_ne!(before, m.digest().unwrap());
+    }
+
+    #[test]
+    fn the_content_is_the_same_whatever_version_and_run_it_was_registered_by() {
+        let file = |path: &str, bytes: &[u8]| File {
+            path: path.to_owned(),
+            size: bytes.len() as u64,
+            sha256: Digest::of(bytes),
+        };
+        let made = |run: &str, version, bytes: &[u8]| Manifest {
+            model_version: version,
+            run_id: Some(run.to_owned()),
+            files: vec![file("MLmodel", run.as_bytes()), file("model.onnx", bytes)],
+            params: [("night".to_owned(), run.to_owned())].into(),
+            ..manifest()
+        };
+        let first = made("monday", 1, b"abc");
+        let again = made("tuesday", 2, b"abc");
+        assert_ne!(first.digest().unwrap(), again.digest().unwrap());
+        assert_eq!(first.content().unwrap(), again.content().unwrap());
+        assert_ne!(first.content().unwrap(), made("wednesday", 3, b"abd").content().unwrap());
+        let other = Manifest { golden: Some("model.onnx".to_owned()), ..made("monday", 1, b"abc") };
+        assert_ne!(first.content().unwrap(), other.content().unwrap());
     }
 
     #[test]

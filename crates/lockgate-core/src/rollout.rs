@@ -83,6 +83,14 @@ pub struct Rollout {
     pub phase: Phase,
 }
 
+impl Rollout {
+    /// Whether traffic is going back or to the backup.
+    #[must_use]
+    pub fn is_going_back(&self) -> bool {
+        matches!(self.phase, Phase::RollingBack { .. } | Phase::FailingOver { .. })
+    }
+}
+
 /// Where a rollout stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "phase", rename_all = "snake_case")]
@@ -320,12 +328,33 @@ impl Deployment {
     /// Where a rollback would go: a candidate's to what has the rest of the traffic, that of what serves to what served
     /// before. Never to the very revision that goes back, which may be the backup's, too.
     fn target(&self) -> Option<&Revision> {
-        let (own, target) = match (&self.active, &self.serving) {
-            (Some(active), _) => (&active.plan.revision, self.main()),
-            (None, Some(serving)) => (&serving.revision, serving.previous.as_ref().or(self.backup.as_ref())),
-            (None, None) => return None,
-        };
-        target.filter(|t| t.digest() != own.digest())
+        match &self.active {
+            Some(active) => self.main().filter(|t| t.digest() != active.plan.revision.digest()),
+            None => self.way_back(),
+        }
+    }
+
+    /// Where what serves would go back to, once no rollout is under way. Nothing where that would only be an outage.
+    #[must_use]
+    pub fn way_back(&self) -> Option<&Revision> {
+        let serving = self.serving.as_ref()?;
+        let target = serving.previous.as_ref().or(self.backup.as_ref());
+        target.filter(|t| t.digest() != serving.revision.digest())
+    }
+
+    /// Whether `event` of `promotion`'s rollout can follow from this state: about what is under way, or about what serves.
+    #[must_use]
+    pub fn fits(&self, promotion: &PromotionId, event: &RolloutEvent) -> bool {
+        let active = self.active.as_ref();
+        let own = active.is_some_and(|a| a.promotion == *promotion);
+        let serves = active.is_none() && self.serving.as_ref().is_some_and(|s| s.promotion == *promotion);
+        match event {
+            RolloutEvent::Started { .. } => self.can_take(promotion),
+            RolloutEvent::Aborted { .. } => own || self.can_take(promotion),
+            RolloutEvent::Confirmed => serves,
+            RolloutEvent::RollbackDecided { .. } | RolloutEvent::FailoverDecided { .. } => own || serves,
+            _ => own,
+        }
     }
 
     /// The next event that follows from what is seen, at most one.
@@ -514,6 +543,12 @@ impl Deployment {
             } else {
                 RolloutEvent::FailoverDecided { summary, epoch: self.epoch + 1 }
             });
+        }
+        // On probation the way back stays armed, as long as there is one.
+        let armed =
+            serving.probation_until.is_some() && (serving.previous.is_some() || self.backup.is_some());
+        if let Some(cause) = harm(seen).filter(|_| armed) {
+            return Some(self.rollback(cause, None));
         }
         let over = serving.probation_until.is_some_and(|until| seen.now >= until);
         (over && seen.serving == Readiness::Ready).then_some(RolloutEvent::Confirmed)

@@ -41,6 +41,14 @@ pub struct Split {
     pub candidate: Variant,
     /// The candidate's share in parts of [`WHOLE`]. 0 means no request.
     pub weight: u32,
+    /// Whether requests are evidence now. They are not while a side can't serve: its failures would be no fault of the other
+    /// side's, nor a proof of it.
+    #[serde(default = "yes")]
+    pub counted: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// Which part of a request names its unit of randomisation.

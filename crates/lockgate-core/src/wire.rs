@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The version of this protocol. A server refuses an agent of another one with a sentence.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// What an agent says first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +26,28 @@ pub struct Hello {
     pub key: PublicKey,
     /// Where its gateway listens, for people.
     pub gateway: String,
+    /// Its journal: the server takes only a continuation of what it has.
+    #[serde(default)]
+    pub journal: Mark,
+}
+
+/// How long a journal is, and one entry of it by which its continuation is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Mark {
+    /// How many entries it has.
+    pub length: u64,
+    /// The last entry that the server has, as far as the agent knows; else the journal's own last one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub at: Option<Position>,
+}
+
+/// One entry of a journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// Its number.
+    pub seq: u64,
+    /// Its leaf.
+    pub leaf: Digest,
 }
 
 /// The server's answer.

@@ -246,9 +246,17 @@ async fn attempt(
     timeout: Duration,
 ) -> Attempt {
     let Some(request) = out.request() else { return Attempt::Broke };
-    let _sent = reactor.counters.meters.send(&side.flow, Instant::now());
+    let now = Instant::now();
+    upstream.tried(now, timeout);
+    let _sent = reactor.counters.meters.send(&side.flow, now);
     match tokio::time::timeout(timeout, exchange(reactor, upstream, request)).await {
-        Err(_) => out.payload.broken().map_or(Attempt::TimedOut, Attempt::Client),
+        Err(_) => {
+            // Where the body still streams in, the client may be the slow one.
+            if out.payload.bytes().is_some() {
+                upstream.timed_out(Instant::now());
+            }
+            out.payload.broken().map_or(Attempt::TimedOut, Attempt::Client)
+        }
         Ok(Ok((parts, body))) => {
             Attempt::Answered(Box::new(Answered { parts, body, side: Arc::clone(side) }))
         }

@@ -14,12 +14,19 @@ use tokio::task::spawn_local;
 /// How many idle connections are kept.
 const IDLE_MAX: usize = 256;
 
+/// After so many time-outs in a row a worker counts as one that hangs.
+const TIMEOUTS: u32 = 3;
+
+/// How long a worker that hangs is passed over before one request tries it again.
+const HANGS_FOR: Duration = Duration::from_secs(2);
+
 /// One worker as one reactor sees it.
 #[derive(Debug)]
 pub(crate) struct Upstream {
     address: WorkerAddress,
     idle: RefCell<Vec<SendRequest<Stream>>>,
     down_until: Cell<Option<Instant>>,
+    timeouts: Cell<u32>,
 }
 
 /// Why a request got no answer from a worker.
@@ -33,10 +40,10 @@ pub(crate) enum Unanswered {
 
 impl Upstream {
     pub(crate) fn new(address: WorkerAddress) -> Self {
-        Self { address, idle: RefCell::default(), down_until: Cell::new(None) }
+        Self { address, idle: RefCell::default(), down_until: Cell::new(None), timeouts: Cell::new(0) }
     }
 
-    /// Whether it could not be reached just now.
+    /// Whether it could not be reached just now, or hangs.
     pub(crate) fn is_down(&self, now: Instant) -> bool {
         self.down_until.get().is_some_and(|until| now < until)
     }
@@ -45,6 +52,21 @@ impl Upstream {
     pub(crate) fn evict(&self, until: Instant) {
         self.down_until.set(Some(until));
         self.idle.borrow_mut().clear();
+    }
+
+    /// A request is about to be sent to it. Where it hung, that request is the only one that finds out whether it still does.
+    pub(crate) fn tried(&self, now: Instant, timeout: Duration) {
+        if self.timeouts.get() >= TIMEOUTS {
+            self.down_until.set(Some(now + timeout));
+        }
+    }
+
+    /// A request got no answer in time. One may be dear; several in a row mean that the worker hangs.
+    pub(crate) fn timed_out(&self, now: Instant) {
+        self.timeouts.set(self.timeouts.get().saturating_add(1));
+        if self.timeouts.get() >= TIMEOUTS {
+            self.evict(now + HANGS_FOR);
+        }
     }
 
     /// Sends a request over an idle connection or a new one, and waits for the answer's head.
@@ -84,6 +106,7 @@ impl Upstream {
         connection: SendRequest<Stream>,
     ) -> (Response<Incoming>, SendRequest<Stream>) {
         self.down_until.set(None);
+        self.timeouts.set(0);
         (response, connection)
     }
 

@@ -41,6 +41,8 @@ struct Assignment {
     drawn: Option<Role>,
     unit: u64,
     named: bool,
+    /// Whether it is the unit's first request in its arm.
+    first: bool,
 }
 
 /// Answers one prediction.
@@ -122,13 +124,17 @@ fn assign(route: &Route, unit: Option<&[u8]>, reactor: &Reactor) -> Option<Assig
     let side = route.side(arm.unwrap_or(Role::Baseline)).or(route.backup.as_ref());
     // A candidate alone serves all, and a breaker can't send its share anywhere else.
     let side = side.or_else(|| route.side(Role::Candidate))?;
-    Some(Assignment { side: Arc::clone(side), drawn: arm, unit: hash, named })
+    let drawn = arm.filter(|_| split.is_some_and(|s| s.counted));
+    Some(Assignment { side: Arc::clone(side), drawn, unit: hash, named, first: false })
 }
 
-/// The side that runs this version of the model, for a request that names it.
+/// The side that runs this version of the model, for a request that names it. A candidate that has no traffic gets none
+/// in this way either.
 fn pinned(route: &Route, version: u64, reactor: &Reactor) -> Option<Assignment> {
-    let side = route.sides().find(|s| s.model_version == version)?;
-    Some(Assignment { side: Arc::clone(side), drawn: None, unit: reactor.random.next(), named: false })
+    let open = route.split.as_ref().is_some_and(|s| s.weight > 0 && !s.meter.breaker.is_open());
+    let side = route.sides().find(|s| s.model_version == version && (s.role != Role::Candidate || open))?;
+    let unit = reactor.random.next();
+    Some(Assignment { side: Arc::clone(side), drawn: None, unit, named: false, first: false })
 }
 
 fn unknown_model(reactor: &Reactor, target: &Target) -> Reply {
@@ -180,7 +186,7 @@ impl Pending {
         let at_ms = reactor.clock.now_ms();
         reactor.budget.request();
         assignment.side.meter.inflight.fetch_add(1, Ordering::Relaxed);
-        let pending = Self {
+        let mut pending = Self {
             id: reactor.random.ulid(at_ms),
             reactor: Rc::clone(reactor),
             route: Arc::clone(route),
@@ -194,7 +200,9 @@ impl Pending {
             finished: false,
         };
         if let Some((arm, split)) = pending.split() {
-            split.meter.start(arm, pending.started_us());
+            let Assignment { unit, named, .. } = pending.assignment;
+            let first = split.meter.start((arm, split.cell(arm)), unit, named, pending.started_us());
+            pending.assignment.first = first;
         }
         pending
     }
@@ -310,8 +318,9 @@ impl Pending {
 
     fn judge(&self, outcome: &rollout::Outcome) {
         let Some((arm, split)) = self.split() else { return };
-        let Assignment { unit, named, .. } = self.assignment;
-        let opened = split.meter.record((arm, split.cell(arm)), unit, named, self.started_us(), *outcome);
+        let Assignment { unit, named, first, .. } = self.assignment;
+        let drawn = rollout::Drawn { unit, named, first };
+        let opened = split.meter.record((arm, split.cell(arm)), drawn, self.started_us(), *outcome);
         if let Some((bad, units)) = opened {
             let (model, salt) = (&self.route.model, &split.salt);
             tracing::warn!(%model, promotion = %salt, bad, units, "the breaker takes the candidate's traffic away");

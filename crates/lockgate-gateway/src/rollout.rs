@@ -62,8 +62,9 @@ pub struct SegmentStats {
 pub struct Events {
     /// An error of any class.
     pub errors: u64,
-    /// A client's error (4xx): a candidate that refuses what the baseline takes shows here.
-    pub client_errors: u64,
+    /// No answer that was of use, and no error of ours: refused (4xx), or the client gave up waiting. A candidate that
+    /// refuses what the baseline takes, or hangs longer than clients wait, shows here.
+    pub refused: u64,
     /// Slower than a quantile of the baseline beyond the margin for rolling back.
     pub slow_rollback: [u64; 3],
     /// Slower than a quantile of the baseline beyond the margin for promoting.
@@ -72,6 +73,9 @@ pub struct Events {
     pub slow_slo: u64,
     /// The same answer as the arm's answer before.
     pub repeats: u64,
+    /// No good answer (an error or refused) to the unit's first request in this arm: a share of all units that does not grow
+    /// with how often they come.
+    pub first_bad: u64,
 }
 
 /// What is slow. A change holds for later requests only; counts go on.
@@ -139,6 +143,15 @@ impl LatencyThresholds {
     }
 }
 
+/// How a request was drawn.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Drawn {
+    pub(crate) unit: u64,
+    pub(crate) named: bool,
+    /// Whether it is the unit's first in its arm.
+    pub(crate) first: bool,
+}
+
 /// How a request went.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Outcome {
@@ -180,11 +193,12 @@ impl Cell {
             errors: self.errors.read(),
             events: Events {
                 errors: event(units::ERROR),
-                client_errors: event(units::CLIENT_ERROR),
+                refused: event(units::REFUSED),
                 slow_rollback: three(units::SLOW_ROLLBACK),
                 slow_promote: three(units::SLOW_PROMOTE),
                 slow_slo: event(units::SLOW_SLO),
                 repeats: event(units::REPEAT),
+                first_bad: event(units::FIRST_BAD),
             },
             latency: self.latency.read(),
         }
@@ -231,11 +245,22 @@ impl SplitMeter {
         )
     }
 
-    /// Notes that a request goes to the candidate: its warm-up begins with the first.
-    pub(crate) fn start(&self, arm: Role, now_us: u64) {
+    /// Counts a unit where it was drawn, before anything is known of the answer: counted at the end, the slower arm's units
+    /// would seem to be missing. Gives back whether it is the unit's first request in this arm. The candidate's warm-up
+    /// begins with its first.
+    pub(crate) fn start(&self, (arm, cell): (Role, &Cell), unit: u64, named: bool, now_us: u64) -> bool {
         if arm == Role::Candidate && self.first_candidate_us.load(Ordering::Relaxed) == u64::MAX {
             self.first_candidate_us.fetch_min(now_us, Ordering::Relaxed);
         }
+        let Some(fresh) = self.units.note(unit, named, arm, 0) else { return false };
+        if fresh & units::SEEN != 0 {
+            cell.units.fetch_add(1, Ordering::Relaxed);
+        }
+        let first = fresh & units::exposed(arm) != 0;
+        if first {
+            cell.exposed.fetch_add(1, Ordering::Relaxed);
+        }
+        first
     }
 
     fn is_warm(&self, now_us: u64) -> bool {
@@ -243,13 +268,12 @@ impl SplitMeter {
         now_us >= first.saturating_add(self.warmup_us)
     }
 
-    /// Counts one request. A `named` unit may come again; others are units of their own. Gives back the candidate's (bad,
-    /// units) if this opened the breaker.
+    /// Counts one request when it ends. A `named` unit may come again; others are units of their own. Gives back the
+    /// candidate's (bad, units) if this opened the breaker.
     pub(crate) fn record(
         &self,
         (arm, cell): (Role, &Cell),
-        unit: u64,
-        named: bool,
+        Drawn { unit, named, first }: Drawn,
         started_us: u64,
         outcome: Outcome,
     ) -> Option<(usize, usize)> {
@@ -263,10 +287,14 @@ impl SplitMeter {
         }
         if outcome.client_error {
             add(&cell.client_errors);
-            kinds |= units::CLIENT_ERROR;
+            kinds |= units::REFUSED;
         }
         if outcome.abandoned {
             add(&cell.abandoned);
+            kinds |= units::REFUSED;
+        }
+        if first && kinds != 0 {
+            kinds |= units::FIRST_BAD;
         }
         if let Some(hash) = outcome.answer
             && self.latest[usize::from(arm == Role::Candidate)].swap(hash.max(1), Ordering::Relaxed)
@@ -276,14 +304,12 @@ impl SplitMeter {
         }
         if let (Some(thresholds), true) = (self.thresholds.load().as_deref(), self.is_warm(started_us)) {
             kinds |= thresholds.slow(outcome.latency_us, arm);
+            if !first {
+                // The bound is a share of requests; a unit that asks a hundred times would meet it sooner or later.
+                kinds &= !units::SLOW_SLO;
+            }
         }
         if let Some(fresh) = self.units.note(unit, named, arm, kinds) {
-            if fresh & units::SEEN != 0 {
-                add(&cell.units);
-            }
-            if fresh & units::exposed(arm) != 0 {
-                add(&cell.exposed);
-            }
             (0..units::KINDS).filter(|i| fresh & (1 << i) != 0).for_each(|i| {
                 add(&cell.events[i]);
             });

@@ -27,8 +27,9 @@ fn failed() -> Outcome {
 
 impl SplitMeter {
     fn see(&self, weight: u32, arm: Role, unit: u64, outcome: Outcome) {
-        self.start(arm, 0);
-        self.record((arm, &self.cell(weight, arm)), unit, true, 10_000_000, outcome);
+        let cell = self.cell(weight, arm);
+        let first = self.start((arm, &cell), unit, true, 0);
+        self.record((arm, &cell), Drawn { unit, named: true, first }, 10_000_000, outcome);
     }
 
     fn segment(&self, weight: u32, arm: Role) -> SegmentStats {
@@ -55,10 +56,8 @@ fn kinds_count_apart_and_clients_mistakes_are_no_errors() {
     meter.see(500, Role::Baseline, 7, Outcome { error: Some(ErrorClass::Nonfinite), ..Outcome::default() });
     meter.see(500, Role::Baseline, 8, Outcome { abandoned: true, ..Outcome::default() });
     let seen = meter.segment(500, Role::Baseline);
-    assert_eq!(
-        (seen.events.errors, seen.events.client_errors, seen.client_errors, seen.abandoned),
-        (1, 1, 1, 1)
-    );
+    assert_eq!((seen.events.errors, seen.events.refused, seen.client_errors, seen.abandoned), (1, 2, 1, 1));
+    assert_eq!(seen.events.first_bad, 2, "unit 7's first request was refused, unit 8 gave up");
     assert_eq!((seen.errors.nonfinite, seen.errors.total(), seen.units), (1, 1, 2));
 }
 
@@ -85,13 +84,14 @@ fn no_latency_counts_in_the_warm_up_but_errors_do() {
     let meter = meter(Some(thresholds()), 1000);
     let cell = meter.cell(500, Role::Candidate);
     let slow = Outcome { latency_us: 9999, ..failed() };
-    meter.start(Role::Candidate, 5_000_000);
     for (unit, at) in [(1, 5_000_000), (2, 5_999_999), (3, 6_000_000)] {
-        meter.record((Role::Candidate, &cell), unit, true, at, slow);
+        let first = meter.start((Role::Candidate, &cell), unit, true, at);
+        meter.record((Role::Candidate, &cell), Drawn { unit, named: true, first }, at, slow);
     }
     let baseline = meter.cell(500, Role::Baseline);
     for (unit, at) in [(4, 4_000_000), (5, 5_999_999), (6, 6_000_000)] {
-        meter.record((Role::Baseline, &baseline), unit, true, at, slow);
+        let first = meter.start((Role::Baseline, &baseline), unit, true, at);
+        meter.record((Role::Baseline, &baseline), Drawn { unit, named: true, first }, at, slow);
     }
     for arm in [Role::Candidate, Role::Baseline] {
         let events = meter.segment(500, arm).events;
@@ -146,4 +146,26 @@ fn stats_survive_json() {
     let stats = meter.read();
     let text = serde_json::to_string(&stats).unwrap();
     assert_eq!(serde_json::from_str::<RolloutStats>(&text).unwrap(), stats);
+}
+
+#[test]
+fn a_unit_meets_the_bound_by_its_first_request_only() {
+    let meter = meter(Some(thresholds()), 0);
+    let took = |us| Outcome { latency_us: us, ..Outcome::default() };
+    for unit in 0..10 {
+        meter.see(500, Role::Candidate, unit, took(100));
+        meter.see(500, Role::Candidate, unit, took(9000));
+    }
+    meter.see(500, Role::Candidate, 99, took(9000));
+    assert_eq!(meter.segment(500, Role::Candidate).events.slow_slo, 1);
+}
+
+#[test]
+fn units_are_counted_where_they_are_drawn_and_not_when_they_are_answered() {
+    let meter = meter(None, 0);
+    let cell = meter.cell(500, Role::Candidate);
+    assert!(meter.start((Role::Candidate, &cell), 7, true, 0));
+    assert!(!meter.start((Role::Candidate, &cell), 7, true, 0), "it was here before");
+    let seen = meter.segment(500, Role::Candidate);
+    assert_eq!((seen.units, seen.exposed, seen.requests), (1, 1, 0));
 }

@@ -81,6 +81,8 @@ pub(crate) struct Route {
 pub(crate) struct SplitRoute {
     pub(crate) salt: String,
     pub(crate) weight: u32,
+    /// Whether requests are evidence now.
+    pub(crate) counted: bool,
     pub(crate) candidate: Arc<Side>,
     pub(crate) meter: Arc<SplitMeter>,
     pub(crate) cells: [Arc<Cell>; 2],
@@ -181,7 +183,8 @@ fn split(
     let meter = counters.split(name, &split.salt, options);
     let cells = [Role::Baseline, Role::Candidate].map(|arm| meter.cell(split.weight, arm));
     let candidate = side(name, Role::Candidate, &split.candidate, counters)?;
-    Ok(SplitRoute { salt: split.salt.clone(), weight: split.weight, candidate, meter, cells })
+    let (salt, weight, counted) = (split.salt.clone(), split.weight, split.counted);
+    Ok(SplitRoute { salt, weight, counted, candidate, meter, cells })
 }
 
 fn side(name: &ModelName, role: Role, variant: &Variant, counters: &Counters) -> Result<Arc<Side>, String> {

@@ -16,22 +16,24 @@ pub(crate) const CAPACITY: usize = 4_000_000;
 pub(crate) const CAPACITY: usize = 4_000;
 
 /// How many kinds of events there are: the bits below.
-pub(crate) const KINDS: usize = 10;
+pub(crate) const KINDS: usize = 11;
 
 pub(crate) const ERROR: u16 = 1;
-pub(crate) const CLIENT_ERROR: u16 = 1 << 1;
+pub(crate) const REFUSED: u16 = 1 << 1;
 /// Three bits, for three quantiles.
 pub(crate) const SLOW_ROLLBACK: u16 = 1 << 2;
 /// Three bits, for three quantiles.
 pub(crate) const SLOW_PROMOTE: u16 = 1 << 5;
 pub(crate) const SLOW_SLO: u16 = 1 << 8;
 pub(crate) const REPEAT: u16 = 1 << 9;
+/// The unit's first request in an arm had no good answer.
+pub(crate) const FIRST_BAD: u16 = 1 << 10;
 /// The unit was seen at all.
-pub(crate) const SEEN: u16 = 1 << 10;
+pub(crate) const SEEN: u16 = 1 << 11;
 
 /// The unit was seen in this arm.
 pub(crate) fn exposed(arm: Role) -> u16 {
-    if arm == Role::Candidate { 1 << 11 } else { 1 << 12 }
+    if arm == Role::Candidate { 1 << 12 } else { 1 << 13 }
 }
 
 const SHARDS: usize = 64;

@@ -331,6 +331,17 @@ impl Conn {
         rows.iter().map(genuine).collect()
     }
 
+    /// The leaf that the log repeats of one entry of an agent's journal; none where it has no such entry.
+    ///
+    /// # Errors
+    /// Where the database can't be read.
+    pub async fn source_leaf(&mut self, agent: &str, seq: u64) -> Result<Option<Digest>, StoreError> {
+        no_nul("an agent", agent)?;
+        let Ok(number) = signed("an agent's sequence number", seq) else { return Ok(None) };
+        let row = self.fetch_optional(query(SOURCE).bind(agent.to_owned()).bind(number)).await?;
+        row.map(|row| parsed(&row, "leaf", "digest")).transpose()
+    }
+
     /// The largest number of an agent's journal that the log repeats.
     ///
     /// # Errors

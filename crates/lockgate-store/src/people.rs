@@ -1,6 +1,6 @@
 //! Who stands behind the log's opaque ids: names, commitments and tokens, all of which can be erased.
 
-use crate::conn::{Conn, Tx, int, parsed, query, signed, text};
+use crate::conn::{Conn, Tx, count, int, parsed, query, signed, text};
 use crate::error::{StoreError, no_nul};
 use crate::statements::statements;
 use lockgate_core::actor::ActorKind;
@@ -8,6 +8,7 @@ use lockgate_core::clock::Millis;
 use lockgate_core::digest::Digest;
 use lockgate_core::id::PrincipalId;
 use sqlx::any::AnyRow;
+use std::collections::BTreeMap;
 
 statements! {
     BY_NAME = "SELECT id, kind, name, created FROM principals WHERE name = $1";
@@ -16,6 +17,7 @@ statements! {
     DELETE = "DELETE FROM principals WHERE name = $1";
     SEAL = "INSERT INTO sealed (entry_seq, salt, value) VALUES ($1, $2, $3)";
     SEALED = "SELECT salt, value FROM sealed WHERE entry_seq = $1";
+    SEALED_FROM = "SELECT entry_seq, salt, value FROM sealed WHERE entry_seq >= $1 AND entry_seq < $2";
     UNSEAL = "DELETE FROM sealed WHERE value = $1";
     INSERT_TOKEN = "INSERT INTO tokens (hash, principal, environment, created) VALUES ($1, $2, $3, $4)";
     TOKEN = "SELECT hash, principal, environment, created FROM tokens WHERE hash = $1";
@@ -132,6 +134,21 @@ impl Conn {
     pub async fn sealed(&mut self, entry_seq: u64) -> Result<Option<Sealed>, StoreError> {
         let row = self.fetch_optional(query(SEALED).bind(signed("an entry's number", entry_seq)?)).await?;
         row.map(|row| Ok(Sealed { salt: text(&row, "salt")?, value: text(&row, "value")? })).transpose()
+    }
+
+    /// What opens the commitments of the entries from number `from` on and before `to`, by the entry's number.
+    ///
+    /// # Errors
+    /// Where the database can't be read.
+    pub async fn sealed_between(&mut self, from: u64, to: u64) -> Result<BTreeMap<u64, Sealed>, StoreError> {
+        let number = |seq| signed("an entry's number", seq);
+        let rows = self.fetch_all(query(SEALED_FROM).bind(number(from)?).bind(number(to)?)).await?;
+        rows.iter()
+            .map(|row| {
+                let sealed = Sealed { salt: text(row, "salt")?, value: text(row, "value")? };
+                Ok((count(row, "entry_seq")?, sealed))
+            })
+            .collect()
     }
 
     /// The token with this hash.

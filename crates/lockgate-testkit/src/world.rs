@@ -13,7 +13,7 @@ pub use counts::{Counts, Evidence, Judge, Weighed};
 use crate::clock::Seeded;
 use crate::script::{Behaviour, Environment, GateResult, KillPoint};
 use agent::{Agent, Surroundings, Wish};
-use counts::{Meter, Outcome};
+use counts::Meter;
 use gateway::Gateway;
 use lockgate_core::clock::Millis;
 use lockgate_core::digest::Digest;
@@ -25,6 +25,7 @@ use place::Place;
 use serde::{Deserialize, Serialize};
 use server::Server;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use traffic::Demand;
 
 /// How far one tick goes.
 const TICK: Millis = 250;
@@ -67,19 +68,6 @@ pub(crate) struct Release {
     pub(crate) authors: BTreeSet<PrincipalId>,
     pub(crate) gates: GateResult,
     pub(crate) behaviour: Behaviour,
-}
-
-/// Who asks for predictions.
-#[derive(Debug, Clone, Default)]
-struct Demand {
-    per_second: f64,
-    users: Option<u64>,
-    /// Requests per second of one user whom the candidate always fails.
-    heavy: f64,
-    /// The chance that a request to the candidate is lost before it is counted.
-    lost: f64,
-    /// The chance of a bad answer that hits every release alike.
-    incident: f64,
 }
 
 /// The world.
@@ -321,89 +309,6 @@ impl World {
                 instructions: p.instructions.clone(),
             })
             .collect()
-    }
-
-    fn requests(&mut self) {
-        let ticks = |per_second: f64| per_second * TICK as f64 / 1000.0;
-        for _ in 0..self.whole(ticks(self.demand.per_second)) {
-            let unit = match self.demand.users {
-                Some(users) => self.random.next() % users,
-                None => {
-                    self.units += 1;
-                    (1 << 32) + self.units
-                }
-            };
-            self.request(unit, false);
-        }
-        let split = self.gateways.first().and_then(|g| g.applied.routes.split.clone());
-        if let Some((_, weight, salt)) = split.filter(|_| self.demand.heavy > 0.0) {
-            let mut places = (1_u64 << 40)..;
-            let unit = places.find(|u| (self.parts.assign)(salt.as_bytes(), &u.to_le_bytes(), weight));
-            for _ in 0..self.whole(ticks(self.demand.heavy)) {
-                self.request(unit.unwrap_or_default(), true);
-            }
-        }
-    }
-
-    /// A whole number whose mean is `expected`.
-    fn whole(&self, expected: f64) -> u64 {
-        expected as u64 + u64::from(self.random.chance(expected.fract()))
-    }
-
-    fn request(&mut self, unit: u64, always_bad: bool) {
-        let gateway = (self.random.next() % self.gateways.len() as u64) as usize;
-        let routes = &self.gateways[gateway].applied.routes;
-        let split = routes.split.as_ref();
-        let drawn = split
-            .filter(|(_, weight, salt)| (self.parts.assign)(salt.as_bytes(), &unit.to_le_bytes(), *weight));
-        let Some(release) = drawn.map(|(release, ..)| *release).or(routes.main) else {
-            // Before the first table there is nothing that could answer.
-            self.unanswered += u64::from(self.gateways[gateway].applied.epoch > 0);
-            return;
-        };
-        let (split, is_candidate, has_backup) = (split.cloned(), drawn.is_some(), routes.backup.is_some());
-        let Some(behaviour) = self.by_digest(&release).map(|r| r.behaviour.clone()) else { return };
-        let mut answer = traffic::answer(&behaviour, self.demand.incident, self.now, &self.random);
-        answer.bad |= always_bad && is_candidate;
-        let total = self.totals.entry(release).or_default();
-        total.0 += 1;
-        total.1 += u64::from(answer.bad);
-        self.unanswered += u64::from(answer.bad && !has_backup && behaviour.is_down);
-        self.last_sent.insert(release, self.now);
-        let Some((_, weight, salt)) = split else { return };
-        self.check_sticky(unit, weight, &salt, is_candidate);
-        if is_candidate && self.random.chance(self.demand.lost) {
-            return;
-        }
-        let outcome = Outcome {
-            unit,
-            candidate: is_candidate,
-            bad: answer.bad,
-            latency_us: answer.latency_us,
-            answer: answer.value,
-        };
-        self.count(weight, &salt, outcome);
-    }
-
-    /// A user who got the candidate keeps it while the weight doesn't fall (I12).
-    fn check_sticky(&mut self, unit: u64, weight: u32, salt: &str, is_candidate: bool) {
-        if self.demand.users.is_none() {
-            return;
-        }
-        let before = self.assigned.insert(unit, (salt.to_owned(), weight, is_candidate));
-        let moved = before.is_some_and(|(s, w, was)| s == salt && w <= weight && was && !is_candidate);
-        self.moved_back += u64::from(moved);
-    }
-
-    fn count(&mut self, weight: u32, salt: &str, outcome: Outcome) {
-        let active = self.agent.deployment.active.as_ref().filter(|a| a.promotion.as_str() == salt);
-        let Some(plan) = active.map(|a| &a.plan.rollout) else { return };
-        if self.meter.as_ref().is_none_or(|m| m.salt != salt) {
-            self.meter = Some(Meter::new(salt));
-        }
-        if let Some(meter) = &mut self.meter {
-            meter.record(weight, plan, outcome);
-        }
     }
 
     fn tell_news(&mut self) {

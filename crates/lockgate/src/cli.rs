@@ -49,6 +49,8 @@ pub(crate) enum Command {
     Init(Init),
     /// Check lockgate.toml without a server
     Check,
+    /// Give the server this lockgate.toml (promote and release create do it by themselves)
+    Apply,
     /// Start the server and every environment's agent on this machine
     Up(Up),
     /// Run the server (control plane) alone
@@ -239,6 +241,9 @@ pub(crate) enum Release {
     Create {
         /// `model@alias`, `model:version`, or `model` for its latest version
         model: String,
+        /// Make it although this folder may not be what made the model, and say why (goes on record)
+        #[arg(long, value_name = "WHY", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+        anyway: Option<String>,
     },
     /// Show a release
     Show {
@@ -386,11 +391,11 @@ pub(crate) struct Logs {
 pub(crate) enum Audit {
     /// Check the hash chain, and that the tables follow from the log
     Verify,
-    /// Print the log's entries
+    /// Print the log's entries, the newest unless you say where to begin
     Log {
-        /// From this entry on
-        #[arg(long, default_value_t = 0)]
-        from: u64,
+        /// From this entry on [default: where the newest begin]
+        #[arg(long)]
+        from: Option<u64>,
         /// How many
         #[arg(long, default_value_t = 1000)]
         limit: u64,

@@ -57,7 +57,11 @@ impl Client {
     }
 
     fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
-        let mut request = self.http.request(method, format!("{}/api/v1/{path}", self.base));
+        self.request_at(method, &format!("api/v1/{path}"))
+    }
+
+    fn request_at(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
+        let mut request = self.http.request(method, format!("{}/{path}", self.base));
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }
@@ -82,16 +86,20 @@ impl Client {
             return Ok(response);
         }
         let text = response.text().await.unwrap_or_default();
-        let (message, hint) = match serde_json::from_str::<ErrorBody>(&text) {
-            Ok(body) => (body.error.message, body.error.hint),
-            Err(_) => (format!("the server answered {status} without an explanation"), None),
-        };
+        let (message, hint) = explanation(status, &text);
         Err(Refusal { status: status.as_u16(), message, hint }.into())
     }
 
     /// GET as JSON.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         let response = self.send(self.request(reqwest::Method::GET, path)).await?;
+        response.json().await.context("the server's answer can't be read; is it of another version?")
+    }
+
+    /// GET from the MLflow API, as JSON.
+    pub(crate) async fn mlflow(&self, path: &str) -> anyhow::Result<serde_json::Value> {
+        let path = format!("api/2.0/mlflow/{path}");
+        let response = self.send(self.request_at(reqwest::Method::GET, &path)).await?;
         response.json().await.context("the server's answer can't be read; is it of another version?")
     }
 
@@ -124,5 +132,40 @@ impl Client {
     /// PUT bytes.
     pub(crate) async fn put_bytes(&self, path: &str, body: Vec<u8>) -> anyhow::Result<()> {
         self.send(self.request(reqwest::Method::PUT, path).body(body)).await.map(|_| ())
+    }
+}
+
+/// What a server that says no gives as the reason: our own errors, MLflow's, or the few words of whatever stands between.
+fn explanation(status: reqwest::StatusCode, text: &str) -> (String, Option<String>) {
+    if let Ok(body) = serde_json::from_str::<ErrorBody>(text) {
+        return (body.error.message, body.error.hint);
+    }
+    if let Ok(body) = serde_json::from_str::<ErrorText>(text) {
+        return (body.message, body.hint);
+    }
+    let words = text.trim();
+    // A page, or a long text, explains nothing on a terminal.
+    let short = !words.is_empty() && words.chars().count() <= 300 && !words.starts_with('<');
+    if short && !words.chars().any(|c| c.is_control() && c != '\n') {
+        return (format!("the server answered {status}: {words}"), None);
+    }
+    (format!("the server answered {status} without an explanation"), None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::explanation;
+    use reqwest::StatusCode;
+
+    #[test]
+    fn whatever_explains_a_refusal_is_shown() {
+        let said = |text: &str| explanation(StatusCode::BAD_GATEWAY, text);
+        let ours = said("{\"error\": {\"code\": \"x\", \"message\": \"no\", \"hint\": \"do\"}}");
+        assert_eq!(ours, ("no".to_owned(), Some("do".to_owned())));
+        assert_eq!(said("{\"error_code\": \"X\", \"message\": \"no\"}").0, "no");
+        assert_eq!(said("upstream is down\n").0, "the server answered 502 Bad Gateway: upstream is down");
+        for nothing in ["", "<html>no</html>", "\u{1b}[31mred", &"long ".repeat(100)] {
+            assert!(said(nothing).0.ends_with("without an explanation"), "{nothing}");
+        }
     }
 }

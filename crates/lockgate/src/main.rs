@@ -9,6 +9,7 @@
 //! | `render`, `output` | text for people, JSON for programs |
 //! | `exit` | exit codes |
 //! | `git` | what is asked of Git |
+//! | `lock` | one `up` for a state folder |
 //! | `processes` | processes of this machine |
 //! | `world` | the real clock, randomness and signals |
 
@@ -18,6 +19,7 @@ mod commands;
 mod context;
 mod exit;
 mod git;
+mod lock;
 mod output;
 mod processes;
 mod render;
@@ -73,6 +75,7 @@ async fn run(cli: Cli, isolation: Option<String>) -> anyhow::Result<Exit> {
     match &cli.command {
         Command::Init(args) => commands::project::init(&ctx, args),
         Command::Check => commands::project::check(&ctx),
+        Command::Apply => commands::project::apply(&ctx).await,
         Command::Up(args) => commands::up::up(&ctx, args).await,
         Command::Server(args) => commands::server::server(args).await,
         Command::Agent(args) => {

@@ -66,8 +66,17 @@ impl Out {
         }
     }
 
+    /// Says something about the data, so that a program that reads the data doesn't get it.
+    pub(crate) fn aside(self, text: &str) {
+        eprintln!("{text}");
+    }
+
     /// Draws `text` over what was drawn before (`lines` of it) and returns how many lines it has now.
     pub(crate) fn redraw(self, before: usize, text: &str) -> usize {
+        let width =
+            rustix::termios::tcgetwinsize(std::io::stdout()).map_or(0, |size| usize::from(size.ws_col));
+        // A line that the terminal breaks is two lines there, and the next drawing would begin too low.
+        let text: String = text.lines().map(|line| clipped(line, width) + "\n").collect();
         let mut out = std::io::stdout().lock();
         let up = if before > 0 { format!("\x1b[{before}A\x1b[J") } else { String::new() };
         let _ = writeln!(out, "{up}{}", text.trim_end_matches('\n')).and_then(|()| out.flush());
@@ -85,6 +94,22 @@ impl Out {
         };
         if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
+}
+
+/// As much of a line as `width` columns hold; colours take none. 0 is a terminal that doesn't tell.
+fn clipped(line: &str, width: usize) -> String {
+    let (mut left, mut escape, mut kept) = (width, false, String::with_capacity(line.len()));
+    for c in line.chars() {
+        escape |= c == '\x1b';
+        if escape {
+            escape = c != 'm';
+            kept.push(c);
+        } else if width == 0 || left > 0 {
+            left = left.saturating_sub(1);
+            kept.push(c);
+        }
+    }
+    kept
 }
 
 /// Prints an error with its causes and hints to standard error.
@@ -156,6 +181,13 @@ pub(crate) fn percent(share: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_are_clipped_by_what_is_seen() {
+        assert_eq!(clipped("abcdef", 3), "abc");
+        assert_eq!(clipped("a\x1b[31mbcd\x1b[0me", 3), "a\x1b[31mbc\x1b[0m");
+        assert_eq!(clipped("abc", 0), "abc");
+    }
 
     #[test]
     fn columns_line_up_with_and_without_colour() {

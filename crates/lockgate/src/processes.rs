@@ -5,6 +5,17 @@ use std::collections::BTreeMap;
 
 /// Kills a process and everything that it started.
 pub(crate) fn kill_tree(root: u32) {
+    kill(vec![root], &mut children());
+}
+
+/// Kills everything that a process started, and leaves the process itself.
+pub(crate) fn kill_children(of: u32) {
+    let mut all = children();
+    kill(all.remove(&of).unwrap_or_default(), &mut all);
+}
+
+/// Every process's children.
+fn children() -> BTreeMap<u32, Vec<u32>> {
     let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
@@ -12,7 +23,10 @@ pub(crate) fn kill_tree(root: u32) {
             children.entry(parent).or_default().push(pid);
         }
     }
-    let mut todo = vec![root];
+    children
+}
+
+fn kill(mut todo: Vec<u32>, children: &mut BTreeMap<u32, Vec<u32>>) {
     while let Some(pid) = todo.pop() {
         todo.extend(children.remove(&pid).unwrap_or_default());
         if let Some(pid) = Pid::from_raw(pid.cast_signed()) {
@@ -32,6 +46,19 @@ fn parent(pid: u32) -> Option<u32> {
 mod tests {
     use super::*;
     use std::time::{Duration, Instant};
+
+    #[test]
+    fn a_process_can_outlive_what_it_started() {
+        let mut shell =
+            std::process::Command::new("sh").args(["-c", "sleep 60; sleep 0.1; exit 7"]).spawn().unwrap();
+        let begun = Instant::now();
+        while !children().contains_key(&shell.id()) && begun.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        kill_children(shell.id());
+        assert_eq!(shell.wait().unwrap().code(), Some(7));
+        assert!(begun.elapsed() < Duration::from_secs(30));
+    }
 
     #[test]
     fn a_shells_children_go_with_it() {

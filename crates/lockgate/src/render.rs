@@ -5,7 +5,7 @@ use lockgate_control::view::{EnvironmentView, PlanView, PromotionView, ReleaseVi
 use lockgate_core::gate::Outcome;
 use lockgate_core::guard::{Judgement, Verdict};
 use lockgate_core::promotion::Stage;
-use lockgate_core::wire::{LiveModel, LiveRollout};
+use lockgate_core::wire::{LiveRollout, LiveSide};
 
 /// The tone of a stage.
 pub(crate) fn tone(stage: &Stage) -> Tone {
@@ -84,6 +84,7 @@ pub(crate) fn promotion(out: Out, p: &PromotionView) -> String {
         ));
     }
     if let Some(live) = p.live.as_ref().filter(|_| moves(&p.stage)) {
+        text.push_str(&indent(&sides(out, p.model.as_str(), &p.sides)));
         text.push_str(&indent(&rollout(out, live)));
     }
     text
@@ -167,19 +168,19 @@ pub(crate) fn environment(out: Out, e: &EnvironmentView) -> String {
         text.push_str(&format!("  {}\n", out.mark(Tone::Faint, "serves nothing yet")));
     }
     for (model, live) in &e.models {
-        text.push_str(&indent(&sides(out, model.as_str(), live)));
+        text.push_str(&indent(&sides(out, model.as_str(), &live.sides)));
     }
     text
 }
 
 /// The sides of one model.
-pub(crate) fn sides(out: Out, model: &str, live: &LiveModel) -> String {
+pub(crate) fn sides(out: Out, model: &str, sides: &[LiveSide]) -> String {
     let mut rows = vec![
         ["model", "side", "version", "release", "share", "workers", "requests", "bad", "p50", "p99"]
             .map(|h| out.mark(Tone::Faint, h))
             .to_vec(),
     ];
-    for side in &live.sides {
+    for side in sides {
         let ms = |v: Option<f64>| v.map_or_else(|| "-".to_owned(), |v| format!("{v:.2} ms"));
         let workers = format!("{}/{}", side.workers.0, side.workers.1);
         let workers = if side.workers.0 < side.workers.1 { out.mark(Tone::Warn, &workers) } else { workers };
@@ -294,9 +295,10 @@ pub(crate) fn plan(out: Out, v: &PlanView) -> String {
 pub(crate) fn why(out: Out, v: &WhyView) -> String {
     let mut text = format!("{}\n\n{}", out.mark(Tone::Strong, &v.answer), promotion(out, &v.promotion));
     if let Stage::Rolling { rollout } = &v.promotion.stage
-        && let Some(j) = &rollout.judgement {
-            text.push_str(&indent(&judgement(out, j)));
-        }
+        && let Some(j) = &rollout.judgement
+    {
+        text.push_str(&indent(&judgement(out, j)));
+    }
     if let Stage::RolledBack { cause: lockgate_core::event::Cause::Guard { judgement: j, .. }, .. } =
         &v.promotion.stage
     {

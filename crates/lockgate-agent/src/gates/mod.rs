@@ -5,10 +5,12 @@
 
 mod benchmark;
 mod command;
+pub(crate) mod confine;
 mod data;
 mod dataset;
 mod metric;
 mod parity;
+pub(crate) mod program;
 mod replay;
 mod rows;
 

@@ -1,13 +1,15 @@
 //! Server and agent together: promotions of one place, one deployment, and reports that come late.
 
-use crate::build::{any_delay, any_kind, any_observation, envelope, instruction, person, plan, promotion_id};
+use crate::build::{
+    any_delay, any_kind, any_observation, envelope, instruction, model, person, plan, promotion_id,
+};
 use crate::run::Run;
 use lockgate_core::clock::Millis;
 use lockgate_core::event::InstructionKind;
 use lockgate_core::gate::Outcome;
 use lockgate_core::id::PromotionId;
 use lockgate_core::promotion::{Command, Promotion, Stage};
-use lockgate_core::rollout::{Observation, Phase};
+use lockgate_core::rollout::{Deployment, Observation, Phase};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -41,6 +43,8 @@ fn any_act() -> impl Strategy<Value = Act> {
 struct Pair {
     promotions: BTreeMap<PromotionId, Promotion>,
     run: Run,
+    /// What the environment does, as far as it was reported.
+    mirror: Deployment,
     reported: usize,
     asked: u32,
     told: u32,
@@ -48,7 +52,14 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
-        Self { promotions: BTreeMap::new(), run: Run::new(), reported: 0, asked: 0, told: 0 }
+        Self {
+            promotions: BTreeMap::new(),
+            run: Run::new(),
+            mirror: Deployment::new(model()),
+            reported: 0,
+            asked: 0,
+            told: 0,
+        }
     }
 
     fn command(&mut self, id: &PromotionId, command: &Command) -> bool {
@@ -121,10 +132,35 @@ impl Pair {
 
     fn report(&mut self, entries: usize) {
         let through = self.run.journal.len().min(self.reported + entries);
-        for (id, event, at) in &self.run.journal[self.reported..through] {
-            self.promotions.get_mut(id).unwrap().follow(event, *at);
+        for (id, event, at) in self.run.journal[self.reported..through].to_vec() {
+            let promotion = self.promotions.get_mut(&id).unwrap();
+            if let Err(refused) = promotion.check_report(&self.mirror, &event) {
+                panic!("{id}: an honest report was refused: {refused} ({event:?}, {:?})", promotion.stage);
+            }
+            promotion.follow(&event, at);
+            self.mirror.apply(&id, &event, at);
+            self.settle(&id);
         }
         self.reported = through;
+    }
+
+    /// What was replaced is superseded; what serves again does so in the server's eyes, too.
+    fn settle(&mut self, after: &PromotionId) {
+        let Some(serving) = self.mirror.serving.clone() else { return };
+        let replaced: Vec<_> = self
+            .promotions
+            .values()
+            .filter(|p| p.id != serving.promotion && matches!(p.stage, Stage::Probation { .. }))
+            .map(|p| p.id.clone())
+            .collect();
+        for older in replaced {
+            assert!(self.command(&older, &Command::Supersede { by: serving.promotion.clone() }));
+        }
+        let again = serving.probation_until.is_none()
+            || !matches!(self.promotions[&serving.promotion].stage, Stage::Probation { .. });
+        if again {
+            assert!(self.command(&serving.promotion, &Command::ServeAgain { after: after.clone() }));
+        }
     }
 
     fn act(&mut self, act: &Act) {
@@ -169,6 +205,15 @@ impl Pair {
                 _ => false,
             };
             assert!(fits, "{id}: the server says {:?}, the agent has {active:?}", promotion.stage);
+        }
+        assert_eq!(self.mirror, self.run.deployment);
+        // What serves can be told to go back, unless it has ended already and only stays because nothing else is there.
+        if let Some(serving) = &self.mirror.serving {
+            let stage = &self.promotions[&serving.promotion].stage;
+            let serves = matches!(stage, Stage::Probation { .. } | Stage::Confirmed);
+            let ended = self.mirror.failed_over.is_some() && self.mirror.way_back().is_none();
+            let active = self.mirror.active.as_ref().is_some_and(|a| a.promotion == serving.promotion);
+            assert!(serves || ended || active, "{} serves, the server says {stage:?}", serving.promotion);
         }
     }
 }

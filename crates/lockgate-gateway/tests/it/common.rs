@@ -172,7 +172,7 @@ pub(crate) fn route(baseline: Option<Variant>) -> ModelRoute {
 }
 
 pub(crate) fn with_candidate(baseline: Option<Variant>, candidate: Variant, weight: u32) -> ModelRoute {
-    let split = Some(Split { salt: "pr_1".to_owned(), candidate, weight });
+    let split = Some(Split { salt: "pr_1".to_owned(), candidate, weight, counted: true });
     ModelRoute { split, ..route(baseline) }
 }
 

@@ -127,3 +127,37 @@ async fn a_client_that_leaves_is_counted_as_abandoned() {
     assert_eq!((stats.segments[0].abandoned, stats.segments[0].events.errors), (1, 0));
     assert_eq!(world.gateway.totals(&model())[0].inflight, 0);
 }
+
+#[tokio::test]
+async fn a_worker_that_hangs_is_passed_over_and_found_again() {
+    let world = start(lockgate_gateway::GatewayOptions { threads: 1, ..options() });
+    let a = Worker::start(world.dir.path(), "a", Behave::Slow(Duration::from_secs(60)));
+    let b = Worker::start(world.dir.path(), "b", says("b"));
+    world.publish(route(Some(variant("r1", 1, &[&a, &b])))).await;
+    let mut client = world.client().await;
+    let mut late = 0;
+    for i in 0..40 {
+        late += usize::from(client.infer(&format!("u{i}")).await.status == 504);
+    }
+    assert_eq!(
+        late, 3,
+        "every request is answered as its own worker answers it, but a worker that hangs gets few"
+    );
+    // One request in a while finds out whether it still hangs, and no other one meets it meanwhile.
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    let mut running = tokio::task::JoinSet::new();
+    for i in 0..16 {
+        let mut client = world.client().await;
+        running.spawn(async move { client.infer(&format!("v{i}")).await.status });
+    }
+    let got = running.join_all().await;
+    assert_eq!(got.iter().filter(|s| **s == 504).count(), 1, "{got:?}");
+    // It is itself again.
+    a.now(says("a"));
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    let before = a.count();
+    for i in 0..20 {
+        assert_eq!(client.infer(&format!("w{i}")).await.status, 200);
+    }
+    assert!(a.count() >= before + 8, "{} requests", a.count() - before);
+}

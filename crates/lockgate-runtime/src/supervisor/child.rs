@@ -1,6 +1,7 @@
 //! The keeper of one worker.
 
 use super::backoff::{Backoff, Next};
+use super::health;
 use super::log::{Tail, capture};
 use super::{WorkerSpec, WorkerState, WorkerStatus};
 use std::path::PathBuf;
@@ -126,9 +127,14 @@ impl Keeper {
         }
         self.say(WorkerState::Ready, child.id());
         tokio::select! {
-            status = child.wait() => died(status, &tail, copying).await,
-            () = told(&mut stop) => self.end(child, stdin).await,
+            status = child.wait() => return died(status, &tail, copying).await,
+            () = told(&mut stop) => return self.end(child, stdin).await,
+            () = health::lost(&self.socket, &self.spec) => {}
         }
+        let _ = child.kill().await;
+        let how = format!("it did not answer its health check {} times in a row", self.spec.health_misses);
+        let text = tail.text();
+        End::Died(if text.is_empty() { how } else { format!("{how}. Its last output: {text}") })
     }
 
     fn start(&self) -> std::io::Result<Child> {

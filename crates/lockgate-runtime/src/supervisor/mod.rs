@@ -1,11 +1,12 @@
 //! Start workers as child processes, watch them, start them again.
 //!
 //! Each worker has one address for as long as the supervisor lives. A worker that dies is noticed at once and started
-//! again after a growing pause; one that dies quickly too often is given up as a crash loop, which is said and stays
+//! again after a growing pause, and so is one that doesn't answer for its health any more; one that dies quickly too often is given up as a crash loop, which is said and stays
 //! so: the same release with the same settings would die again.
 
 mod backoff;
 mod child;
+mod health;
 mod log;
 
 use lockgate_core::route::WorkerAddress;
@@ -41,12 +42,19 @@ pub struct WorkerSpec {
     pub quick: Duration,
     /// How many quick deaths in a row make a crash loop.
     pub crash_loop_after: u32,
+    /// How often a worker that is ready is asked for its health.
+    pub health_every: Duration,
+    /// How long it may take to answer that.
+    pub health_timeout: Duration,
+    /// After so many answers in a row that didn't come, it hangs: it is killed and started again.
+    pub health_misses: u32,
     /// How large the log of one worker may become; the older half goes.
     pub max_log: u64,
 }
 
 impl WorkerSpec {
-    /// A spec with the usual patience: ready within 60 s, pauses of 100 ms to 30 s, five deaths within 30 s each.
+    /// A spec with the usual patience: ready within 60 s, pauses of 100 ms to 30 s, five deaths within 30 s each;
+    /// a worker that is silent for about 9 s hangs.
     #[must_use]
     pub fn new(
         program: PathBuf,
@@ -67,6 +75,9 @@ impl WorkerSpec {
             max_pause: Duration::from_secs(30),
             quick: Duration::from_secs(30),
             crash_loop_after: 5,
+            health_every: Duration::from_secs(1),
+            health_timeout: Duration::from_secs(3),
+            health_misses: 3,
             max_log: 4 * 1024 * 1024,
         }
     }

@@ -126,3 +126,35 @@ async fn workers_go_when_their_supervisor_goes() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
+
+fn signal(name: &str, pid: u32) {
+    assert!(Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success());
+}
+
+#[tokio::test]
+async fn a_worker_that_hangs_is_killed_and_started_again_and_one_that_only_paused_is_not() {
+    let release = log_model();
+    let mut spec = release.spec(&[]);
+    spec.health_every = Duration::from_millis(100);
+    spec.health_timeout = Duration::from_millis(900);
+    let supervisor = Supervisor::spawn(&spec, 2).unwrap();
+    supervisor.ready(Duration::from_secs(30)).await.unwrap();
+    let mut status = supervisor.status();
+    let (first, second) = (status.borrow()[0].clone(), status.borrow()[1].clone());
+    // It answers late once: no reason to kill it.
+    signal("-STOP", second.pid.unwrap());
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    signal("-CONT", second.pid.unwrap());
+    signal("-STOP", first.pid.unwrap());
+    let hung = Instant::now();
+    let gone = status.wait_for(|all| all[0].state != WorkerState::Ready).await.unwrap()[0].clone();
+    assert!(hung.elapsed() < Duration::from_secs(10), "noticed after {:?}", hung.elapsed());
+    let WorkerState::Restarting { last_error, .. } = &gone.state else { panic!("{gone:?}") };
+    assert!(last_error.contains("did not answer its health check 3 times in a row"), "{last_error}");
+    supervisor.ready(Duration::from_secs(30)).await.unwrap();
+    let now = supervisor.status().borrow().clone();
+    assert_eq!(now[0].restarts, 1);
+    assert_ne!(now[0].pid, first.pid);
+    assert_eq!(now[1], second, "the other worker is left alone");
+    assert_eq!(Client::connect(&socket(&supervisor)).await.infer(ROW).await.status, 200);
+}

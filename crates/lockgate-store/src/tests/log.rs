@@ -92,6 +92,10 @@ both_engines! {
             Ok::<_, StoreError>((conn.last_source_seq("production").await?, conn.last_source_seq("staging").await?))
         })).await.unwrap();
         assert_eq!(last, (Some(7), None));
+        let leaves = store.read(|conn| Box::pin(async move {
+            Ok::<_, StoreError>((conn.source_leaf("production", 4).await?, conn.source_leaf("production", 5).await?, conn.source_leaf("x", u64::MAX).await?))
+        })).await.unwrap();
+        assert!(leaves.0.is_some() && (leaves.1, leaves.2) == (None, None));
         assert_eq!(store.verify().await.unwrap().count, 2);
         let huge = report(&store, u64::MAX, "x", "e").await.unwrap_err();
         assert!(matches!(huge, StoreError::Invalid { .. }), "{huge}");

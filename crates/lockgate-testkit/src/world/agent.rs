@@ -239,10 +239,10 @@ impl Agent {
             self.judged = None;
             return Judgement::none();
         };
-        if let Some((at, judgement)) = &self.judged {
-            if around.now - at < 1_000 {
-                return judgement.clone();
-            }
+        if let Some((at, judgement)) = &self.judged
+            && around.now - at < 1_000
+        {
+            return judgement.clone();
         }
         let salt = active.promotion.as_str();
         let compared = self.deployment.serving.is_some()

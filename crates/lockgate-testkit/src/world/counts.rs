@@ -14,8 +14,12 @@ pub struct Counts {
     pub drawn: u64,
     /// Units that met this arm at this weight.
     pub units: u64,
+    /// Requests, whatever their unit.
+    pub requests: u64,
     /// Units that met a bad answer.
     pub errors: u64,
+    /// Units whose first request here had a bad answer.
+    pub first_bad: u64,
     /// Units that were slower than a quantile of the baseline beyond the margin for rolling back.
     pub slow_rollback: [u64; 3],
     /// Units that were slower than a quantile of the baseline beyond the margin for promoting.
@@ -116,7 +120,9 @@ impl Meter {
         let cell = &mut self.cells.entry(weight).or_default()[arm];
         let is = |bit: u16| u64::from(fresh & bit != 0);
         cell.drawn += is(SEEN);
+        cell.requests += 1;
         cell.units += is(1 << (1 + arm));
+        cell.first_bad += is(1 << (1 + arm)) * u64::from(one.bad);
         cell.errors += is(ERROR);
         cell.repeats += is(REPEAT);
         cell.slow_slo += is(SLO);

@@ -50,10 +50,10 @@ impl Gateway {
 
     /// Applies what has arrived: only ever a larger epoch.
     pub(crate) fn tick(&mut self, now: Millis) {
-        if let Some((_, table)) = self.inbox.take_if(|(due, _)| *due <= now) {
-            if table.epoch > self.applied.epoch {
-                self.applied = table;
-            }
+        if let Some((_, table)) = self.inbox.take_if(|(due, _)| *due <= now)
+            && table.epoch > self.applied.epoch
+        {
+            self.applied = table;
         }
     }
 }

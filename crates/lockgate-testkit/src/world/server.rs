@@ -133,17 +133,20 @@ impl Server {
     /// Takes the lines after the last reported one in, each once.
     pub(crate) fn take_report(&mut self, news: &[Line], now: Millis) {
         for line in news {
-            if let Some(promotion) = self.promotions.get_mut(&line.promotion) {
-                promotion.follow(&line.event, now);
+            let Some(promotion) = self.promotions.get_mut(&line.promotion) else { continue };
+            // What can't follow is kept as a note by the real server, without effect.
+            if promotion.check_report(&self.mirror, &line.event).is_err() {
+                continue;
             }
+            promotion.follow(&line.event, line.at);
             self.mirror.apply(&line.promotion, &line.event, line.at);
+            self.settle(&line.promotion, now);
         }
         self.reported += news.len();
-        self.settle_probation(now);
     }
 
-    /// Once a newer release serves, an older one's probation is over.
-    fn settle_probation(&mut self, now: Millis) {
+    /// Once a newer release serves, an older one's probation is over; once that one went back, the older one serves again.
+    fn settle(&mut self, after: &PromotionId, now: Millis) {
         let on_probation = |p: &&Promotion| matches!(p.stage, Stage::Probation { .. });
         let serves = self.mirror.serving.as_ref().map(|s| s.promotion.clone());
         let replaced: Vec<PromotionId> =
@@ -153,6 +156,13 @@ impl Server {
                 // On probation it can be superseded, and that is where it stands.
                 let _ = self.command(&older, &Command::Supersede { by }, now);
             }
+        }
+        let Some(serving) = &self.mirror.serving else { return };
+        let (id, until) = (serving.promotion.clone(), serving.probation_until);
+        let stage = self.promotions.get(&id).map(|p| &p.stage);
+        if !matches!(stage, Some(Stage::Probation { .. })) || until.is_none() {
+            // What neither was replaced nor waits for its probation's end needs nothing.
+            let _ = self.command(&id, &Command::ServeAgain { after: after.clone() }, now);
         }
     }
 }

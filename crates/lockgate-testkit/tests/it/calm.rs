@@ -16,7 +16,7 @@ run 25m
 
 #[test]
 fn identical_releases_are_rarely_rolled_back_and_mostly_come_through() {
-    const WORLDS: u64 = 40;
+    const WORLDS: u64 = 12;
     let (mut back, mut through) = (0, 0);
     for seed in 0..WORLDS {
         let (_, world) = tell_all(SCRIPT, seed, parts());
@@ -28,8 +28,8 @@ fn identical_releases_are_rarely_rolled_back_and_mostly_come_through() {
             _ => {}
         }
     }
-    // The stated error rate is 5 %: two of forty are expected at the most, six would be seen once in 70 such tests.
-    assert!(back < 6, "{back} of {WORLDS} rolled back");
+    // The stated error rate is 5 %, so not one of twelve is expected.
+    assert!(back <= 1, "{back} of {WORLDS} rolled back");
     assert!(through > WORLDS / 2, "only {through} of {WORLDS} came through");
 }
 

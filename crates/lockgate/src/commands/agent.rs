@@ -11,8 +11,11 @@ use std::path::Path;
 /// What has to happen while the process has one thread only.
 pub(crate) fn enclose(args: &cli::Agent) -> anyhow::Result<String> {
     std::fs::create_dir_all(&args.home).with_context(|| format!("can't make {}", args.home.display()))?;
+    let secrets =
+        std::iter::once(&args.token_file).chain(&args.trust).filter_map(|p| std::path::absolute(p).ok());
+    lockgate_agent::fence::hide(secrets.collect());
     match &args.fence {
-        None => Ok("own folder, own key, own process".to_owned()),
+        None => Ok(format!("own folder, own key, own process; {}", lockgate_agent::fence::gates())),
         Some(fence) => lockgate_agent::fence::enclose(fence, &args.home)
             .map_err(|e| anyhow::anyhow!("the environment can't be fenced off: {e}")),
     }

@@ -1,5 +1,7 @@
 //! `demo`: the whole story on real data, by the public commands alone. The only place that knows the example.
 
+mod place;
+
 use crate::cli;
 use crate::context::Context;
 use crate::exit::Exit;
@@ -12,8 +14,6 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 use tokio::process::{Child, Command};
-
-include!(concat!(env!("OUT_DIR"), "/example.rs"));
 
 const AUTHOR: &str = "alice@example.com";
 const APPROVER: &str = "bob@example.com";
@@ -50,11 +50,20 @@ pub(crate) async fn demo(ctx: &Context, args: &cli::Demo) -> anyhow::Result<Exit
         begun: Instant::now(),
         facts: Vec::new(),
     };
-    let told = demo.tell(args.rps).await;
+    demo.begin().await?;
+    let told = tokio::select! {
+        told = demo.tell(args.rps) => told,
+        () = crate::world::told_to_stop(false) => {
+            // Whatever runs now is a child of this process; what runs in the background is stopped below.
+            crate::processes::kill_children(std::process::id());
+            Err(anyhow::anyhow!("interrupted; what the demo had started is stopped"))
+        }
+    };
     if !args.keep || told.is_err() {
-        demo.quietly(&["up", "--stop"]).await.ok();
+        let stopped = demo.quietly(&["up", "--stop"]).await;
+        told?;
+        stopped.context("the demo's server and agents can't be stopped")?;
     }
-    told?;
     demo.summary(args.keep);
     Ok(Exit::Done)
 }
@@ -79,7 +88,11 @@ impl Demo {
             .arg(&self.state)
             .arg("--as")
             .arg(user);
-        command.env_remove("LOCKGATE_SERVER").env_remove("LOCKGATE_TOKEN").stdin(Stdio::null());
+        command
+            .env_remove("LOCKGATE_SERVER")
+            .env_remove("LOCKGATE_TOKEN")
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
         command
     }
 
@@ -157,47 +170,22 @@ impl Demo {
         self.explain(&at).await
     }
 
-    /// Unpacks the example into a fresh Git repository.
+    /// Makes sure that both folders are the demo's, and that no earlier demo still runs in them.
+    async fn begin(&self) -> anyhow::Result<()> {
+        for dir in [&self.dir, &self.state] {
+            place::is_ours(dir)?;
+        }
+        if self.state.exists() {
+            self.quietly(&["up", "--stop"]).await.context("an earlier demo can't be stopped")?;
+        }
+        [&self.dir, &self.state].into_iter().try_for_each(|dir| place::claim(dir))
+    }
+
+    /// Unpacks the example into a fresh Git repository. A second demo begins anew.
     fn unpack(&self) -> anyhow::Result<()> {
-        if self.dir.exists() {
-            // A second demo begins anew; what is thrown away is only what the first one unpacked.
-            if !self.dir.join("lockgate.toml").is_file() {
-                bail!(
-                    "{} is there and is no demo\n  hint: name another folder with --dir",
-                    self.dir.display()
-                );
-            }
-            std::fs::remove_dir_all(&self.dir)
-                .with_context(|| format!("can't remove {}", self.dir.display()))?;
-        }
-        // Server, environments and pipeline start anew, but what was downloaded (Python packages, ONNX Runtime) stays.
-        for old in ["server", "env", "pipeline", "up.json"] {
-            let path = self.state.join(old);
-            let _ = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
-        }
-        for (name, bytes) in FILES {
-            let path = self.dir.join(name);
-            if let Some(parent) = path.parent() {
-                std::fs::create_dir_all(parent)
-                    .with_context(|| format!("can't make {}", parent.display()))?;
-            }
-            std::fs::write(&path, bytes).with_context(|| format!("can't write {}", path.display()))?;
-        }
-        for args in [
-            vec!["init", "--quiet", "--initial-branch=main"],
-            vec!["config", "user.email", AUTHOR],
-            vec!["config", "user.name", "Alice"],
-            vec!["add", "--all"],
-            vec!["commit", "--quiet", "--message", "The flight-delays example"],
-        ] {
-            let status =
-                std::process::Command::new("git").arg("-C").arg(&self.dir).args(&args).status().context(
-                    "`git` can't be started\n  hint: install it, for example with `apt-get install git`",
-                )?;
-            if !status.success() {
-                bail!("`git {}` failed", args.join(" "));
-            }
-        }
+        place::empty_project(&self.dir)?;
+        place::empty_state(&self.state)?;
+        place::unpack(&self.dir, AUTHOR)?;
         self.out.say(&format!("unpacked into {}", self.dir.display()));
         Ok(())
     }
@@ -462,25 +450,4 @@ async fn end_of_traffic(traffic: &mut Child) -> anyhow::Result<Value> {
     traffic.wait().await.context("the traffic generator can't be waited for")?;
     let last = text.trim().lines().next_back().context("the traffic generator said nothing")?;
     serde_json::from_str(last).context("the traffic generator's report can't be read")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::FILES;
-
-    #[test]
-    fn the_example_is_in_the_binary_without_what_runs_leave_behind() {
-        let names: Vec<&str> = FILES.iter().map(|(name, _)| *name).collect();
-        assert!(names.contains(&"lockgate.toml"), "{names:?}");
-        assert!(names.contains(&"requirements.lock"));
-        assert!(!names.iter().any(|n| n.contains("__pycache__") || n.starts_with("data/")), "{names:?}");
-    }
-
-    #[test]
-    fn the_example_parses() {
-        let (_, text) = FILES.iter().find(|(name, _)| *name == "lockgate.toml").unwrap();
-        let project = lockgate_config::parse(&String::from_utf8_lossy(text), "lockgate.toml").unwrap();
-        assert_eq!(project.environments.len(), 4);
-        assert!(project.unsupported.is_empty(), "{:?}", project.unsupported);
-    }
 }

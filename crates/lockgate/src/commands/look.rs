@@ -182,7 +182,11 @@ pub(crate) async fn audit(ctx: &Context, args: &cli::Audit) -> anyhow::Result<Ex
             Ok(if ok { Exit::Done } else { Exit::Error })
         }
         cli::Audit::Log { from, limit } => {
-            let text = client.get_text(&format!("audit?from={from}&limit={limit}")).await?;
+            let from = from.map_or_else(String::new, |from| format!("from={from}&"));
+            let text = client.get_text(&format!("audit?{from}limit={limit}")).await?;
+            if let Some(left_out) = left_out(&from, &text, *limit) {
+                ctx.out.aside(&left_out);
+            }
             if ctx.out.is_json() {
                 ctx.out.print(&text);
                 return Ok(Exit::Done);
@@ -213,6 +217,22 @@ pub(crate) async fn audit(ctx: &Context, args: &cli::Audit) -> anyhow::Result<Ex
             Ok(Exit::Done)
         }
     }
+}
+
+/// Says which entries are not shown, where the log is longer than the answer.
+fn left_out(from: &str, text: &str, limit: u64) -> Option<String> {
+    let seq = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok()?["seq"].as_u64();
+    let mut lines = text.lines().filter(|l| !l.is_empty());
+    let first = seq(lines.next()?)?;
+    if from.is_empty() {
+        let older = format!(
+            "{first} older entries are left out; `--from 0` begins at the first, `--limit N` shows more"
+        );
+        return (first > 0).then_some(older);
+    }
+    let last = lines.next_back().and_then(seq).unwrap_or(first);
+    let full = u64::try_from(text.lines().count()).unwrap_or(u64::MAX) >= limit;
+    full.then(|| format!("newer entries may be left out; `--from {}` goes on", last + 1))
 }
 
 /// `logs`
@@ -272,7 +292,9 @@ pub(crate) async fn logs(ctx: &Context, args: &cli::Logs) -> anyhow::Result<Exit
     while !text.is_char_boundary(from) {
         from += 1;
     }
-    ctx.out.print(&text[from..]);
+    let text = &text[from..];
+    let body = serde_json::json!({"what": args.what, "name": args.name, "text": text, "complete": from == 0});
+    ctx.out.show(&body, || text.to_owned())?;
     Ok(Exit::Done)
 }
 
@@ -315,4 +337,19 @@ pub(crate) async fn release_diff(ctx: &Context, old: &str, new: &str) -> anyhow:
         lines => format!("{}\n", lines.join("\n")),
     })?;
     Ok(if changes.is_empty() { Exit::Done } else { Exit::Pending })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::left_out;
+
+    #[test]
+    fn an_audit_log_that_is_cut_says_so() {
+        let lines = "{\"seq\":7}\n{\"seq\":8}\n";
+        assert!(left_out("", lines, 2).unwrap().starts_with("7 older entries"));
+        assert_eq!(left_out("", "{\"seq\":0}\n{\"seq\":1}\n", 2), None);
+        assert!(left_out("from=7&", lines, 2).unwrap().contains("--from 9"));
+        assert_eq!(left_out("from=7&", lines, 3), None);
+        assert_eq!(left_out("", "", 3), None);
+    }
 }

@@ -77,6 +77,33 @@ pub(crate) fn check(ctx: &Context) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// `apply`
+pub(crate) async fn apply(ctx: &Context) -> anyhow::Result<Exit> {
+    let (toml, _) = ctx.project_text()?;
+    load(ctx)?;
+    let body = NewConfiguration { toml, settings: settings(ctx) };
+    let applied: Applied = ctx.client()?.put("configuration", &body).await?;
+    ctx.out.show(&applied, || {
+        let what = if applied.changed { "applied" } else { "was applied already" };
+        let mut text = format!("{PROJECT_FILE} {what} ({})\n", applied.digest.short());
+        for sentence in &applied.kept {
+            text.push_str(&format!("{}: {sentence}\n", ctx.out.mark(Tone::Warn, "note")));
+        }
+        text
+    })?;
+    Ok(Exit::Done)
+}
+
+/// The project's file, for a server that is only to look at it.
+pub(crate) fn configuration(ctx: &Context) -> anyhow::Result<Option<NewConfiguration>> {
+    if ctx.project_dir().is_err() {
+        return Ok(None);
+    }
+    load(ctx)?;
+    let (toml, _) = ctx.project_text()?;
+    Ok(Some(NewConfiguration { toml, settings: settings(ctx) }))
+}
+
 /// Applies the project's file where there is one and it differs from what the server has, and returns a client.
 pub(crate) async fn applied(ctx: &Context) -> anyhow::Result<Client> {
     let client = ctx.client()?;
@@ -89,6 +116,9 @@ pub(crate) async fn applied(ctx: &Context) -> anyhow::Result<Client> {
     let applied: Applied = client.put("configuration", &body).await?;
     if applied.changed {
         ctx.out.say(&format!("applied {PROJECT_FILE} ({})", applied.digest.short()));
+    }
+    for sentence in &applied.kept {
+        ctx.out.say(&format!("{}: {sentence}", ctx.out.mark(Tone::Warn, "note")));
     }
     Ok(client)
 }

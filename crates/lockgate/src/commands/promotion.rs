@@ -7,10 +7,12 @@ use crate::exit::Exit;
 use crate::output::{Out, Tone};
 use crate::render;
 use anyhow::{Context as _, bail};
-use lockgate_control::view::{PlanView, PromotionRequest, PromotionView, WhyView};
+use lockgate_control::view::{GateView, PlanView, PromotionRequest, PromotionView, WhyView};
 use lockgate_core::digest::Digest;
+use lockgate_core::gate::Outcome;
 use lockgate_core::id::EnvironmentName;
 use lockgate_core::promotion::Stage;
+use lockgate_core::route::Role;
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -28,13 +30,15 @@ fn request(args: &cli::Plan) -> anyhow::Result<PromotionRequest> {
         rate: args.rps,
         plan_hash: None,
         lift_quarantine: None,
+        configuration: None,
     })
 }
 
 /// `plan`
 pub(crate) async fn plan(ctx: &Context, args: &cli::Plan) -> anyhow::Result<Exit> {
-    let client = super::project::applied(ctx).await?;
-    let view: PlanView = client.post("plan", &request(args)?).await?;
+    let mut body = request(args)?;
+    body.configuration = super::project::configuration(ctx)?;
+    let view: PlanView = ctx.client()?.post("plan", &body).await?;
     ctx.out.show(&view, || render::plan(ctx.out, &view))?;
     Ok(if view.obstacles.is_empty() { Exit::Pending } else { Exit::Error })
 }
@@ -52,7 +56,7 @@ pub(crate) async fn promote(ctx: &Context, args: &cli::Promote) -> anyhow::Resul
     ctx.out.show(&view, || {
         format!("{}{}", render::promotion(ctx.out, &view), render::next(ctx.out, &view.next))
     })?;
-    Ok(exit_of(&view.stage))
+    Ok(exit_of(&view.stage, &view.gates))
 }
 
 /// Finds the promotion that a person means.
@@ -149,28 +153,33 @@ pub(crate) async fn follow(
         if out.is_live() {
             drawn = out.redraw(drawn, &text);
         } else if !out.is_json() {
-            let line = brief(&view);
+            let (line, seen) = brief(&view);
             if line != said {
-                out.say(&line);
+                out.say(&format!("{line}{seen}"));
                 said = line;
             }
         }
-        let waits = view.stage == Stage::AwaitingApproval && stop_at_approval;
+        let waits = view.stage == Stage::AwaitingApproval && stop_at_approval || needs_a_person(&view.stage);
         let late = timeout.is_some_and(|t| begun.elapsed() > t);
         if !view.stage.is_active() || waits || late {
             out.show(&view, || {
                 let body = if out.is_live() { String::new() } else { text };
-                let late = if late { "stopped waiting; the promotion goes on\n" } else { "" };
+                let late = if late && !waits && view.stage.is_active() {
+                    "stopped waiting; the promotion goes on\n"
+                } else {
+                    ""
+                };
                 format!("{body}{late}{}", render::next(out, &view.next))
             })?;
-            return Ok(if late && view.stage.is_active() { Exit::Held } else { exit_of(&view.stage) });
+            let still = late && view.stage.is_active() && view.stage != Stage::AwaitingApproval;
+            return Ok(if still { Exit::Held } else { exit_of(&view.stage, &view.gates) });
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 
-/// One calm line for logs: printed when it changes.
-fn brief(view: &PromotionView) -> String {
+/// One calm line for logs, printed when it changes, and the numbers of that moment.
+fn brief(view: &PromotionView) -> (String, String) {
     let gates =
         view.gates.iter().filter(|g| g.outcome.is_some()).map(|g| g.gate.to_string()).collect::<Vec<_>>();
     let done = match view.stage {
@@ -182,13 +191,20 @@ fn brief(view: &PromotionView) -> String {
             l.judgement.readings.iter().map(|r| format!("{} {}", r.guard, verdict(r.verdict))).collect();
         if verdicts.is_empty() { String::new() } else { format!("  [{}]", verdicts.join(", ")) }
     });
-    format!(
+    // Numbers that change with every look stay out of this line; they come where a verdict changed.
+    let candidate = view.sides.iter().find(|s| s.role == Role::Candidate);
+    let seen = candidate.map_or_else(String::new, |s| {
+        let p99 = s.p99_ms.map_or_else(String::new, |ms| format!(", p99 {ms:.1} ms"));
+        format!("  ({} requests to it, {} bad{p99})", s.requests, s.errors)
+    });
+    let line = format!(
         "{} → {}  {}: {}{done}{live}",
         view.model,
         view.environment,
         view.stage_name,
         render::stage_line(view)
-    )
+    );
+    (line, seen)
 }
 
 fn verdict(v: lockgate_core::guard::Verdict) -> &'static str {
@@ -199,13 +215,29 @@ fn verdict(v: lockgate_core::guard::Verdict) -> &'static str {
     }
 }
 
-/// The exit code of a stage.
-pub(crate) fn exit_of(stage: &Stage) -> Exit {
+/// Whether a rollout stands still until a person says something: it was paused, or its evidence did not come in time.
+///
+/// Other reasons for which it is held (more requests are needed, workers come back) pass by themselves.
+fn needs_a_person(stage: &Stage) -> bool {
+    let Stage::Rolling { rollout } = stage else { return false };
+    rollout.held.as_deref().is_some_and(|held| held.starts_with(PAUSED) || held.ends_with(UNDECIDED))
+}
+
+/// How the reasons begin and end that `lockgate-core` gives for such a rollout.
+const PAUSED: &str = "paused";
+const UNDECIDED: &str = "a person must decide";
+
+/// The exit code of a promotion that somebody waited for, or looked at.
+pub(crate) fn exit_of(stage: &Stage, gates: &[GateView]) -> Exit {
     match stage {
-        Stage::Confirmed | Stage::Probation { .. } | Stage::Superseded { .. } | Stage::Cancelled => {
-            Exit::Done
+        Stage::Confirmed | Stage::Probation { .. } => Exit::Done,
+        // It did not enter: a script that goes on as if it had would be wrong.
+        Stage::Superseded { .. } | Stage::Cancelled => Exit::Error,
+        // A person's no, or an agent that can't run it, is no verdict of a gate.
+        Stage::Rejected { .. } if gates.iter().any(|g| g.outcome.is_some_and(|o| o != Outcome::Pass)) => {
+            Exit::GateFailed
         }
-        Stage::Rejected { .. } => Exit::GateFailed,
+        Stage::Rejected { .. } => Exit::Error,
         Stage::AwaitingApproval => Exit::AwaitingApproval,
         Stage::RolledBack { .. }
         | Stage::RollingBack { .. }
@@ -215,6 +247,15 @@ pub(crate) fn exit_of(stage: &Stage) -> Exit {
         Stage::Expired { .. } => Exit::Held,
         Stage::Rolling { rollout } if rollout.held.is_some() => Exit::Held,
         Stage::Gating | Stage::Queued | Stage::Rolling { .. } => Exit::Done,
+    }
+}
+
+/// The exit code of a rollback that somebody asked for: gone back is what was wanted.
+fn exit_of_rollback(stage: &Stage) -> Exit {
+    match stage {
+        Stage::RolledBack { .. } => Exit::Done,
+        Stage::OnBackup | Stage::Stranded { .. } => Exit::RolledBack,
+        _ => Exit::Error,
     }
 }
 
@@ -260,12 +301,72 @@ async fn follow_rollback(out: Out, client: &Client, first: &PromotionView) -> an
         let view: PromotionView = client.get(&format!("promotions/{}", first.id)).await?;
         if view.stage.is_terminal() {
             out.show(&view, || render::promotion(out, &view))?;
-            return Ok(exit_of(&view.stage));
+            return Ok(exit_of_rollback(&view.stage));
         }
         if begun.elapsed() > Duration::from_secs(60) {
             out.say(&out.mark(Tone::Bad, "the agent has not carried the rollback out within 60 s"));
             return Ok(Exit::Error);
         }
         tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lockgate_core::event::Cause;
+    use lockgate_core::id::{GateName, PrincipalId};
+    use lockgate_core::promotion::RolloutView;
+
+    fn held(why: &str) -> Stage {
+        Stage::Rolling {
+            rollout: RolloutView { step: Some(0), held: Some(why.to_owned()), ..RolloutView::default() },
+        }
+    }
+
+    fn gates(outcomes: &[Option<Outcome>]) -> Vec<GateView> {
+        let gate = |outcome| GateView {
+            gate: GateName::new("quality").unwrap(),
+            kind: "metric".to_owned(),
+            outcome,
+            summary: String::new(),
+            log: None,
+        };
+        outcomes.iter().copied().map(gate).collect()
+    }
+
+    #[test]
+    fn only_what_waits_for_a_person_stops_a_follower() {
+        assert!(needs_a_person(&held("paused: lunch")));
+        assert!(needs_a_person(&held(
+            "past the deadline without enough evidence from errors: a person must decide"
+        )));
+        assert!(!needs_a_person(&held("not enough evidence yet from errors")));
+        assert!(!needs_a_person(&Stage::Rolling { rollout: RolloutView::default() }));
+        assert!(!needs_a_person(&Stage::Gating));
+    }
+
+    #[test]
+    fn a_failed_gate_has_its_own_code_and_a_persons_no_has_not() {
+        let no = Stage::Rejected { reason: "no".to_owned() };
+        assert_eq!(exit_of(&no, &gates(&[Some(Outcome::Pass), Some(Outcome::Fail)])), Exit::GateFailed);
+        assert_eq!(exit_of(&no, &gates(&[Some(Outcome::Error)])), Exit::GateFailed);
+        assert_eq!(exit_of(&no, &gates(&[Some(Outcome::Pass), None])), Exit::Error);
+        assert_eq!(exit_of(&no, &[]), Exit::Error);
+    }
+
+    #[test]
+    fn a_wanted_rollback_is_done_when_it_has_gone_back() {
+        let back = Stage::RolledBack {
+            cause: Cause::Person { by: PrincipalId::new("u_x").unwrap(), reason: String::new() },
+            last_request_ms: 1,
+            verified_ms: 2,
+            candidate_requests: 0,
+            candidate_errors: 0,
+        };
+        assert_eq!(exit_of_rollback(&back), Exit::Done);
+        assert_eq!(exit_of(&back, &[]), Exit::RolledBack);
+        assert_eq!(exit_of_rollback(&Stage::OnBackup), Exit::RolledBack);
+        assert_eq!(exit_of(&held("paused"), &[]), Exit::Held);
     }
 }

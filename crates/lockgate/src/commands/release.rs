@@ -1,10 +1,13 @@
 //! `release create`: bundles a registered version with the code and data that it came from.
 
+mod origin;
+
 use crate::cli;
 use crate::context::Context;
 use crate::exit::Exit;
+use crate::git::Tree;
 use crate::render;
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use lockgate_control::view::{NewRelease, ReleaseView};
 use lockgate_core::digest::Digest;
 use lockgate_core::id::ModelName;
@@ -13,7 +16,7 @@ use lockgate_core::release::Code;
 /// `release …`
 pub(crate) async fn release(ctx: &Context, args: &cli::Release) -> anyhow::Result<Exit> {
     match args {
-        cli::Release::Create { model } => create(ctx, model).await,
+        cli::Release::Create { model, anyway } => create(ctx, model, anyway.as_deref()).await,
         cli::Release::Show { release } => super::look::release_show(ctx, release).await,
         cli::Release::List => super::look::release_list(ctx).await,
         cli::Release::Diff { old, new } => super::look::release_diff(ctx, old, new).await,
@@ -25,14 +28,29 @@ fn reference(text: &str) -> (&str, &str) {
     text.rsplit_once('@').or_else(|| text.rsplit_once(':')).unwrap_or((text, "latest"))
 }
 
-async fn create(ctx: &Context, model: &str) -> anyhow::Result<Exit> {
+async fn create(ctx: &Context, model: &str, anyway: Option<&str>) -> anyhow::Result<Exit> {
     let client = super::project::applied(ctx).await?;
     let (name, version) = reference(model);
     let dir = ctx.project_dir()?;
-    let mut authors = Vec::new();
-    let code = if crate::git::is_repository(&dir) {
-        let tree = crate::git::tree(&dir)?;
-        authors = tree.authors;
+    let project = super::project::load(ctx)?;
+    let origin = origin::origin(&client, name, version).await?;
+    let mut doubts = super::run::outdated(ctx)?;
+    let mut authors = std::collections::BTreeSet::new();
+    let outs: Vec<&str> = project.pipeline.iter().flat_map(|s| &s.outs).map(String::as_str).collect();
+    let tree = match crate::git::is_repository(&dir) {
+        true => Some(crate::git::tree(&dir, &outs)?),
+        false => None,
+    };
+    if let Some(tree) = &tree {
+        doubts.extend(origin::doubt(&dir, &project, &tree.commit, origin.commit.as_deref()));
+        authors = origin::authors(&client, &project, &dir, name).await?;
+        if tree.patch.is_some() {
+            authors.extend(crate::git::config(&dir, "user.email").map(|mail| mail.to_lowercase()));
+        }
+        note_untracked(ctx, tree);
+    }
+    let reason = reason(model, &doubts, anyway)?;
+    let code = if let Some(tree) = tree {
         let archive = Digest::of(&tree.archive);
         client
             .put_bytes(&format!("blobs/{archive}"), tree.archive)
@@ -48,10 +66,12 @@ async fn create(ctx: &Context, model: &str) -> anyhow::Result<Exit> {
     };
     let body = NewRelease {
         model: ModelName::new(name)?,
-        version: version.to_owned(),
+        // The version that was looked at, should its alias move meanwhile.
+        version: origin.version.unwrap_or_else(|| version.to_owned()),
         code,
         data: super::run::datasets(ctx)?,
-        authors,
+        authors: authors.into_iter().collect(),
+        reason,
     };
     let view: ReleaseView = client.post("releases", &body).await?;
     ctx.out.show(&view, || {
@@ -60,6 +80,36 @@ async fn create(ctx: &Context, model: &str) -> anyhow::Result<Exit> {
         format!("{head}{}{}", render::release(ctx.out, &view), render::next(ctx.out, &next))
     })?;
     Ok(Exit::Done)
+}
+
+/// What goes on record beside the release; an error where this folder may not be what made the model and nobody insists.
+fn reason(model: &str, doubts: &[String], anyway: Option<&str>) -> anyhow::Result<String> {
+    match anyway {
+        _ if doubts.is_empty() => Ok(String::new()),
+        Some(why) => {
+            let words = if why.is_empty() { String::new() } else { format!(" ({why})") };
+            Ok(format!("made anyway{words}: {}", doubts.join("; ")))
+        }
+        None => bail!(
+            "what lies here may not be what made `{model}`:\n  {}\n  hint: train again with `lockgate run`, or check out the commit that it was made from; --anyway=WHY makes the release nevertheless and puts that on record",
+            doubts.join("\n  ")
+        ),
+    }
+}
+
+/// Says which files become part of the release though Git doesn't know them.
+fn note_untracked(ctx: &Context, tree: &Tree) {
+    let names = &tree.untracked;
+    if names.is_empty() {
+        return;
+    }
+    let some: Vec<&str> = names.iter().take(5).map(String::as_str).collect();
+    let more = if names.len() > some.len() {
+        format!(" and {} more", names.len() - some.len())
+    } else {
+        String::new()
+    };
+    ctx.out.aside(&format!("not in Git, but part of this release's code: {}{more}", some.join(", ")));
 }
 
 /// The environment that a new release enters first.
@@ -74,7 +124,20 @@ fn first_gated(ctx: &Context) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::reference;
+    use super::{reason, reference};
+
+    #[test]
+    fn a_release_of_something_else_needs_somebody_who_insists() {
+        let doubts = ["stage `train` would run again".to_owned()];
+        assert_eq!(reason("m@x", &[], None).unwrap(), "");
+        assert_eq!(reason("m@x", &[], Some("sure")).unwrap(), "");
+        let error = reason("m@x", &doubts, None).unwrap_err().to_string();
+        assert!(error.contains("stage `train`") && error.contains("--anyway"), "{error}");
+        assert_eq!(
+            reason("m@x", &doubts, Some("moved a file")).unwrap(),
+            "made anyway (moved a file): stage `train` would run again"
+        );
+    }
 
     #[test]
     fn a_version_is_named_by_alias_number_or_not_at_all() {

@@ -4,6 +4,10 @@
 //! requirements. A finished stage is recorded under its key with the digests of what it wrote; those bytes are kept, so that
 //! going back to an earlier state restores instead of running again.
 
+mod outdated;
+
+pub(crate) use outdated::outdated;
+
 use crate::cli;
 use crate::context::Context;
 use crate::exit::Exit;
@@ -206,15 +210,16 @@ impl Runner<'_> {
         let (key, parts) = self.key(stage)?;
         let out = self.ctx.out;
         if let Some(record) = self.recorded(stage, &key).filter(|_| !forced)
-            && let Some(restored) = self.restore(&record)? {
-                let why = if restored > 0 {
-                    format!("restored {restored} files")
-                } else {
-                    "its inputs are as they were".to_owned()
-                };
-                out.say(&format!("{}: {} ({why})", stage.name, out.mark(Tone::Faint, "unchanged")));
-                return Ok(Outcome { stage: stage.name.clone(), what: "unchanged", why, seconds: 0.0 });
-            }
+            && let Some(restored) = self.restore(&record)?
+        {
+            let why = if restored > 0 {
+                format!("restored {restored} files")
+            } else {
+                "its inputs are as they were".to_owned()
+            };
+            out.say(&format!("{}: {} ({why})", stage.name, out.mark(Tone::Faint, "unchanged")));
+            return Ok(Outcome { stage: stage.name.clone(), what: "unchanged", why, seconds: 0.0 });
+        }
         let why = if forced { "you said so".to_owned() } else { self.reason(stage, &parts) };
         if let (Some(path), None) = (&self.project.requirements, &self.environment) {
             let venvs = self.ctx.state_dir()?.join("venvs");

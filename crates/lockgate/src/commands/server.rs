@@ -54,16 +54,22 @@ pub(crate) async fn server(args: &cli::Server) -> anyhow::Result<Exit> {
         trust_loopback: args.trust_loopback,
         listen: listener.local_addr()?,
     };
-    let guarded = Router::new()
-        .merge(lockgate_api::router(control.clone()))
-        .merge(lockgate_mlflow::router(control.tracking().clone()))
-        .layer(axum::middleware::from_fn_with_state((control.clone(), identity), identify));
+    let guarded = routes(&control, identity);
     let reconciler = tokio::spawn(reconcile(control));
     tracing::info!(listen = %args.listen, "the server is ready");
     axum::serve(listener, guarded).with_graceful_shutdown(world::told_to_stop(args.tied)).await?;
     reconciler.abort();
     store.close().await;
     Ok(Exit::Done)
+}
+
+/// Everything that is served, behind the one door.
+fn routes(control: &Control, identity: Identity) -> Router {
+    Router::new()
+        .merge(lockgate_api::router(control.clone()))
+        .merge(lockgate_mlflow::router(control.tracking().clone()))
+        .fallback(lockgate_api::no_such_route)
+        .layer(axum::middleware::from_fn_with_state((control.clone(), identity), identify))
 }
 
 async fn reconcile(control: Control) {
@@ -74,3 +80,6 @@ async fn reconcile(control: Control) {
         tokio::time::sleep(RECONCILE_EVERY).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

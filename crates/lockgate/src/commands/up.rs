@@ -3,11 +3,13 @@
 use crate::cli;
 use crate::context::{Context, UpFile};
 use crate::exit::Exit;
+use crate::lock::{self, Holder, UpLock};
 use crate::output::{Tone, table};
 use crate::world;
 use anyhow::{Context as _, bail};
 use lockgate_config::Project;
 use lockgate_core::digest::Digest;
+use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt as _;
@@ -39,17 +41,14 @@ pub(crate) async fn up(ctx: &Context, args: &cli::Up) -> anyhow::Result<Exit> {
         return stop(ctx).await;
     }
     let project = super::project::load(ctx)?;
-    if let Some(running) = running(ctx) {
-        bail!(
-            "it is running already (process {}) at {}\n  hint: `lockgate up --stop` stops it",
-            running.pid,
-            running.server
-        );
-    }
     let layout = Layout::new(ctx, &project, args.port)?;
     if args.detach {
         return detach(ctx, &layout).await;
     }
+    let Some(_lock) = UpLock::take(&layout.state)? else {
+        return Err(runs_already(ctx, &layout.state));
+    };
+    forget_last(&layout.state)?;
     layout.check_ports()?;
     ctx.out.say("preparing ONNX Runtime");
     let library = super::worker::library(&layout.state.join("lib"), &|text| ctx.out.say(text))?;
@@ -337,14 +336,33 @@ async fn end(child: &mut Child) {
     }
 }
 
-/// What `up` wrote down, if that process is still there.
-fn running(ctx: &Context) -> Option<UpFile> {
-    let file = ctx.up_file()?;
-    Path::new(&format!("/proc/{}", file.pid)).exists().then_some(file)
+/// Why a second `up` over the same state folder is refused.
+fn runs_already(ctx: &Context, state: &Path) -> anyhow::Error {
+    let who = match lock::holder(state) {
+        Holder::Process(pid) => format!(" (process {pid})"),
+        Holder::Nobody | Holder::Unseen => String::new(),
+    };
+    let place = ctx.up_file().map_or_else(String::new, |file| format!(" at {}", file.server));
+    anyhow::anyhow!("it is running already{who}{place}\n  hint: `lockgate up --stop` stops it")
+}
+
+/// Removes what an `up` that was killed wrote down: it is true no longer.
+fn forget_last(state: &Path) -> anyhow::Result<()> {
+    let path = state.join("up.json");
+    match std::fs::remove_file(&path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("can't remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 async fn detach(ctx: &Context, layout: &Layout) -> anyhow::Result<Exit> {
+    if lock::holder(&layout.state) != Holder::Nobody {
+        return Err(runs_already(ctx, &layout.state));
+    }
     layout.check_ports()?;
+    forget_last(&layout.state)?;
     std::fs::create_dir_all(layout.state.join("logs"))
         .with_context(|| format!("can't make {}", layout.state.display()))?;
     let log_path = layout.state.join("logs/up.log");
@@ -361,12 +379,14 @@ async fn detach(ctx: &Context, layout: &Layout) -> anyhow::Result<Exit> {
         command.arg("--as").arg(user);
     }
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
+    let interrupted = world::told_to_stop(false);
+    tokio::pin!(interrupted);
     let mut child = command.spawn().context("`up` can't be started in the background")?;
     let begun = Instant::now();
     // Making the runtime ready may include a download the first time.
     let limit = Duration::from_secs(300);
     loop {
-        if let Some(file) = running(ctx).filter(|f| f.pid == child.id()) {
+        if let Some(file) = ctx.up_file().filter(|f| f.pid == child.id()) {
             let project = super::project::load(ctx)?;
             ctx.out.show(&file, || {
                 let rows: Vec<Vec<String>> = std::iter::once(vec!["server".to_owned(), file.server.clone()])
@@ -395,31 +415,45 @@ async fn detach(ctx: &Context, layout: &Layout) -> anyhow::Result<Exit> {
             let _ = child.kill();
             bail!("`up` was not ready in time\n{}", last_lines(&log_path));
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(50)) => {}
+            () = &mut interrupted => {
+                // What it started is tied to it and ends with it.
+                let _ = child.kill();
+                bail!("interrupted before everything was ready, so it was stopped");
+            }
+        }
     }
 }
 
 async fn stop(ctx: &Context) -> anyhow::Result<Exit> {
-    let Some(file) = running(ctx) else {
-        ctx.out.say("nothing is running for this project");
-        return Ok(Exit::Done);
+    let state = ctx.state_dir()?;
+    let pid = match lock::holder(&state) {
+        Holder::Process(pid) => pid,
+        Holder::Nobody => {
+            forget_last(&state)?;
+            ctx.out.say("nothing is running for this project");
+            return Ok(Exit::Done);
+        }
+        Holder::Unseen => bail!(
+            "an `up` holds {}, but its process can't be seen from here\n  hint: stop it where it was started: by that person, in that container",
+            state.join("up.lock").display()
+        ),
     };
-    let status = Command::new("kill")
-        .arg("-TERM")
-        .arg(file.pid.to_string())
-        .status()
-        .await
-        .context("`kill` can't be started")?;
-    if !status.success() {
-        bail!("process {} can't be stopped", file.pid);
-    }
+    let process = i32::try_from(pid).ok().and_then(Pid::from_raw).context("this is no process")?;
+    kill_process(process, Signal::TERM).with_context(|| format!("process {pid} can't be stopped"))?;
     let begun = Instant::now();
-    while Path::new(&format!("/proc/{}", file.pid)).exists() && running(ctx).is_some() {
+    while [Holder::Process(pid), Holder::Unseen].contains(&lock::holder(&state)) {
         if begun.elapsed() > 3 * STOP_WITHIN {
-            bail!("process {} has not ended yet", file.pid);
+            bail!(
+                "process {pid} has not ended yet\n  hint: its log is {}",
+                state.join("logs/up.log").display()
+            );
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    ctx.out.show(&file, || "stopped\n".to_owned())?;
+    // One that was told before it was ready ends without tidying up.
+    forget_last(&state)?;
+    ctx.out.show(&serde_json::json!({"pid": pid, "state": state}), || "stopped\n".to_owned())?;
     Ok(Exit::Done)
 }

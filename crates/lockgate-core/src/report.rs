@@ -1,0 +1,60 @@
+//! What an agent may report about a rollout: only what can follow from its promotion and from what it reported before. Pure.
+
+use crate::event::RolloutEvent;
+use crate::promotion::{CantDo, Promotion, Stage};
+use crate::rollout::Deployment;
+use crate::route::WHOLE;
+
+impl Promotion {
+    /// Checks that a rollout's event can follow: from this promotion's stage and plan, and from `deployment`, what the
+    /// environment does for the model as far as it was reported.
+    ///
+    /// # Errors
+    /// Where it can't, with the reason.
+    pub fn check_report(&self, deployment: &Deployment, event: &RolloutEvent) -> Result<(), CantDo> {
+        let refuse = |why: String| Err(CantDo::Report(why));
+        if let RolloutEvent::Started { plan } = event
+            && plan.hash().ok() != Some(self.plan_hash)
+        {
+            return refuse("it began by another plan than the promotion's".to_owned());
+        }
+        if !self.allows(event) {
+            return refuse(format!("its event can't follow while the promotion is {}", self.stage.name()));
+        }
+        if !deployment.fits(&self.id, event) {
+            return refuse("its event does not follow from what the agent reported before".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Whether the stage can lead to the event, by the promotion's own plan.
+    fn allows(&self, event: &RolloutEvent) -> bool {
+        let steps = &self.plan.rollout.steps;
+        let step = match &self.stage {
+            Stage::Rolling { rollout } => Some(rollout.step),
+            _ => None,
+        };
+        let serves = matches!(self.stage, Stage::Probation { .. } | Stage::Confirmed);
+        let going_back = matches!(self.stage, Stage::RollingBack { .. });
+        match event {
+            RolloutEvent::Started { .. } | RolloutEvent::Aborted { .. } => step == Some(None),
+            RolloutEvent::StepEntered { step: next, weight, .. } => {
+                let due = step.map(|at| at.map_or(0, |at| at + 1));
+                due == Some(*next) && steps.get(*next).is_some_and(|s| s.weight == *weight)
+            }
+            RolloutEvent::StepSettled { step: settled } => step == Some(Some(*settled)),
+            RolloutEvent::Held { .. } | RolloutEvent::Paused { .. } | RolloutEvent::Resumed { .. } => {
+                step.flatten().is_some()
+            }
+            RolloutEvent::Promoted { .. } => {
+                step.flatten().and_then(|at| steps.get(at)).is_some_and(|s| s.weight >= WHOLE)
+            }
+            RolloutEvent::Confirmed => matches!(self.stage, Stage::Probation { .. }),
+            RolloutEvent::RollbackDecided { .. } => step.flatten().is_some() || serves,
+            RolloutEvent::RollbackApplied { .. } | RolloutEvent::RolledBack { .. } => going_back,
+            RolloutEvent::FailoverDecided { .. } => going_back || serves,
+            RolloutEvent::OnBackup => self.stage == Stage::FailingOver,
+            RolloutEvent::Stranded { .. } => going_back || self.stage == Stage::FailingOver,
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Which stages ran here on other inputs than those that lie here now: then what lies here did not make the model.
+
+use super::{Record, Runner};
+use crate::context::Context;
+use lockgate_config::project::Stage;
+use std::collections::BTreeMap;
+
+/// One sentence for each stage that ran here and whose inputs are others now. A stage that never ran here says nothing:
+/// the model may have been made elsewhere. Parameters don't count: a run's own are on record with it.
+pub(crate) fn outdated(ctx: &Context) -> anyhow::Result<Vec<String>> {
+    let project = crate::commands::project::load(ctx)?;
+    let runner = Runner {
+        ctx,
+        project: &project,
+        dir: ctx.project_dir()?,
+        state: ctx.state_dir()?.join("pipeline"),
+        params: BTreeMap::new(),
+        environment: None,
+        server: String::new(),
+    };
+    Ok(project.pipeline.iter().filter_map(|stage| runner.outdated(stage)).collect())
+}
+
+impl Runner<'_> {
+    fn outdated(&self, stage: &Stage) -> Option<String> {
+        let records = self.records(stage);
+        if records.is_empty() {
+            return None;
+        }
+        let Ok((_, parts)) = self.key(stage) else {
+            return Some(format!("stage `{}` read something that is gone now", stage.name));
+        };
+        if records.iter().any(|record| changed(record, &parts).is_empty()) {
+            return None;
+        }
+        let fewest = records.iter().map(|record| changed(record, &parts)).min_by_key(Vec::len)?;
+        Some(format!("stage `{}` would run again: {} changed since", stage.name, fewest.join(", ")))
+    }
+
+    /// Every finished run of a stage that is on record here.
+    fn records(&self, stage: &Stage) -> Vec<Record> {
+        let entries = std::fs::read_dir(&self.state).into_iter().flatten().flatten();
+        entries
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|end| end == "json"))
+            .filter_map(|path| serde_json::from_slice::<Record>(&std::fs::read(path).ok()?).ok())
+            .filter(|record| record.stage == stage.name)
+            .collect()
+    }
+}
+
+/// The inputs, other than parameters, in which a record differs from the present.
+fn changed(record: &Record, parts: &BTreeMap<String, String>) -> Vec<String> {
+    let mut names: Vec<&String> = record.parts.keys().chain(parts.keys()).collect();
+    names.sort();
+    names.dedup();
+    names
+        .into_iter()
+        .filter(|name| !name.starts_with("parameter ") && record.parts.get(*name) != parts.get(*name))
+        .cloned()
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Command};
+    use clap::Parser as _;
+    use std::path::Path;
+
+    fn context(project: &Path, state: &Path) -> Context {
+        let cli = Cli::try_parse_from([
+            "lockgate",
+            "check",
+            "--project",
+            &project.to_string_lossy(),
+            "--state",
+            &state.to_string_lossy(),
+        ])
+        .unwrap();
+        assert!(matches!(cli.command, Command::Check));
+        Context::new(cli.global)
+    }
+
+    /// Writes down that a stage ran on what lies there now, with this value of its parameter.
+    fn ran(ctx: &Context, stage: &str, depth: &str) {
+        let project = crate::commands::project::load(ctx).unwrap();
+        let runner = Runner {
+            ctx,
+            project: &project,
+            dir: ctx.project_dir().unwrap(),
+            state: ctx.state_dir().unwrap().join("pipeline"),
+            params: BTreeMap::from([("DEPTH".to_owned(), depth.to_owned())]),
+            environment: None,
+            server: String::new(),
+        };
+        let stage = project.pipeline.iter().find(|s| s.name == stage).unwrap();
+        let (key, parts) = runner.key(stage).unwrap();
+        let record = Record { stage: stage.name.clone(), key, parts, outs: BTreeMap::new(), seconds: 1.0 };
+        std::fs::create_dir_all(&runner.state).unwrap();
+        std::fs::write(runner.record_path(stage, &key), serde_json::to_vec(&record).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn a_stage_whose_inputs_changed_since_it_ran_is_named() {
+        let (project, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let write = |name: &str, text: &str| std::fs::write(project.path().join(name), text).unwrap();
+        write(
+            "lockgate.toml",
+            "project = \"p\"\n[model.m]\ntask = \"other\"\n[pipeline.train]\nrun = \"python train.py\"\n\
+             deps = [\"train.py\", \"rows.csv\"]\nparams = [\"DEPTH\"]\n[env.dev]\n",
+        );
+        write("train.py", "1");
+        write("rows.csv", "a");
+        let ctx = context(project.path(), state.path());
+        assert_eq!(outdated(&ctx).unwrap(), Vec::<String>::new(), "it never ran here");
+        ran(&ctx, "train", "3");
+        assert_eq!(outdated(&ctx).unwrap(), Vec::<String>::new(), "a parameter is no change");
+        write("rows.csv", "b");
+        let said = outdated(&ctx).unwrap();
+        assert_eq!(said, ["stage `train` would run again: file rows.csv changed since"]);
+        ran(&ctx, "train", "3");
+        assert!(outdated(&ctx).unwrap().is_empty());
+        write("rows.csv", "a");
+        assert!(outdated(&ctx).unwrap().is_empty(), "an earlier run was made of this");
+        std::fs::remove_file(project.path().join("rows.csv")).unwrap();
+        assert!(outdated(&ctx).unwrap()[0].contains("gone"));
+    }
+}
