@@ -70,22 +70,8 @@ async fn make(
         // A folder that it may read: `uv` looks there for its settings.
         install.current_dir(&environment);
     }
-    let confinement = confinement.map(|outer| {
-        let inside = outer.clone().write(&environment).python(&environment.join("bin/python"));
-        let [config, home] = ["XDG_CONFIG_HOME", "HOME"].map(|v| std::env::var_os(v).map(PathBuf::from));
-        let config = config.or_else(|| home.clone().map(|h| h.join(".config")));
-        let inside = config.iter().fold(inside, |i, c| i.read(&c.join("uv")));
-        let inside = home.iter().fold(inside, |i, h| i.read(&h.join(".netrc")));
-        match cache() {
-            Some(cache) => {
-                // Where it can't be made, uv says so.
-                let _ = std::fs::create_dir_all(&cache);
-                inside.write(&cache)
-            }
-            None => inside,
-        }
-    });
-    run(install, "install the packages of the requirements file", INSTALL, confinement.as_ref()).await?;
+    let inside = confinement.map(|outer| installing(outer, &environment, &uv));
+    run(install, "install the packages of the requirements file", INSTALL, inside.as_ref()).await?;
     std::fs::write(&done, b"").map_err(|e| AgentError::io("write", &done, e))?;
     Ok(environment)
 }
@@ -98,6 +84,23 @@ pub fn activate(environment: &Path, mut set: impl FnMut(&str, &OsStr)) {
     set("PATH", &std::env::join_paths(dirs).unwrap_or(old));
     set("VIRTUAL_ENV", environment.as_os_str());
     set("PYTHONPYCACHEPREFIX", environment.join("pycache").as_os_str());
+}
+
+/// What the installation of packages may reach beside what its gate may: the new environment, `uv`, its cache and its settings.
+fn installing(gate: &Confinement, environment: &Path, uv: &Path) -> Confinement {
+    let mut inside = gate.clone().write(environment).python(&environment.join("bin/python"));
+    // It may be one of the agent's own tools, in the agent's own folder.
+    if uv.is_absolute() {
+        inside = inside.read(uv);
+    }
+    let [config, home] = ["XDG_CONFIG_HOME", "HOME"].map(|v| std::env::var_os(v).map(PathBuf::from));
+    let config = config.or_else(|| home.clone().map(|h| h.join(".config")));
+    let settings = config.map(|c| c.join("uv")).into_iter().chain(home.map(|h| h.join(".netrc")));
+    inside = settings.fold(inside, |i, path| i.read(&path));
+    let Some(cache) = cache() else { return inside };
+    // Where it can't be made, uv says so.
+    let _ = std::fs::create_dir_all(&cache);
+    inside.write(&cache)
 }
 
 /// Where `uv` keeps packages.
@@ -163,4 +166,21 @@ async fn run(
     let last: Vec<&str> = said.trim().lines().rev().take(12).collect();
     let last: Vec<&str> = last.into_iter().rev().collect();
     Err(AgentError::Gate(format!("can't {what}:\n{}", last.join("\n"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_agent_s_own_uv_can_be_started_for_a_gate() {
+        let home = tempfile::tempdir().unwrap();
+        let tools = home.path().join("venvs/tools/bin");
+        std::fs::create_dir_all(&tools).unwrap();
+        let uv = tools.join("uv");
+        std::fs::copy("/bin/true", &uv).unwrap();
+        let gate = Confinement::new(&[home.path().to_owned()]);
+        let inside = installing(&gate, &home.path().join("venvs/new"), &uv);
+        run(Command::new(&uv), "install", QUICK, Some(&inside)).await.unwrap();
+    }
 }

@@ -74,7 +74,8 @@ fn approvals(
         };
         let rule = match in_force.get(name) {
             Some(old) if new.as_ref() != Some(old) && !may(old) => {
-                let people = if old.groups.is_empty() { "a second person".to_owned() } else { old.groups.join(", ") };
+                let people =
+                    if old.groups.is_empty() { "a second person".to_owned() } else { old.groups.join(", ") };
                 kept.push(format!(
                     "who approves promotions into `{name}` stays as it was until {people} applies this file: lockgate apply"
                 ));

@@ -188,14 +188,8 @@ impl Control {
                         environment: None,
                     };
                     let event = Event::ReleaseCreated { digest, manifest: Box::new(manifest), authors };
-                    let act = Act {
-                        actor,
-                        action: Action::ReleaseCreate,
-                        resource,
-                        event,
-                        reason,
-                        source: None,
-                    };
+                    let act =
+                        Act { actor, action: Action::ReleaseCreate, resource, event, reason, source: None };
                     control.record(tx, act).await?;
                     Ok(false)
                 })

@@ -338,7 +338,7 @@ pub(crate) fn release(out: Out, r: &ReleaseView) -> String {
     let m = &r.manifest;
     let mut text = format!("release {}\n", out.mark(Tone::Strong, &r.digest.to_string()));
     text.push_str(&format!("  model      {} v{}\n", m.model, m.model_version));
-    text.push_str(&format!("  made       {} by {}\n", clock(r.created), r.authors.join(", ")));
+    text.push_str(&format!("  made       {} by {}\n", clock(r.created), some(&r.authors)));
     if let Some(code) = &m.code {
         let dirty = if code.patch.is_some() { " with uncommitted changes" } else { "" };
         text.push_str(&format!("  code       {}{dirty}\n", &code.commit[..code.commit.len().min(12)]));
@@ -362,4 +362,10 @@ pub(crate) fn release(out: Out, r: &ReleaseView) -> String {
 /// Moves a block two columns to the right.
 pub(crate) fn indent(text: &str) -> String {
     text.lines().map(|line| format!("  {line}\n")).collect()
+}
+
+/// The first few of a list of names: a whole history may have hundreds of authors.
+pub(crate) fn some(names: &[String]) -> String {
+    let shown = names.iter().take(4).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if names.len() > 4 { format!("{shown} and {} more", names.len() - 4) } else { shown }
 }

@@ -132,7 +132,8 @@ impl Pair {
 
     fn report(&mut self, entries: usize) {
         let through = self.run.journal.len().min(self.reported + entries);
-        for (id, event, at) in self.run.journal[self.reported..through].to_vec() {
+        let news = self.run.journal[self.reported..through].to_vec();
+        for (id, event, at) in news {
             let promotion = self.promotions.get_mut(&id).unwrap();
             if let Err(refused) = promotion.check_report(&self.mirror, &event) {
                 panic!("{id}: an honest report was refused: {refused} ({event:?}, {:?})", promotion.stage);

@@ -51,16 +51,17 @@ pub(crate) async fn demo(ctx: &Context, args: &cli::Demo) -> anyhow::Result<Exit
         facts: Vec::new(),
     };
     demo.begin().await?;
+    // What loses its parent becomes a child of this process, so that nothing can be left behind unseen.
+    let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
     let told = tokio::select! {
         told = demo.tell(args.rps) => told,
         () = crate::world::told_to_stop(false) => {
-            // Whatever runs now is a child of this process; what runs in the background is stopped below.
-            crate::processes::kill_children(std::process::id());
             Err(anyhow::anyhow!("interrupted; what the demo had started is stopped"))
         }
     };
     if !args.keep || told.is_err() {
         let stopped = demo.quietly(&["up", "--stop"]).await;
+        crate::processes::kill_children(std::process::id());
         told?;
         stopped.context("the demo's server and agents can't be stopped")?;
     }

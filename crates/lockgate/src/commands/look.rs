@@ -319,7 +319,7 @@ pub(crate) async fn release_list(ctx: &Context) -> anyhow::Result<Exit> {
                 v.digest.short(),
                 format!("{} v{}", v.manifest.model, v.manifest.model_version),
                 clock(v.created),
-                v.authors.join(", "),
+                render::some(&v.authors),
                 places.join(", "),
             ]);
         }
