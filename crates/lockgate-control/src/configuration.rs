@@ -69,7 +69,7 @@ fn approvals(
         project.environments.iter().map(|e| &e.name).chain(in_force.keys()).collect();
     for name in names {
         let new = match project.environment(name) {
-            Some(resolved) => planner::approval(project, &resolved, principals)?,
+            Some(resolved) => planner::approval(project, resolved, principals)?,
             None => None,
         };
         let rule = match in_force.get(name) {

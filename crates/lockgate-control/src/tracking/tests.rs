@@ -246,11 +246,11 @@ fn broken_off() -> impl tokio::io::AsyncRead + Send + Unpin {
 }
 
 #[tokio::test]
-async fn an_agent_reads_but_does_not_write() {
+async fn an_agent_has_no_business_with_tracking() {
     let bench = bench().await;
     let run = bench.run().await;
     let agent = Actor::agent(&EnvironmentName::new("production").unwrap());
-    assert!(bench.tracking.run(&agent, &run.run_id).await.is_ok());
+    assert!(matches!(bench.tracking.run(&agent, &run.run_id).await, Err(TrackingError::Refused(_))));
     let refused = bench.tracking.log_batch(&agent, &run.run_id, Batch::default()).await.unwrap_err();
     assert!(matches!(refused, TrackingError::Refused(_)), "{refused}");
     let path = bench.tracking.artifact_path(&run.artifact_uri, "a").unwrap();
