@@ -276,7 +276,7 @@ mod tests {
 
     #[test]
     fn models_names_hold_no_separators() {
-        assert!(model_name("Flight delays").is_ok());
+        assert!(model_name("Parcel prices").is_ok());
         for bad in ["", " ", "a/b", "a:b", "..", "a\n"] {
             assert!(model_name(bad).is_err(), "{bad}");
         }
