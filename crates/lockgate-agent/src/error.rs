@@ -60,15 +60,13 @@ impl AgentError {
     /// Whether trying again may help.
     #[must_use]
     pub fn is_passing(&self) -> bool {
-        matches!(
-            self,
-            Self::Server(_)
-                | Self::Refused { status: 500..=599 | 429, .. }
-                | Self::Io { .. }
-                | Self::Blob(_)
-                | Self::Store(_)
-                | Self::Worker(_)
-        )
+        matches!(self, Self::Server(_) | Self::Refused { status: 500..=599 | 429, .. })
+    }
+
+    /// Whether the machine is at fault and not what is being prepared: a full disk, too many open files, a worker that died.
+    #[must_use]
+    pub fn is_the_machine_s(&self) -> bool {
+        matches!(self, Self::Io { .. } | Self::Blob(_) | Self::Store(_) | Self::Worker(_))
     }
 }
 

@@ -408,7 +408,7 @@ impl Reconciler {
                     let outcome = bring_up(&shared, &revision, &plan).await;
                     let next = match outcome {
                         Ok(()) => Preparing::Waiting { until: Instant::now() + LOOK_EVERY },
-                        Err(error) if error.is_passing() => {
+                        Err(error) if error.is_passing() || error.is_the_machine_s() => {
                             tracing::warn!(%error, release = %revision.release, "can't be prepared yet");
                             Preparing::Waiting { until: Instant::now() + RETRY_EVERY }
                         }
