@@ -14,12 +14,15 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a record waits for its file at the most.
 const FLUSH_EVERY: Duration = Duration::from_secs(5);
+
+/// How often the gateway's records are collected.
+const DRAIN_EVERY: Duration = Duration::from_millis(10);
 
 /// How many records make a file at once.
 const FLUSH_ROWS: usize = 20_000;
@@ -50,23 +53,27 @@ impl PredictionLog {
     fn collect(&self, records: &Receiver<LogRecord>) {
         let mut last = Instant::now();
         loop {
-            let wait = FLUSH_EVERY.saturating_sub(last.elapsed()).max(Duration::from_millis(1));
-            let ended = match records.recv_timeout(wait) {
-                Ok(record) => {
-                    let mut pending = self.lock();
-                    pending.push(record);
-                    pending.extend(records.try_iter().take(FLUSH_ROWS));
-                    false
-                }
-                Err(RecvTimeoutError::Timeout) => false,
-                Err(RecvTimeoutError::Disconnected) => true,
-            };
+            // Waiting in `recv` would cost the gateway a system call for every record.
+            std::thread::sleep(DRAIN_EVERY);
+            let ended = self.drain(records);
             if ended || last.elapsed() >= FLUSH_EVERY || self.lock().len() >= FLUSH_ROWS {
                 self.flush();
                 last = Instant::now();
             }
             if ended {
                 return;
+            }
+        }
+    }
+
+    /// Takes what is there; says whether the gateway's end is gone.
+    fn drain(&self, records: &Receiver<LogRecord>) -> bool {
+        let mut pending = self.lock();
+        loop {
+            match records.try_recv() {
+                Ok(record) => pending.push(record),
+                Err(TryRecvError::Empty) => return false,
+                Err(TryRecvError::Disconnected) => return true,
             }
         }
     }

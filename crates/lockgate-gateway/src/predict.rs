@@ -213,7 +213,8 @@ impl Pending {
         if self.reactor.log.is_on() {
             self.unit_text = unit.map(|u| String::from_utf8_lossy(u).into_owned());
             let limit = self.reactor.options.log_body_limit;
-            self.request = payload.bytes().filter(|b| b.len() <= limit).cloned();
+            // A copy: the bytes are part of a connection's read buffer, which a record would keep from being used again.
+            self.request = payload.bytes().filter(|b| b.len() <= limit).map(|b| Bytes::copy_from_slice(b));
         }
     }
 
@@ -347,7 +348,7 @@ impl Pending {
             latency_us,
             protocol: self.protocol,
             request: self.request.take(),
-            response: response.filter(|b| b.len() <= limit),
+            response: response.filter(|b| b.len() <= limit).map(|b| Bytes::copy_from_slice(&b)),
             request_id: request_id.map(str::to_owned),
         });
     }
