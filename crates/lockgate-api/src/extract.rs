@@ -167,7 +167,7 @@ mod tests {
             ("POST", "/things/1?limit=x", json, "{\"limit\": 1}", 400, "invalid", "limit"),
             ("POST", "/things/x?limit=1", json, "{\"limit\": 1}", 400, "invalid", "`x`"),
             ("GET", "/things/1", json, "", 405, "method_not_allowed", "GET"),
-            ("GET", "/nothing", json, "", 404, "not_found", "/nothing"),
+            ("GET", "/api/v1/nothing", json, "", 404, "not_found", "/api/v1/nothing"),
         ] {
             let (got, answer) = ask(method, address, kind, body).await;
             let error = &answer["error"];

@@ -18,6 +18,7 @@ pub use error::ApiError;
 
 use axum::Router;
 use axum::http::{Method, StatusCode, Uri};
+use axum::response::{IntoResponse as _, Response};
 use lockgate_control::Control;
 
 /// The native API's routes. The caller puts [`identity::identify`] around them.
@@ -26,10 +27,16 @@ pub fn router(control: Control) -> Router {
     routes.method_not_allowed_fallback(wrong_method).with_state(control)
 }
 
-/// The answer where there is no route. The caller makes it the fallback of everything that the server serves.
-pub async fn no_such_route(uri: Uri) -> ApiError {
-    ApiError::new(StatusCode::NOT_FOUND, "not_found", format!("this server has no {}", uri.path()))
+/// The answer where there is no route. The caller makes it the fallback of everything that the server serves. Outside our
+/// own API it is empty: MLflow's client takes a 404 without JSON for an older server, and does without the route.
+pub async fn no_such_route(uri: Uri) -> Response {
+    let path = uri.path();
+    if !["/api/v1", "/agent/v1"].iter().any(|ours| path.starts_with(ours)) {
+        return StatusCode::NOT_FOUND.into_response();
+    }
+    ApiError::new(StatusCode::NOT_FOUND, "not_found", format!("this server has no {path}"))
         .hint("is the client of the same version? the API lies under /api/v1")
+        .into_response()
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> ApiError {
