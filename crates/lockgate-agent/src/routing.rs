@@ -31,13 +31,9 @@ fn route(deployment: &Deployment, fleet: &Fleet) -> Option<ModelRoute> {
     let mut traffic = deployment.traffic();
     // On probation the release keeps its place as the candidate with all the traffic: so it goes on being counted, the
     // breaker stays armed, and what it would go back to answers where its workers can't.
-    let probation =
-        deployment.serving.as_ref().filter(|s| deployment.active.is_none() && s.probation_until.is_some());
-    if let Some((serving, previous)) = probation.and_then(|s| Some((s, s.previous.as_ref()?)))
-        && deployment.failed_over.is_none()
-    {
+    if let Some((serving, way_back)) = deployment.on_probation() {
         traffic.split = Some((&serving.revision, WHOLE, &serving.promotion));
-        traffic.main = Some(previous);
+        traffic.main = Some(way_back);
     }
     if traffic.main.is_none() && traffic.split.is_none() {
         return None;

@@ -1,0 +1,80 @@
+//! Revisions on their way to their workers, and away from them.
+
+use super::{LOOK_EVERY, RETRY_EVERY, Reconciler};
+use crate::{AgentError, Shared, routing};
+use lockgate_core::digest::Digest;
+use lockgate_core::plan::{Plan, Revision};
+use lockgate_core::rollout::Readiness;
+use std::sync::PoisonError;
+use std::time::Instant;
+
+/// Where a revision is on its way.
+#[derive(Debug)]
+pub(super) enum Preparing {
+    Working,
+    Waiting { until: Instant },
+    Failed(String),
+}
+
+impl Reconciler {
+    /// Starts fetching and loading whatever is wanted and not there.
+    pub(super) fn prepare(&mut self) {
+        for deployment in self.deployments.values() {
+            let Some(plan) = routing::plan(deployment) else { continue };
+            for revision in deployment.wanted() {
+                let key = revision.digest();
+                let mut preparing = self.preparing.lock().unwrap_or_else(PoisonError::into_inner);
+                match preparing.get(&key) {
+                    Some(Preparing::Working | Preparing::Failed(_)) => continue,
+                    Some(Preparing::Waiting { until }) if Instant::now() < *until => continue,
+                    _ if self.shared.fleet.readiness(revision) == Readiness::Ready => continue,
+                    _ => {}
+                }
+                preparing.insert(key, Preparing::Working);
+                let (shared, revision, plan, states) =
+                    (self.shared.clone(), revision.clone(), plan.clone(), self.preparing.clone());
+                tokio::spawn(async move {
+                    let outcome = bring_up(&shared, &revision, &plan).await;
+                    let next = match outcome {
+                        Ok(()) => Preparing::Waiting { until: Instant::now() + LOOK_EVERY },
+                        Err(error) if error.is_passing() || error.is_the_machine_s() => {
+                            tracing::warn!(%error, release = %revision.release, "can't be prepared yet");
+                            Preparing::Waiting { until: Instant::now() + RETRY_EVERY }
+                        }
+                        Err(error) => {
+                            tracing::error!(%error, release = %revision.release, "can't be prepared");
+                            Preparing::Failed(error.to_string())
+                        }
+                    };
+                    states.lock().unwrap_or_else(PoisonError::into_inner).insert(key, next);
+                });
+            }
+        }
+    }
+
+    /// Stops what is not wanted any more.
+    pub(super) fn retire(&mut self) {
+        let wanted: Vec<Digest> = self
+            .deployments
+            .values()
+            .flat_map(|d| d.wanted().into_iter().map(Revision::digest).collect::<Vec<_>>())
+            .collect();
+        let idle = {
+            let mut preparing = self.preparing.lock().unwrap_or_else(PoisonError::into_inner);
+            preparing.retain(|key, state| wanted.contains(key) || matches!(state, Preparing::Working));
+            !preparing.values().any(|s| matches!(s, Preparing::Working))
+        };
+        if idle {
+            let stopped = self.shared.fleet.retire(&wanted);
+            self.crash("during", "retire");
+            tokio::spawn(stopped);
+        }
+    }
+}
+
+/// Fetches a revision's release, starts its workers, and asks them for their golden set.
+async fn bring_up(shared: &Shared, revision: &Revision, plan: &Plan) -> Result<(), AgentError> {
+    let release = shared.releases.fetch(&shared.server, &revision.release).await?;
+    shared.fleet.ensure(revision, plan, &release)?;
+    shared.fleet.check(revision, plan, &release).await
+}

@@ -1,0 +1,221 @@
+//! What follows from what is seen.
+
+use super::{Deployment, Observation, Phase, QUIET_MS, Readiness, Rollout, Serving, Status};
+use crate::clock::Millis;
+use crate::event::{Cause, RolloutEvent};
+use crate::id::PromotionId;
+use crate::plan::{OnInconclusive, Revision};
+use crate::route::WHOLE;
+
+/// Why a step waits though its guards are content.
+const NOT_APPLIED: &str = "not every gateway has this step's share yet";
+
+impl Deployment {
+    /// The next event that follows from what is seen, at most one.
+    #[must_use]
+    pub fn step(&self, seen: &Observation) -> Option<(PromotionId, RolloutEvent)> {
+        match &self.active {
+            Some(active) => {
+                let event = match &active.phase {
+                    Phase::Preparing { since } => self.prepare(active, *since, seen),
+                    Phase::Step { index, status } => self.watch(active, *index, status, seen),
+                    Phase::RollingBack { target, decided, applied, .. } => {
+                        self.go_back(target.as_ref(), *decided, *applied, seen)
+                    }
+                    Phase::FailingOver { summary } => match &seen.backup {
+                        Readiness::Ready if seen.applied => Some(RolloutEvent::OnBackup),
+                        Readiness::Failed(why) => {
+                            Some(RolloutEvent::Stranded { summary: format!("{summary}; the backup: {why}") })
+                        }
+                        _ if self.backup.is_none() => {
+                            Some(RolloutEvent::Stranded { summary: summary.clone() })
+                        }
+                        _ => None,
+                    },
+                };
+                event.map(|e| (active.promotion.clone(), e))
+            }
+            None => {
+                let serving = self.serving.as_ref()?;
+                self.keep(serving, seen).map(|e| (serving.promotion.clone(), e))
+            }
+        }
+    }
+
+    fn prepare(&self, active: &Rollout, since: Millis, seen: &Observation) -> Option<RolloutEvent> {
+        if let Readiness::Failed(why) = &seen.candidate {
+            return Some(RolloutEvent::Aborted { reason: why.clone() });
+        }
+        let compared = self.serving.is_some() && self.failed_over.is_none();
+        if let (true, Readiness::Failed(why)) = (compared, &seen.serving) {
+            // What serves must be looked after at once, and it can't be while another release is on its way.
+            return Some(RolloutEvent::Aborted {
+                reason: format!("what serves now does not stay up: {why}"),
+            });
+        }
+        let control = !compared || seen.serving == Readiness::Ready;
+        let backup = active.plan.backup.is_none() || seen.backup == Readiness::Ready;
+        if seen.candidate == Readiness::Ready && control && backup {
+            let weight = active.plan.rollout.steps.first().map_or(WHOLE, |s| s.weight);
+            return Some(RolloutEvent::StepEntered {
+                step: 0,
+                weight,
+                epoch: self.epoch + 1,
+                judgement: None,
+            });
+        }
+        (seen.now - since > active.plan.rollout.prepare_ms).then(|| {
+            let late = [
+                (seen.candidate != Readiness::Ready, "the release"),
+                (!control, "what serves now"),
+                (!backup, "the backup"),
+            ];
+            let late: Vec<&str> = late.iter().filter(|(late, _)| *late).map(|(_, what)| *what).collect();
+            let seconds = active.plan.rollout.prepare_ms / 1000;
+            RolloutEvent::Aborted {
+                reason: format!("{} was not ready within {seconds} s", late.join(" and ")),
+            }
+        })
+    }
+
+    fn watch(
+        &self,
+        active: &Rollout,
+        index: usize,
+        status: &Status,
+        seen: &Observation,
+    ) -> Option<RolloutEvent> {
+        if let Some(cause) = harm(seen) {
+            return Some(self.rollback(cause, None));
+        }
+        let (since, held) = match status {
+            Status::Settling => return seen.applied.then_some(RolloutEvent::StepSettled { step: index }),
+            Status::Paused { .. } => return None,
+            Status::Watching { since } => (*since, None),
+            Status::Held { since, reason } => (*since, Some(reason.as_str())),
+        };
+        let plan = &active.plan.rollout;
+        let step = plan.steps.get(index)?;
+        let waited = seen.now - since;
+        if waited < step.hold_ms {
+            return None;
+        }
+        let hold = |reason: String| {
+            (held != Some(reason.as_str()))
+                .then(|| RolloutEvent::Held { reason, judgement: seen.judgement.clone() })
+        };
+        if step.weight >= WHOLE {
+            return match seen.candidate {
+                Readiness::Ready if seen.applied => Some(RolloutEvent::Promoted {
+                    judgement: Some(seen.judgement.clone()),
+                    probation_until: seen.now.saturating_add(plan.probation_ms),
+                }),
+                Readiness::Ready => hold(NOT_APPLIED.to_owned()),
+                _ => hold("its workers are not ready".to_owned()),
+            };
+        }
+        if seen.judgement.sample_ratio_mismatch {
+            return hold("the shares of units don't fit the weights, so the comparison is void".to_owned());
+        }
+        if seen.judgement.all_not_worse() {
+            let next = plan.steps.get(index + 1)?;
+            if self.serving.is_some() && self.failed_over.is_none() && seen.serving != Readiness::Ready {
+                return hold(
+                    "what serves now is not ready, and to be no worse than that proves nothing".to_owned(),
+                );
+            }
+            if !seen.applied {
+                return hold(NOT_APPLIED.to_owned());
+            }
+            if seen.candidate != Readiness::Ready {
+                return hold("its workers are not ready".to_owned());
+            }
+            return Some(RolloutEvent::StepEntered {
+                step: index + 1,
+                weight: next.weight,
+                epoch: self.epoch + 1,
+                judgement: Some(seen.judgement.clone()),
+            });
+        }
+        let names: Vec<String> = seen.judgement.unknown().iter().map(ToString::to_string).collect();
+        let names = if names.is_empty() { "any guard".to_owned() } else { names.join(", ") };
+        if waited <= step.hold_ms.saturating_add(plan.deadline_ms) {
+            return hold(format!("not enough evidence yet from {names}"));
+        }
+        match plan.on_inconclusive {
+            OnInconclusive::Hold => {
+                hold(format!("past the deadline without enough evidence from {names}: a person must decide"))
+            }
+            OnInconclusive::Rollback => {
+                let summary = format!("past the deadline without enough evidence from {names}");
+                Some(self.rollback(Cause::Inconclusive { summary }, None))
+            }
+        }
+    }
+
+    fn go_back(
+        &self,
+        target: Option<&Revision>,
+        decided: Millis,
+        applied: Option<Millis>,
+        seen: &Observation,
+    ) -> Option<RolloutEvent> {
+        let Some(target) = target else {
+            return Some(RolloutEvent::Stranded { summary: "there is nothing to go back to".to_owned() });
+        };
+        if let Readiness::Failed(why) = &seen.target {
+            let is_backup = self.backup.as_ref().is_some_and(|b| b.digest() == target.digest());
+            return Some(match &self.backup {
+                Some(_) if !is_backup => {
+                    RolloutEvent::FailoverDecided { summary: why.clone(), epoch: self.epoch + 1 }
+                }
+                _ => RolloutEvent::Stranded { summary: why.clone() },
+            });
+        }
+        if applied.is_none() {
+            return seen
+                .applied
+                .then(|| RolloutEvent::RollbackApplied { took_ms: (seen.now - decided).max(0) });
+        }
+        let quiet = seen.quiet_ms.is_some_and(|ms| ms >= QUIET_MS);
+        (quiet && seen.applied && seen.target == Readiness::Ready).then(|| RolloutEvent::RolledBack {
+            last_request_ms: seen.last_candidate_request.map_or(0, |at| (at - decided).max(0)),
+            verified_ms: (seen.now - decided).max(0),
+            candidate_requests: seen.candidate_requests,
+            candidate_errors: seen.candidate_errors,
+        })
+    }
+
+    fn keep(&self, serving: &Serving, seen: &Observation) -> Option<RolloutEvent> {
+        if self.failed_over.is_some() {
+            return None;
+        }
+        if let Readiness::Failed(why) = &seen.serving {
+            let summary = format!("what serves does not stay up: {why}");
+            return Some(if serving.previous.is_some() {
+                self.rollback(Cause::Unhealthy { summary }, None)
+            } else {
+                RolloutEvent::FailoverDecided { summary, epoch: self.epoch + 1 }
+            });
+        }
+        // On probation the way back stays armed, as long as there is one.
+        if let Some(cause) = harm(seen).filter(|_| self.on_probation().is_some()) {
+            return Some(self.rollback(cause, None));
+        }
+        let over = serving.probation_until.is_some_and(|until| seen.now >= until);
+        (over && seen.serving == Readiness::Ready).then_some(RolloutEvent::Confirmed)
+    }
+}
+
+/// Why a rollout must go back at once, if it must: harm comes before every other rule.
+fn harm(seen: &Observation) -> Option<Cause> {
+    if let Some(summary) = &seen.breaker {
+        return Some(Cause::Breaker { summary: summary.clone() });
+    }
+    if let Readiness::Failed(summary) = &seen.candidate {
+        return Some(Cause::Unhealthy { summary: summary.clone() });
+    }
+    let worst = seen.judgement.worst()?;
+    let summary = format!("guard `{}`: {}", worst.guard, worst.summary);
+    Some(Cause::Guard { judgement: seen.judgement.clone(), summary })
+}
