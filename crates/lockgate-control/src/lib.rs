@@ -5,7 +5,7 @@
 //! | [`view`] | what is shown |
 //! | `configuration` | the project's `lockgate.toml` |
 //! | `release` | releases from registered models |
-//! | `planner`, `forecast` | plans, and how long they will take |
+//! | `planning`, `planner`, `forecast` | plans: looking things up, making them, how long they will take |
 //! | `promotion` | plan, request, approve, reject, instruct |
 //! | `quarantine` | what may not enter again by itself |
 //! | `agent`, `intake` | what agents fetch, and what they report |
@@ -28,6 +28,7 @@ mod need;
 mod overview;
 mod people;
 mod planner;
+mod planning;
 mod projection;
 mod promotion;
 mod quarantine;

@@ -225,3 +225,20 @@ fn evidence_that_comes_after_the_people_have_looked_is_not_taken() {
     };
     assert!(matches!(promotion.decide(&late, START), Err(CantDo::Evidence { .. })));
 }
+
+#[test]
+fn a_gate_that_is_run_again_does_not_change_what_it_said() {
+    let mut promotion = new();
+    let first = promotion.plan.gates.keys().next().unwrap().clone();
+    record(&mut promotion, first.as_str(), Outcome::Fail);
+    let before = promotion.clone();
+    let again = Command::Record {
+        gate: first,
+        outcome: Outcome::Pass,
+        summary: String::new(),
+        plan_hash: promotion.plan_hash,
+        envelope: envelope("a second run, which went well"),
+    };
+    assert!(promotion.decide(&again, START).is_err());
+    assert_eq!(promotion, before);
+}

@@ -212,3 +212,42 @@ fn a_void_comparison_holds_even_past_the_deadline() {
     }
     assert_eq!(status(&run), Some(0), "neither forward nor back: {:?}", run.events(&id));
 }
+
+/// A deployment whose second release is on probation.
+fn on_probation() -> Run {
+    let (mut run, _) = at_first_step(OnInconclusive::Hold);
+    (0..6).for_each(|_| run.after(HOLD, |seen| seen.judgement = not_worse()));
+    assert_eq!(run.deployment.on_probation().map(|(s, _)| s.revision.digest()), Some(revision(2).digest()));
+    run
+}
+
+#[test]
+fn harm_on_probation_goes_back_and_after_it_nothing_does() {
+    for breaker in [false, true] {
+        let mut run = on_probation();
+        run.after(1, |seen| {
+            if breaker {
+                seen.breaker = Some("most units met errors".to_owned());
+            } else {
+                seen.judgement = worse();
+            }
+        });
+        (0..3).for_each(|_| run.after(HOLD, |_| {}));
+        assert!(all_on(&run, 1), "{:?}", run.deployment);
+    }
+    let mut run = on_probation();
+    run.after(PROBATION, |_| {});
+    assert!(run.deployment.on_probation().is_none());
+    run.after(1, |seen| seen.judgement = worse());
+    assert!(all_on(&run, 2), "it is confirmed, and nobody compares it any more");
+}
+
+#[test]
+fn harm_on_probation_without_a_way_back_is_no_outage() {
+    let mut run = Run::new();
+    run.offer(false, OnInconclusive::Hold).unwrap();
+    (0..6).for_each(|_| run.after(HOLD, |seen| seen.judgement = not_worse()));
+    assert!(run.deployment.serving.as_ref().unwrap().probation_until.is_some());
+    run.after(1, |seen| seen.judgement = worse());
+    assert!(all_on(&run, 1));
+}

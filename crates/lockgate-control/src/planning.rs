@@ -1,0 +1,299 @@
+//! Plans: what the planner needs is looked up, and what it made is put into words.
+
+use crate::Control;
+use crate::error::ControlError;
+use crate::planner::{self, Facts};
+use crate::projection::ReleaseState;
+use crate::promotion::same_place;
+use crate::quarantine;
+use crate::states::{self, Wanted};
+use crate::view::{Forecast, PlanView, PromotionRequest};
+use lockgate_config::Project;
+use lockgate_config::project::BackupRef;
+use lockgate_core::access::{Action, Target, authorize};
+use lockgate_core::actor::Actor;
+use lockgate_core::gate::GateSpec;
+use lockgate_core::id::{EnvironmentName, PromotionId};
+use lockgate_core::plan::{Plan, Revision};
+use lockgate_core::promotion::Promotion;
+use lockgate_store::Conn;
+
+/// What a plan is judged by, as it stands now.
+pub(crate) struct Standing {
+    /// All promotions of the model.
+    pub(crate) promotions: Vec<Promotion>,
+    /// The promotion that left the release in quarantine, if one did.
+    pub(crate) quarantine: Option<PromotionId>,
+    /// What the environment serves.
+    serving: Option<Revision>,
+}
+
+impl Standing {
+    pub(crate) async fn read(
+        conn: &mut Conn,
+        plan: &Plan,
+        release: &ReleaseState,
+    ) -> Result<Self, ControlError> {
+        let wanted = Wanted { model: Some(&plan.model), ..Wanted::default() };
+        let deployment = states::deployment(conn, &plan.environment, &plan.model).await?;
+        Ok(Self {
+            promotions: states::promotions(conn, &wanted).await?,
+            quarantine: quarantine::find(conn, release).await?,
+            serving: deployment.serving.map(|s| s.revision),
+        })
+    }
+}
+
+impl Control {
+    /// Plans a promotion without asking for it.
+    ///
+    /// # Errors
+    /// Where there is no such release or environment, or the configuration can't be fulfilled.
+    pub async fn plan(&self, actor: &Actor, request: &PromotionRequest) -> Result<PlanView, ControlError> {
+        authorize(actor, Action::Read, Target::Environment(&request.environment))?;
+        // A plan is only looked at: a configuration that comes with the question is not applied.
+        let project = match &request.configuration {
+            Some(new) => new.project()?,
+            None => self.project().await?,
+        };
+        let (plan, release) = self.make_plan(actor, &project, request).await?;
+        let plan_hash = plan.hash()?;
+        let lift = quarantine::reason(request)?;
+        let (planned, made) = (plan.clone(), release.clone());
+        let standing = self
+            .store
+            .read(move |conn| Box::pin(async move { Standing::read(conn, &planned, &made).await }))
+            .await?;
+        let mut obstacles = obstacles(&project, &plan, &standing);
+        obstacles.extend(quarantine::obstacle(standing.quarantine.as_ref(), &release.digest, lift, actor));
+        let forecast = self.forecast(&plan, request);
+        let changes = self.changes(&plan, &release).await?;
+        let next = match obstacles.first() {
+            None => format!(
+                "lockgate promote {} --env {} --wait",
+                plan.revision.release.short(),
+                plan.environment
+            ),
+            Some(_) => "lockgate status".to_owned(),
+        };
+        Ok(PlanView {
+            warnings: warnings(&plan, &forecast),
+            approval: approval_words(&plan),
+            rollback: rollback_words(&plan),
+            plan,
+            plan_hash,
+            changes,
+            obstacles,
+            forecast: Some(forecast),
+            next,
+        })
+    }
+
+    pub(crate) async fn make_plan(
+        &self,
+        actor: &Actor,
+        project: &Project,
+        request: &PromotionRequest,
+    ) -> Result<(Plan, ReleaseState), ControlError> {
+        let release = self.find_release(&request.release).await?;
+        let unsupported = project.unsupported_for(&request.environment);
+        if let Some(first) = unsupported.first() {
+            return Err(ControlError::invalid(first.to_string())
+                .with_hint("remove it, or wait for the version that brings it"));
+        }
+        let model = &release.manifest.model;
+        let resolved = project.environment(&request.environment);
+        let backup = match resolved.as_ref().and_then(|r| r.backup.clone()) {
+            None => None,
+            Some(reference) => Some(self.backup_release(&reference, &request.environment).await?),
+        };
+        let of = model.clone();
+        let deployments = self
+            .store
+            .read(move |conn| Box::pin(async move { states::deployments(conn, None, Some(&of)).await }))
+            .await?;
+        let serving_now = deployments
+            .iter()
+            .find(|(environment, _)| *environment == request.environment)
+            .and_then(|(_, d)| Some(d.serving.as_ref()?.revision.clone()));
+        let elsewhere = deployments
+            .iter()
+            .filter_map(|(environment, d)| Some((environment.clone(), d.traffic().main?.release)))
+            .collect();
+        let kept = self.project_state().await?.and_then(|s| s.approvals.get(&request.environment).cloned());
+        let approval = match (kept, &resolved) {
+            (None, Some(resolved)) => {
+                planner::approval(project, resolved, &self.principals_by_name().await?)?
+            }
+            (kept, _) => kept,
+        };
+        let facts = Facts {
+            release: &release,
+            serving: serving_now,
+            elsewhere,
+            backup: backup.as_ref(),
+            approval,
+            requester: actor.id.clone(),
+            now: self.clock.now_ms(),
+        };
+        let plan = planner::plan(project, &request.environment, facts)?;
+        Ok((plan, release))
+    }
+
+    /// The release that a backup names: of a digest, or the newest release of a model's version or alias.
+    async fn backup_release(
+        &self,
+        reference: &BackupRef,
+        environment: &EnvironmentName,
+    ) -> Result<ReleaseState, ControlError> {
+        let (model, version) = match reference {
+            BackupRef::Release(digest) => return self.find_release(&digest.to_string()).await,
+            BackupRef::Version { model, version } => (model, version.to_string()),
+            BackupRef::Alias { model, alias } => (model, alias.clone()),
+        };
+        let resolved = self.resolve_version(model, &version).await?;
+        let mut found: Vec<ReleaseState> = self
+            .releases()
+            .await?
+            .into_iter()
+            .filter(|r| r.manifest.model == *model && r.manifest.model_version == resolved)
+            .collect();
+        found.sort_by_key(|r| r.created);
+        found.pop().ok_or_else(|| {
+            ControlError::conflict(format!(
+                "environment `{environment}` has `{model}` version {resolved} as its backup, and no release was made of it"
+            ))
+            .with_hint(format!("lockgate release create {model}:{resolved}"))
+        })
+    }
+
+    async fn changes(&self, plan: &Plan, release: &ReleaseState) -> Result<Vec<String>, ControlError> {
+        match &plan.baseline {
+            None => Ok(vec!["first release of this model here".to_owned()]),
+            Some(baseline) => {
+                let old = self.find_release(&baseline.release.to_string()).await?;
+                let mut changes = crate::release::differences(&old.manifest, &release.manifest);
+                if baseline.configuration != plan.revision.configuration {
+                    changes.push("the environment's configuration changed".to_owned());
+                }
+                Ok(changes)
+            }
+        }
+    }
+
+    fn forecast(&self, plan: &Plan, request: &PromotionRequest) -> Forecast {
+        let seen = self.live_of(&plan.environment).and_then(|live| {
+            let model = live.models.get(&plan.model)?;
+            let requests: u64 = model.sides.iter().map(|s| s.requests).sum();
+            let errors: u64 = model.sides.iter().map(|s| s.errors).sum();
+            Some((requests, errors))
+        });
+        crate::forecast::forecast(
+            plan,
+            request.rate,
+            self.measured_rate(&plan.environment, &plan.model),
+            seen,
+        )
+    }
+}
+
+/// Why this plan can't be carried out now.
+pub(crate) fn obstacles(project: &Project, plan: &Plan, standing: &Standing) -> Vec<String> {
+    let mut found = Vec::new();
+    let promotions = &standing.promotions;
+    let release = &plan.revision.release;
+    let digest = |revision: &Option<Revision>| revision.as_ref().map(Revision::digest);
+    if digest(&plan.baseline) != digest(&standing.serving) {
+        found.push(format!("`{}` serves something else since a moment ago; ask again", plan.environment));
+    }
+    if plan.baseline.as_ref().is_some_and(|b| b.digest() == plan.revision.digest()) {
+        found.push(format!(
+            "release {} serves `{}` already, with the same configuration",
+            release.short(),
+            plan.environment
+        ));
+    }
+    for before in project.environment(&plan.environment).map(|e| e.after.clone()).unwrap_or_default() {
+        let passed = promotions
+            .iter()
+            .any(|p| p.plan.environment == before && p.plan.revision.release == *release && p.has_passed());
+        if !passed && !is_source(project, &before) {
+            found.push(format!(
+                "release {} has not passed `{before}` yet: lockgate promote {} --env {before} --wait",
+                release.short(),
+                release.short()
+            ));
+        }
+    }
+    if let Some(p) = promotions.iter().find(|p| same_place(p, plan) && p.stage.holds_slot()) {
+        found.push(format!(
+            "promotion {} moves this model's traffic right now; wait for it or abort it",
+            p.id
+        ));
+    }
+    found
+}
+
+/// Whether `environment` is where releases are made: the first one, without gates of its own. Nothing is promoted into it.
+fn is_source(project: &Project, environment: &EnvironmentName) -> bool {
+    project.environment(environment).is_none_or(|e| e.after.is_empty() && e.gates.is_empty())
+}
+
+fn approval_words(plan: &Plan) -> String {
+    match &plan.approval {
+        None => "nobody's".to_owned(),
+        Some(rule) => {
+            let who = if rule.groups.is_empty() { "anybody".to_owned() } else { rule.groups.join(", ") };
+            let not = if rule.not_author {
+                ", but not from the release's authors or whoever asks for it"
+            } else {
+                ""
+            };
+            format!("{} from {who}{not}", rule.count)
+        }
+    }
+}
+
+fn rollback_words(plan: &Plan) -> String {
+    match (&plan.baseline, &plan.backup) {
+        (Some(b), _) => {
+            format!("a change of routes to v{} ({}), which stays warm", b.model_version, b.release.short())
+        }
+        (None, Some(b)) => format!(
+            "first release: nothing to go back to but the backup v{} ({})",
+            b.model_version,
+            b.release.short()
+        ),
+        (None, None) => "first release and no backup: nothing to go back to".to_owned(),
+    }
+}
+
+fn warnings(plan: &Plan, forecast: &Forecast) -> Vec<String> {
+    let mut found = Vec::new();
+    if plan.rollout.unit_header.is_none() && plan.rollout.steps.len() > 1 {
+        found.push("the model has no `unit`: assignment is random per request, not sticky".to_owned());
+    }
+    if plan.control().is_none() {
+        found.push(
+            "there is nothing to compare with: all traffic moves at once, watched by absolute bounds only"
+                .to_owned(),
+        );
+    }
+    for (name, spec) in &plan.gates {
+        if let GateSpec::Metric { versus: Some(versus), .. } = spec
+            && versus.release.is_none()
+        {
+            let place = &versus.environment;
+            found.push(format!(
+                "gate `{name}` has nothing to compare with: `{place}` serves no release of this model yet"
+            ));
+        }
+    }
+    if forecast.rows.iter().any(|r| r.seconds.is_none()) {
+        found.push(
+            "some guards can't be foretold without traffic: the rollout will hold until there is some"
+                .to_owned(),
+        );
+    }
+    found
+}
