@@ -133,6 +133,14 @@ enum Attempt {
     Client(Broken),
 }
 
+/// What follows from an attempt.
+enum Next {
+    /// The request is at its end.
+    Done(Outcome),
+    /// On to the next worker; and with what this one failed.
+    Try(ErrorClass),
+}
+
 /// Sends a request to the side with the role `assigned`, and to others where it fails.
 pub(crate) async fn send(reactor: &Reactor, model: &str, assigned: Role, out: &Outbound) -> Outcome {
     let give_up = Instant::now() + reactor.options.hold;
@@ -143,63 +151,78 @@ pub(crate) async fn send(reactor: &Reactor, model: &str, assigned: Role, out: &O
         let Some(route) = reactor.route(model) else {
             return Outcome { end: End::Unreachable, error: own_error };
         };
-        let (list, mut failed) = (targets(reactor, &route, assigned), false);
+        let list = targets(reactor, &route, assigned);
+        let mut broke = false;
         for (i, (side, upstream)) in list.iter().enumerate() {
             if tries > 0 {
                 side.meter.retries.fetch_add(1, Ordering::Relaxed);
             }
             tries += 1;
-            let own = side.role == assigned;
-            let class = match attempt(reactor, upstream, side, out, route.timeout).await {
-                Attempt::Answered(answer) => {
-                    let status = answer.parts.status;
-                    let class = failure(&answer);
-                    let next = list.get(i + 1);
-                    let elsewhere = match status {
-                        StatusCode::TOO_MANY_REQUESTS => next.is_some_and(|(n, _)| n.role == side.role),
-                        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => next.is_some(),
-                        _ => false,
-                    };
-                    let again =
-                        elsewhere && out.payload.bytes().is_some() && reactor.budget.retry(Instant::now());
-                    if !again {
-                        // What the assigned side failed before doesn't count where it made it good itself.
-                        let error = if own { class } else { own_error.or(Some(ErrorClass::Connect)) };
-                        let expected = route.side(assigned).is_some();
-                        return Outcome {
-                            end: End::Answered(answer),
-                            error: error.filter(|_| own || expected),
-                        };
-                    }
-                    class
-                }
-                Attempt::Unreachable => Some(ErrorClass::Connect),
-                Attempt::Client(broken) => return Outcome { end: End::Client(broken), error: None },
-                Attempt::TimedOut => {
-                    let error = if own { Some(ErrorClass::Timeout) } else { own_error };
-                    return Outcome { end: End::TimedOut, error };
-                }
-                Attempt::Broke => {
-                    if out.payload.bytes().is_none() || !reactor.budget.retry(Instant::now()) {
-                        let error = if own { Some(ErrorClass::Connect) } else { own_error };
-                        return Outcome { end: End::Unreachable, error };
-                    }
-                    failed = true;
-                    Some(ErrorClass::Connect)
-                }
-            };
-            if own {
-                own_error = class;
+            let attempt = attempt(reactor, upstream, side, out, route.timeout).await;
+            broke |= matches!(attempt, Attempt::Broke);
+            let at = At { assigned, side, next: list.get(i + 1).map(|(side, _)| &**side), own_error };
+            match at.conclude(reactor, &route, out, attempt) {
+                Next::Done(outcome) => return outcome,
+                Next::Try(class) if side.role == assigned => own_error = Some(class),
+                Next::Try(_) => {}
             }
         }
         let now = Instant::now();
         if now >= give_up {
-            let error = own_error.or(Some(ErrorClass::Connect));
-            return Outcome { end: End::Unreachable, error };
+            return Outcome { end: End::Unreachable, error: own_error.or(Some(ErrorClass::Connect)) };
         }
         // A worker that broke off may be there again at once; one that can't be reached needs a moment.
-        if !failed {
+        if !broke {
             tokio::time::sleep(LOOK_AGAIN.min(give_up - now)).await;
+        }
+    }
+}
+
+/// Where a request is when an attempt ends.
+struct At<'a> {
+    assigned: Role,
+    side: &'a Side,
+    /// Whose worker would be next.
+    next: Option<&'a Side>,
+    /// How the assigned side failed so far.
+    own_error: Option<ErrorClass>,
+}
+
+impl At<'_> {
+    /// Whether the request is at its end. What counts against the assigned side is how it ended for that side: what it
+    /// failed first doesn't where it made it good itself, and does where another side did.
+    fn conclude(&self, reactor: &Reactor, route: &Route, out: &Outbound, attempt: Attempt) -> Next {
+        let own = self.side.role == self.assigned;
+        let ended =
+            |end, class| Next::Done(Outcome { end, error: if own { Some(class) } else { self.own_error } });
+        let may_again = || out.payload.bytes().is_some() && reactor.budget.retry(Instant::now());
+        match attempt {
+            Attempt::Unreachable => Next::Try(ErrorClass::Connect),
+            Attempt::Client(broken) => Next::Done(Outcome { end: End::Client(broken), error: None }),
+            Attempt::TimedOut => ended(End::TimedOut, ErrorClass::Timeout),
+            Attempt::Broke if may_again() => Next::Try(ErrorClass::Connect),
+            Attempt::Broke => ended(End::Unreachable, ErrorClass::Connect),
+            Attempt::Answered(answer) => {
+                let class = failure(&answer);
+                if let Some(class) =
+                    class.filter(|_| self.helps_elsewhere(answer.parts.status) && may_again())
+                {
+                    return Next::Try(class);
+                }
+                let made_good = self.own_error.or(Some(ErrorClass::Connect));
+                // A side that is off the table by now was not asked, and is not to blame.
+                let made_good = made_good.filter(|_| route.side(self.assigned).is_some());
+                Next::Done(Outcome { end: End::Answered(answer), error: if own { class } else { made_good } })
+            }
+        }
+    }
+
+    /// Whether another worker may answer better. A full queue is no reason to load another side.
+    fn helps_elsewhere(&self, status: StatusCode) -> bool {
+        match status {
+            StatusCode::TOO_MANY_REQUESTS => self.next.is_some_and(|next| next.role == self.side.role),
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => self.next.is_some(),
+            _ => false,
         }
     }
 }

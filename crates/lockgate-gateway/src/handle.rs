@@ -12,24 +12,13 @@ use hyper::header::CONTENT_TYPE;
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, StatusCode};
 use lockgate_core::route::Role;
+use lockgate_wire::oip::{ModelPath, Verb, decode};
 use lockgate_wire::tensor::shown;
 use std::borrow::Cow;
 use std::rc::Rc;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const TEXT: &str = "text/plain; charset=utf-8";
-
-/// What a path of a model asks for.
-#[derive(Debug, PartialEq, Eq, Clone, Copy)]
-enum Verb {
-    Metadata,
-    Ready,
-    Infer,
-    Invoke,
-}
-
-/// Model, version and verb of a path.
-type Asked = (String, Option<u64>, Verb);
 
 /// Answers one request.
 pub(crate) async fn handle(reactor: Rc<Reactor>, request: Request<Incoming>) -> Reply {
@@ -38,11 +27,11 @@ pub(crate) async fn handle(reactor: Rc<Reactor>, request: Request<Incoming>) -> 
     if path == "/invocations" {
         return invocations(&reactor, request).await;
     }
-    if let Some(parsed) = of_model(path) {
-        return match parsed {
-            Ok((model, version, verb)) => model_verb(&reactor, request, model, version, verb).await,
-            Err(message) => failed(StatusCode::NOT_FOUND, &message, Protocol::Oip),
-        };
+    if path.starts_with("/v2/models/") {
+        return of_model(&reactor, request).await;
+    }
+    if path.starts_with("/models/") {
+        return of_model_mlflow(&reactor, request).await;
     }
     if !get {
         return match path {
@@ -103,26 +92,44 @@ async fn invoke(reactor: &Rc<Reactor>, request: Request<Incoming>, model: String
     predict::predict(reactor, target, request).await
 }
 
-async fn model_verb(
-    reactor: &Rc<Reactor>,
-    request: Request<Incoming>,
-    model: String,
-    version: Option<u64>,
-    verb: Verb,
-) -> Reply {
-    let post = request.method() == Method::POST;
-    let get = matches!(*request.method(), Method::GET | Method::HEAD);
+/// `/models/{model}/invocations`: MLflow's protocol where there are several models.
+async fn of_model_mlflow(reactor: &Rc<Reactor>, request: Request<Incoming>) -> Reply {
+    let path = request.uri().path();
+    let name =
+        path.strip_prefix("/models/").and_then(|rest| rest.strip_suffix("/invocations")).and_then(decode);
+    match name.map(Cow::into_owned) {
+        None => nothing(path),
+        Some(model) if request.method() == Method::POST => invoke(reactor, request, model).await,
+        Some(_) => wrong_method("POST", Protocol::Mlflow),
+    }
+}
+
+/// The Open Inference Protocol's paths of a model.
+async fn of_model(reactor: &Rc<Reactor>, request: Request<Incoming>) -> Reply {
+    let not_found = |message: String| failed(StatusCode::NOT_FOUND, &message, Protocol::Oip);
+    let asked = match ModelPath::parse(request.uri().path()) {
+        Ok(asked) => asked,
+        Err(message) => return not_found(message),
+    };
+    let version = match asked.version.map(|text| text.parse::<u64>().map_err(|_| text)) {
+        None => None,
+        Some(Ok(version)) => Some(version),
+        Some(Err(text)) => {
+            return not_found(format!("`{}` is no model version; versions are whole numbers", shown(text)));
+        }
+    };
+    let (model, verb) = (asked.model.into_owned(), asked.verb);
     match verb {
-        Verb::Invoke if post => invoke(reactor, request, model).await,
-        Verb::Invoke => wrong_method("POST", Protocol::Mlflow),
-        Verb::Infer if post => {
+        Verb::Infer if request.method() == Method::POST => {
             let path = request.uri().path_and_query().cloned();
             let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
             let target = Target { model, version, path, protocol: Protocol::Oip };
             predict::predict(reactor, target, request).await
         }
         Verb::Infer => wrong_method("POST", Protocol::Oip),
-        Verb::Metadata | Verb::Ready if !get => wrong_method("GET", Protocol::Oip),
+        Verb::Metadata | Verb::Ready if !matches!(*request.method(), Method::GET | Method::HEAD) => {
+            wrong_method("GET", Protocol::Oip)
+        }
         Verb::Metadata | Verb::Ready => ask(reactor, &request, &model, version).await,
     }
 }
@@ -161,82 +168,6 @@ async fn ask(reactor: &Rc<Reactor>, request: &Request<Incoming>, model: &str, ve
         _ => {
             let message = format!("no worker of model `{}` can be reached", shown(model));
             failed(StatusCode::SERVICE_UNAVAILABLE, &message, Protocol::Oip)
-        }
-    }
-}
-
-/// `/v2/models/{model}[/versions/{version}][/ready|/infer]` and `/models/{model}/invocations`; none for other paths.
-fn of_model(path: &str) -> Option<Result<Asked, String>> {
-    let nothing = || format!("there is nothing at `{}`", shown(path));
-    if let Some(rest) = path.strip_prefix("/models/") {
-        let name = rest.strip_suffix("/invocations").and_then(decode);
-        return Some(name.map(|n| (n.into_owned(), None, Verb::Invoke)).ok_or_else(nothing));
-    }
-    let rest = path.strip_prefix("/v2/models/")?;
-    let mut parts = rest.split('/');
-    let Some(name) = parts.next().and_then(decode) else { return Some(Err(nothing())) };
-    let (mut next, mut version) = (parts.next(), None);
-    if next == Some("versions") {
-        let text = parts.next().unwrap_or_default();
-        let Ok(number) = text.parse() else {
-            return Some(Err(format!("`{}` is no model version; versions are whole numbers", shown(text))));
-        };
-        version = Some(number);
-        next = parts.next();
-    }
-    let verb = match next {
-        None => Verb::Metadata,
-        Some("ready") => Verb::Ready,
-        Some("infer") => Verb::Infer,
-        Some(_) => return Some(Err(nothing())),
-    };
-    if parts.next().is_some() {
-        return Some(Err(nothing()));
-    }
-    Some(Ok((name.into_owned(), version, verb)))
-}
-
-/// Undoes percent-encoding; none where it is broken.
-fn decode(text: &str) -> Option<Cow<'_, str>> {
-    if !text.contains('%') {
-        return Some(Cow::Borrowed(text));
-    }
-    let digit = |b: &u8| char::from(*b).to_digit(16);
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, tail)) = rest.split_first() {
-        if *first == b'%' {
-            let (high, low) = (tail.first().and_then(digit)?, tail.get(1).and_then(digit)?);
-            bytes.push(u8::try_from(high * 16 + low).ok()?);
-            rest = tail.get(2..)?;
-        } else {
-            bytes.push(*first);
-            rest = tail;
-        }
-    }
-    String::from_utf8(bytes).ok().map(Cow::Owned)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_name_model_version_and_verb() {
-        let ok = |path: &str| of_model(path).map(Result::unwrap);
-        assert_eq!(ok("/v2/models/a%20b/infer"), Some(("a b".to_owned(), None, Verb::Infer)));
-        assert_eq!(ok("/v2/models/m/versions/7/ready"), Some(("m".to_owned(), Some(7), Verb::Ready)));
-        assert_eq!(ok("/v2/models/m"), Some(("m".to_owned(), None, Verb::Metadata)));
-        assert_eq!(ok("/models/m/invocations"), Some(("m".to_owned(), None, Verb::Invoke)));
-        assert_eq!(of_model("/metrics"), None);
-        for bad in [
-            "/v2/models/%zz",
-            "/v2/models/m/versions/x/infer",
-            "/v2/models/m/explain",
-            "/models/m/other",
-            "/v2/models/m/infer/x",
-        ] {
-            assert!(of_model(bad).unwrap().is_err(), "{bad}");
         }
     }
 }

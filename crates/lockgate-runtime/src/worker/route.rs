@@ -7,17 +7,10 @@ use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, StatusCode};
+use lockgate_wire::oip::{ModelPath, Verb};
 use lockgate_wire::tensor::shown;
-use std::borrow::Cow;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-
-/// What a path of a model asks for.
-enum Verb {
-    Metadata,
-    Ready,
-    Infer,
-}
 
 /// Answers one request.
 pub(super) async fn answer(model: &Model, ready: bool, request: Request<Incoming>) -> Reply {
@@ -71,71 +64,18 @@ fn wrong_method(allowed: &'static str, dialect: Dialect) -> Reply {
     reply
 }
 
-/// `/v2/models/{model}[/versions/{version}][/ready|/infer]`
+/// What a path asks of this worker's model; a sentence where it is another one's.
 fn of_model(model: &Model, path: &str) -> Result<Verb, String> {
-    let nothing = || format!("there is nothing at `{}`", shown(path));
-    let rest = path.strip_prefix("/v2/models/").ok_or_else(nothing)?;
-    let mut parts = rest.split('/');
-    let name = decode(parts.next().unwrap_or_default()).ok_or_else(nothing)?;
-    if name != model.name {
-        return Err(format!(
-            "there is no model `{}` here; this worker serves `{}`",
-            shown(&name),
-            model.name
-        ));
+    let asked = ModelPath::parse(path)?;
+    let (name, here) = (&model.name, &model.version);
+    if asked.model != *name {
+        return Err(format!("there is no model `{}` here; this worker serves `{name}`", shown(&asked.model)));
     }
-    let mut next = parts.next();
-    if next == Some("versions") {
-        let version = parts.next().unwrap_or_default();
-        if version != model.version {
-            let (name, here) = (&model.name, &model.version);
-            return Err(format!(
-                "model `{name}` has no version `{}` here; this worker serves version {here}",
-                shown(version)
-            ));
-        }
-        next = parts.next();
-    }
-    let verb = match next {
-        None => Verb::Metadata,
-        Some("ready") => Verb::Ready,
-        Some("infer") => Verb::Infer,
-        Some(_) => return Err(nothing()),
-    };
-    if parts.next().is_some() { Err(nothing()) } else { Ok(verb) }
-}
-
-/// Undoes percent-encoding; `None` where it is broken.
-fn decode(text: &str) -> Option<Cow<'_, str>> {
-    if !text.contains('%') {
-        return Some(Cow::Borrowed(text));
-    }
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, tail)) = rest.split_first() {
-        if *first == b'%' {
-            let mut byte = [0];
-            hex::decode_to_slice(tail.get(..2)?, &mut byte).ok()?;
-            bytes.extend_from_slice(&byte);
-            rest = tail.get(2..)?;
-        } else {
-            bytes.push(*first);
-            rest = tail;
-        }
-    }
-    String::from_utf8(bytes).ok().map(Cow::Owned)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::decode;
-
-    #[test]
-    fn percent_encoding_is_undone_or_refused() {
-        assert_eq!(decode("a-b").as_deref(), Some("a-b"));
-        assert_eq!(decode("a%20b%C3%A9").as_deref(), Some("a bé"));
-        for bad in ["%", "%2", "%zz", "%ff"] {
-            assert_eq!(decode(bad), None);
-        }
+    match asked.version {
+        Some(version) if version != here => Err(format!(
+            "model `{name}` has no version `{}` here; this worker serves version {here}",
+            shown(version)
+        )),
+        _ => Ok(asked.verb),
     }
 }

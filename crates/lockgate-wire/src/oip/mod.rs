@@ -5,12 +5,14 @@
 
 mod metadata;
 mod parameter;
+mod path;
 mod request;
 mod response;
 mod tensor;
 
 pub use metadata::{InputSpec, model_metadata};
 pub use parameter::Parameter;
+pub use path::{ModelPath, Verb, decode};
 pub use request::InferRequest;
 pub use response::{InferResponse, ResponseHead, write_response};
 
