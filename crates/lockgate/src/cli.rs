@@ -373,15 +373,16 @@ pub(crate) struct Trace {
 /// `logs`
 #[derive(Debug, Args)]
 pub(crate) struct Logs {
-    /// What: `stage NAME`, `gate NAME`, `worker ENVIRONMENT`, `promotion`
-    #[arg(value_parser = ["stage", "gate", "worker", "promotion", "server", "agent"])]
+    /// What: `run` (the pipeline's last one, all stages), `stage NAME`, `gate NAME`, `worker ENVIRONMENT`,
+    /// `promotion [ID]` (all its gates), `server`, `agent ENVIRONMENT`
+    #[arg(value_parser = ["run", "stage", "gate", "worker", "promotion", "server", "agent"])]
     pub(crate) what: String,
     /// Its name
     pub(crate) name: Option<String>,
     /// The promotion that a gate belongs to [default: the latest]
     #[arg(long)]
     pub(crate) promotion: Option<String>,
-    /// How many kilobytes from the end
+    /// At most this many kilobytes of the end
     #[arg(long, default_value_t = 64)]
     pub(crate) tail: u64,
 }

@@ -265,7 +265,12 @@ pub(crate) fn plan(out: Out, v: &PlanView) -> String {
     text.push_str(&format!("  rollout    {}\n", steps.join(", then ")));
     text.push_str(&format!("  rollback   {}\n", v.rollback));
     if let Some(f) = &v.forecast {
-        text.push_str(&format!("  forecast   at {:.1} requests/s ({})\n", f.rate, f.basis));
+        match f.rate {
+            rate if rate > 0.0 => {
+                text.push_str(&format!("  forecast   at {rate:.1} requests/s ({})\n", f.basis));
+            }
+            _ => text.push_str(&format!("  forecast   {}\n", f.basis)),
+        }
         for row in &f.rows {
             let time = row.seconds.map_or_else(|| out.mark(Tone::Warn, "can't be foretold"), span);
             text.push_str(&format!(
@@ -274,7 +279,7 @@ pub(crate) fn plan(out: Out, v: &PlanView) -> String {
                 row.guard
             ));
         }
-        if let Some(total) = f.total_seconds {
+        if let Some(total) = f.total_seconds.filter(|_| !f.rows.is_empty()) {
             text.push_str(&format!("             all steps together: about {}\n", span(total)));
         }
         for advice in &f.advice {

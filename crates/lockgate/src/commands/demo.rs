@@ -7,7 +7,7 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::{Out, Tone, span, table};
 use anyhow::{Context as _, bail};
-use lockgate_control::view::{PromotionView, StatusView};
+use lockgate_control::view::{PromotionView, StatusView, WhyView};
 use lockgate_core::promotion::Stage;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -268,8 +268,9 @@ impl Demo {
     }
 
     async fn bad_successor(&mut self) -> anyhow::Result<()> {
-        let served = self.promotion("production").await?;
-        self.fact("first canary", format!("{} by evidence; {}", served.stage_name, guards(&served)));
+        let served: WhyView = serde_json::from_value(self.json(&["why", "--env", "production"]).await?)?;
+        let proof = proof(&served).context("the first canary's record holds no evidence")?;
+        self.fact("first canary", format!("{}; {proof}", served.promotion.stage_name));
         self.chapter(7, "A successor that passes every offline gate, and fails on routes that it never saw");
         let second = self.variant("unseen").await?;
         self.run(&["promote", &second, "--env", "testing", "--wait"]).await?;
@@ -421,14 +422,10 @@ impl Demo {
     }
 }
 
-/// What the guards said at the end of a rollout's last step.
-fn guards(p: &PromotionView) -> String {
-    match &p.stage {
-        Stage::Probation { .. } | Stage::Confirmed => {
-            "every required guard proved `not worse` before each larger step".to_owned()
-        }
-        other => other.name().to_owned(),
-    }
+/// What the last larger step rested on, as its entry in the record says.
+fn proof(view: &WhyView) -> Option<String> {
+    let steps = view.timeline.iter().rev().filter(|t| t.what.starts_with("step "));
+    steps.filter_map(|t| t.what.split_once("; ")).map(|(_, proof)| proof.to_owned()).next()
 }
 
 /// Tells the generator to stop and reads its report.

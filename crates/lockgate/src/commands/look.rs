@@ -241,6 +241,7 @@ pub(crate) async fn logs(ctx: &Context, args: &cli::Logs) -> anyhow::Result<Exit
         args.name.clone().with_context(|| format!("name the {what}: lockgate logs {} NAME", args.what))
     };
     let text = match args.what.as_str() {
+        "run" => super::run::run_log(ctx)?,
         "stage" => super::run::stage_log(ctx, &need("stage")?)?,
         "server" | "agent" => {
             let name = if args.what == "server" {

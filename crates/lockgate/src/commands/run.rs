@@ -424,6 +424,21 @@ pub(crate) fn datasets(ctx: &Context) -> anyhow::Result<Vec<Dataset>> {
     Ok(found.into_values().collect())
 }
 
+/// The logs of all stages, as they ran last.
+pub(crate) fn run_log(ctx: &Context) -> anyhow::Result<String> {
+    let project = super::project::load(ctx)?;
+    let mut text = String::new();
+    for stage in &project.pipeline {
+        if let Ok(log) = stage_log(ctx, &stage.name) {
+            text.push_str(&format!("== stage {}\n{log}", stage.name));
+        }
+    }
+    if text.is_empty() {
+        bail!("no stage of the pipeline has run here yet\n  hint: lockgate run");
+    }
+    Ok(text)
+}
+
 /// The log of a stage's last run.
 pub(crate) fn stage_log(ctx: &Context, stage: &str) -> anyhow::Result<String> {
     let path = ctx.state_dir()?.join("pipeline/logs").join(format!("{}.log", stage.replace('/', "_")));
