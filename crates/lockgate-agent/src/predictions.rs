@@ -34,6 +34,7 @@ const REPLAY_ROWS: usize = 10_000;
 #[derive(Debug, Clone)]
 pub(crate) struct PredictionLog {
     folder: PathBuf,
+    records: Arc<Mutex<Receiver<LogRecord>>>,
     pending: Arc<Mutex<Vec<LogRecord>>>,
 }
 
@@ -44,18 +45,18 @@ impl PredictionLog {
         folder: PathBuf,
         records: Receiver<LogRecord>,
     ) -> (Self, std::thread::JoinHandle<()>) {
-        let log = Self { folder, pending: Arc::default() };
+        let log = Self { folder, records: Arc::new(Mutex::new(records)), pending: Arc::default() };
         let writer = log.clone();
-        let thread = std::thread::spawn(move || writer.collect(&records));
+        let thread = std::thread::spawn(move || writer.collect());
         (log, thread)
     }
 
-    fn collect(&self, records: &Receiver<LogRecord>) {
+    fn collect(&self) {
         let mut last = Instant::now();
         loop {
             // Waiting in `recv` would cost the gateway a system call for every record.
             std::thread::sleep(DRAIN_EVERY);
-            let ended = self.drain(records);
+            let ended = self.drain();
             if ended || last.elapsed() >= FLUSH_EVERY || self.lock().len() >= FLUSH_ROWS {
                 self.flush();
                 last = Instant::now();
@@ -67,7 +68,8 @@ impl PredictionLog {
     }
 
     /// Takes what is there; says whether the gateway's end is gone.
-    fn drain(&self, records: &Receiver<LogRecord>) -> bool {
+    fn drain(&self) -> bool {
+        let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         let mut pending = self.lock();
         loop {
             match records.try_recv() {
@@ -131,8 +133,10 @@ impl PredictionLog {
             .map_err(|e| AgentError::io("write", &path, e))
     }
 
-    /// One prediction's record as JSON.
+    /// One prediction's record as JSON. Whoever has the answer finds its record.
     pub(crate) fn find(&self, id: &str) -> Result<Option<serde_json::Value>, AgentError> {
+        // The gateway hands a record over before it answers, so it may still be on its way here.
+        self.drain();
         if let Some(found) = self.lock().iter().find(|r| r.id == id) {
             return Ok(Some(row_json(found)));
         }
@@ -276,4 +280,53 @@ pub(crate) fn requests(folder: &Path, model: &ModelName) -> Result<Vec<Bytes>, A
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lockgate_core::digest::Digest;
+    use lockgate_core::route::Role;
+    use lockgate_gateway::Protocol;
+    use std::sync::mpsc::sync_channel;
+
+    fn record(id: &str, at_ms: i64) -> LogRecord {
+        LogRecord {
+            id: id.to_owned(),
+            at_ms,
+            model: Arc::new(ModelName::new("toy").unwrap()),
+            release: Digest::of(b"release"),
+            revision: Digest::of(b"revision"),
+            assigned: Role::Candidate,
+            served: Some(Role::Baseline),
+            unit: Some("case 1".to_owned()),
+            status: 200,
+            latency_us: 700,
+            protocol: Protocol::Oip,
+            request: Some(Bytes::from_static(b"{\"inputs\":[]}")),
+            response: None,
+            request_id: None,
+        }
+    }
+
+    #[test]
+    fn whoever_has_the_answer_finds_its_record() {
+        let dir = tempfile::tempdir().unwrap();
+        let (sender, receiver) = sync_channel(1000);
+        let (log, thread) = PredictionLog::start(dir.path().to_owned(), receiver);
+        for number in 0..500 {
+            let id = format!("01M8AY7JZFMHB6BY6FXZAJM{number:03}");
+            sender.send(record(&id, 1_795_663_590_383)).unwrap();
+            assert_eq!(log.find(&id).unwrap().unwrap()["served"], "baseline", "{id}");
+        }
+        assert_eq!(log.find("01M8AY7JZFMHB6BY6FXZAJMXXX").unwrap(), None);
+        drop(sender);
+        thread.join().unwrap();
+        // The end of the channel wrote everything into a file.
+        assert!(log.lock().is_empty());
+        let found = log.find("01M8AY7JZFMHB6BY6FXZAJM499").unwrap().unwrap();
+        assert_eq!((&found["unit"], &found["latency_us"]), (&"case 1".into(), &700.into()));
+        assert_eq!(requests(dir.path(), &ModelName::new("toy").unwrap()).unwrap().len(), 500);
+        assert!(requests(dir.path(), &ModelName::new("other").unwrap()).unwrap().is_empty());
+    }
 }

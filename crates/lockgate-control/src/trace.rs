@@ -50,7 +50,7 @@ impl Control {
             message.push_str(&format!("; could not ask {}", silent.join(", ")));
         }
         Err(ControlError::not_found(message)
-            .with_hint("a prediction is in the log a second after its answer"))
+            .with_hint("ids are in the x-lockgate-prediction-id header of answers; an agent that is killed loses the last seconds of its log"))
     }
 
     async fn trace_row(

@@ -1,0 +1,159 @@
+"""What people and scripts rely on: exit codes, whose process is stopped, what a release may be made from, calm output."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from conftest import Lockgate, Traffic, free_ports, get, repository, wait_for
+
+
+def promote(faults, name, *args, environment="production", codes=(0,)):
+    release = faults.releases[name][7:19]
+    return faults.json("promote", release, "--env", environment, *args, codes=codes)
+
+
+def test_a_rollout_that_waits_for_a_person_ends_the_waiting_with_a_code_of_its_own(faults):
+    held = promote(faults, "good2", "--wait", "--timeout", "2s", codes=(6,))
+    assert held["stage_name"] == "rolling"
+    faults.ok("pause", held["id"], "--reason", "lunch")
+    # Both stop at once: a person, not time, is what is missing.
+    for command in (["watch", held["id"]], ["watch", "--env", "production", "--timeout", "60s"]):
+        wait_for("the pause", lambda: "paused" in str(faults.promotion(held["id"])["stage"]))
+        done = faults.run(*command, timeout=20)
+        assert done.returncode == 6 and "lunch" in done.stdout, done.stdout + done.stderr
+    faults.ok("abort", held["id"], "--reason", "enough")
+    assert faults.run("watch", held["id"], "--timeout", "30s").returncode == 5
+
+
+def test_a_persons_no_is_an_error_and_a_wanted_rollback_is_none(faults):
+    waiting = promote(faults, "good2", environment="approved", codes=(4,))
+    faults.ok("reject", waiting["id"], "--reason", "not today", user="bob@example.com")
+    done = faults.run("watch", waiting["id"])
+    assert done.returncode == 1 and "not today" in done.stdout
+    with Traffic(faults.gateway("production"), 360) as traffic:
+        wait_for("traffic", lambda: len(traffic.since()) > 100)
+        promote(faults, "good2", "--wait", "--timeout", "180s")
+        done = faults.run("rollback", "production", "--reason", "a drill", "--wait")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert traffic.bad() == []
+    # There is nothing to go back from now, and no second way back to what was left.
+    assert faults.run("rollback", "production", "--reason", "again", "--wait").returncode == 1
+
+
+def test_output_for_programs_is_whole_lines_of_json_and_nothing_else(faults):
+    for args in (["status"], ["env", "list"], ["release", "list"], ["history", "production"], ["check"]):
+        done = faults.run(*args, "--json")
+        assert done.returncode in (0, 4) and "\x1b" not in done.stdout, args
+        for line in done.stdout.splitlines():
+            json.loads(line)
+    entries = [json.loads(line) for line in faults.ok("audit", "log", "--json", "--limit", "2").splitlines()]
+    everything = faults.audit()
+    assert [e["seq"] for e in entries] == [e["seq"] for e in everything][-2:]
+    log = faults.json("logs", "run")
+    assert "train" in json.dumps(log)
+
+
+def test_an_agents_token_opens_no_door_for_people(faults):
+    token = (faults.state / "env/quick/token").read_text()
+    door = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    latest = faults.releases["good"]
+    body = json.dumps({"release": latest, "environment": "production"}).encode()
+    for path, data in (("promotions", body), ("environments/production/rollback", b'{"reason": "x"}')):
+        status, _, answer = get(f"{faults.server}/api/v1/{path}", data, door)
+        assert status == 403, (path, status, answer)
+    status, _, answer = get(f"{faults.server}/api/2.0/mlflow/experiments/create", b'{"name": "mine"}', door)
+    assert status == 403, answer
+
+
+def test_what_an_up_that_was_killed_left_behind_stops_nobody_else(faults):
+    note = faults.state / "up.json"
+    written = json.loads(note.read_text())
+    os.kill(written["pid"], signal.SIGKILL)
+    # Everything that it started ends with it.
+    wait_for("silence", lambda: get(f"{faults.server}/health")[0] == 0 and get(f"{faults.gateway('production')}/v2")[0] == 0)
+    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    try:
+        note.write_text(json.dumps({**written, "pid": stranger.pid}))
+        assert "nothing is running" in faults.run("up", "--stop").stderr + faults.run("up", "--stop").stdout
+        assert stranger.poll() is None
+        note.write_text(json.dumps({**written, "pid": stranger.pid}))
+        faults.ok("up", "--detach", "--port", str(faults.port))
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+    # What served before serves again.
+    wait_for("the gateway", lambda: get(f"{faults.gateway('production')}/v2/models/toy/ready")[0] == 200)
+
+
+@pytest.fixture
+def edited(template, tmp_path):
+    """A copy of the project that may be changed, on a copy of its state, under a server of its own."""
+    folder = tmp_path / "edited"
+    subprocess.run(["git", "clone", "--quiet", str(template.folder), str(folder)], check=True)
+    subprocess.run(["git", "-C", str(folder), "config", "user.email", "Alice@Example.com"], check=True)
+    subprocess.run(["git", "-C", str(folder), "config", "user.name", "Alice"], check=True)
+    lockgate = Lockgate(folder, template.copy(tmp_path / "state"), free_ports(8))
+    lockgate.ok("up", "--detach", "--port", str(lockgate.port))
+    yield lockgate
+    lockgate.verified()
+    lockgate.ok("up", "--stop")
+
+
+def commit(folder, message):
+    git = ["git", "-C", str(folder), "commit", "--quiet", "--all", "--message", message]
+    subprocess.run(git, check=True)
+
+
+def test_a_release_of_other_code_than_the_models_own_needs_somebody_who_insists(edited):
+    train = edited.folder / "train.py"
+    edited.ok("run", "-p", "FAULT=good", timeout=300)
+    made = edited.json("release", "create", "toy@good")["digest"]
+    text = train.read_text()
+    train.write_text(text + "\n# A change after the training.\n")
+    for changed in ("the file", "the commit"):
+        done = edited.run("release", "create", "toy@good")
+        assert done.returncode == 1 and "--anyway" in done.stderr, (changed, done.stdout, done.stderr)
+        if changed == "the file":
+            assert "train" in done.stderr
+            commit(edited.folder, "A change after the training\n\nCo-authored-by: Bob <BOB@Example.com>")
+    insisted = edited.json("release", "create", "toy@good", "--anyway=only a comment")
+    assert insisted["digest"] != made
+    entry = next(e for e in reversed(edited.audit()) if e["resource"]["id"] == insisted["digest"])
+    assert "only a comment" in entry["reason"]
+
+    # Who wrote it with others is an author, too, however the name is spelt: bob may not approve his own work.
+    view = edited.json("promote", insisted["digest"][7:19], "--env", "approved", codes=(4,), user="carol@example.com")
+    for author in ("alice@example.com", "bob@example.com", "Bob@example.com"):
+        done = edited.run("approve", view["id"], user=author)
+        assert done.returncode == 1 and "author" in done.stderr, (author, done.stdout, done.stderr)
+    assert edited.stage(view["id"]) == "awaiting-approval"
+
+
+def test_the_demo_leaves_folders_alone_that_it_did_not_make(tmp_path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("three years of work")
+    lockgate = Lockgate(mine, tmp_path / "state", free_ports(8))
+    for args in (["--dir", str(mine)], ["--dir", str(tmp_path)]):
+        done = lockgate.run("demo", *args, user=None)
+        assert done.returncode == 1 and "left alone" in done.stderr, done.stdout + done.stderr
+    assert sorted(p.name for p in mine.iterdir()) == ["thesis.txt"]
+
+
+def test_a_first_project_of_somebody_who_has_read_nothing(tmp_path):
+    """`init` in a folder with a model's code writes a file that passes `check`, and each command says what comes next."""
+    (tmp_path / "train.py").write_text("print('training')\n")
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests/test_model.py").write_text("def test_it():\n    assert True\n")
+    repository(tmp_path)
+    lockgate = Lockgate(tmp_path, tmp_path / ".state", free_ports(8))
+    done = lockgate.run("status")
+    assert done.returncode == 1 and "lockgate up" in done.stderr, done.stderr
+    assert "lockgate check" in lockgate.ok("init") + lockgate.run("init", "--force").stderr
+    assert "lockgate up" in lockgate.ok("check")
+    done = lockgate.run("init")
+    assert done.returncode == 1 and "--force" in done.stderr
