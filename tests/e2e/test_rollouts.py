@@ -36,7 +36,7 @@ def test_a_plan_for_five_requests_a_second_says_that_it_can_not_decide_and_propo
 def test_without_traffic_nothing_is_known_and_the_rollout_is_held_and_people_pause_resume_and_abort_it(faults):
     promotion = promote(faults, "good2")["id"]
     held = wait_for("holding", lambda: (p := faults.promotion(promotion))["stage"].get("rollout", {}).get("held") and p)
-    assert "errors" in held["stage"]["rollout"]["held"]
+    assert "errors" in held["stage"]["rollout"]["held"]["reason"]
     done = faults.run("watch", promotion, "--timeout", "2s")
     assert done.returncode == 6, done.stdout + done.stderr
 

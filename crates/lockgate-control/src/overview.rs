@@ -4,7 +4,7 @@ use crate::Control;
 use crate::error::ControlError;
 use crate::people::{Names, named};
 use crate::states;
-use crate::view::{ApprovalView, EnvironmentView, GateView, PromotionView, StatusView};
+use crate::view::{ApprovalView, EnvironmentView, GateView, PendingView, PromotionView, StatusView};
 use lockgate_core::access::{Action, Target, authorize};
 use lockgate_core::actor::Actor;
 use lockgate_core::id::{EnvironmentName, PromotionId};
@@ -129,6 +129,11 @@ impl Control {
             since: p.since,
             live,
             sides,
+            pending: p
+                .pending()
+                .map(|i| PendingView { what: i.kind, by: named(names, &i.by), reason: i.reason.clone() })
+                .collect(),
+            needs_person: p.needs_person(),
             next: next(p),
         }
     }

@@ -3,6 +3,7 @@
 use crate::configuration::NewConfiguration;
 use lockgate_core::clock::Millis;
 use lockgate_core::digest::Digest;
+use lockgate_core::event::InstructionKind;
 use lockgate_core::gate::Outcome;
 use lockgate_core::id::{EnvironmentName, GateName, GuardName, ModelName, ProjectName, PromotionId};
 use lockgate_core::plan::Plan;
@@ -97,8 +98,23 @@ pub struct PromotionView {
     pub live: Option<LiveRollout>,
     /// The sides that the traffic goes to right now, where the agent moves it.
     pub sides: Vec<LiveSide>,
+    /// What people asked of its rollout that the agent has not done yet.
+    pub pending: Vec<PendingView>,
+    /// Whether it stands still until a person says something, and nobody has yet.
+    pub needs_person: bool,
     /// The next sensible command.
     pub next: String,
+}
+
+/// Something that a person asked of a rollout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingView {
+    /// What.
+    pub what: InstructionKind,
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// How long one guard will need at one step.

@@ -85,7 +85,7 @@ fn answer(p: &Promotion) -> String {
         Stage::Gating => format!("{subject} is in its gates; {} to go.", p.missing_gates().len()),
         Stage::Queued => format!("{subject} waits until no other promotion moves this model's traffic."),
         Stage::Rolling { rollout } => match &rollout.held {
-            Some(held) => format!("{subject} is held: {held}."),
+            Some(held) => format!("{subject} is held: {}.", held.reason),
             None => format!("{subject} has {}% of the traffic.", rollout.weight * 100 / WHOLE),
         },
         Stage::Probation { .. } | Stage::Confirmed => {

@@ -130,6 +130,19 @@ pub enum InstructionKind {
     Rollback,
 }
 
+impl InstructionKind {
+    /// The word that people use for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Abort => "abort",
+            Self::Rollback => "rollback",
+        }
+    }
+}
+
 /// One instruction of a person.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Instruction {
@@ -228,6 +241,9 @@ pub enum RolloutEvent {
     Held {
         /// Why.
         reason: String,
+        /// Whether that never passes by itself.
+        #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+        needs_person: bool,
         /// What the guards said.
         judgement: Judgement,
     },

@@ -163,10 +163,31 @@ pub struct RolloutView {
     pub weight: u32,
     /// Why it doesn't move, where it doesn't.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub held: Option<String>,
+    pub held: Option<Held>,
     /// What the guards said last.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub judgement: Option<Judgement>,
+}
+
+/// Why a rollout stands still.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// In words.
+    pub reason: String,
+    /// What ends it.
+    pub until: Until,
+}
+
+/// What ends a standstill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Until {
+    /// It passes by itself: more evidence comes in, workers become ready.
+    Changed,
+    /// A person paused it, and lets it go on.
+    Resumed,
+    /// The evidence did not come in time: a person decides.
+    Decided,
 }
 
 /// What one gate left.

@@ -19,7 +19,7 @@ pub(crate) struct Cli {
 /// Options that every command takes.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Global {
-    /// Where the server is [default: what `lockgate up` of this project wrote down, else http://127.0.0.1:7600]
+    /// Where the server is [default: the one that `lockgate up` started for this project; outside any project http://127.0.0.1:7600]
     #[arg(long, global = true, env = "LOCKGATE_SERVER", value_name = "URL")]
     pub(crate) server: Option<String>,
     /// Who you are, for servers without login [default: Git's user.email]

@@ -2,6 +2,7 @@
 
 use crate::cli::Global;
 use crate::client::Client;
+use crate::lock::{self, Holder};
 use crate::output::Out;
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,9 @@ use std::path::{Path, PathBuf};
 
 /// The name of a project's file.
 pub(crate) const PROJECT_FILE: &str = "lockgate.toml";
+
+/// Where a command outside any project looks for a server.
+pub(crate) const USUAL_SERVER: &str = "http://127.0.0.1:7600";
 
 /// What `lockgate up` writes down for the other commands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -84,9 +88,13 @@ impl Context {
         Ok(base.join("lockgate").join(format!("{name}-{}", &hash[..8])))
     }
 
-    /// What `lockgate up` wrote down, where it did.
+    /// What the `lockgate up` that runs wrote down. One that was killed may have left something, which is true no longer.
     pub(crate) fn up_file(&self) -> Option<UpFile> {
-        let text = std::fs::read_to_string(self.state_dir().ok()?.join("up.json")).ok()?;
+        let state = self.state_dir().ok()?;
+        if lock::holder(&state) == Holder::Nobody {
+            return None;
+        }
+        let text = std::fs::read_to_string(state.join("up.json")).ok()?;
         serde_json::from_str(&text).ok()
     }
 
@@ -100,11 +108,22 @@ impl Context {
         crate::git::config(&dir, "user.email").or_else(|| std::env::var("USER").ok())
     }
 
+    fn is_in_project(&self) -> bool {
+        self.global.state.is_some() || self.project_dir().is_ok()
+    }
+
     /// A client for the server.
     pub(crate) fn client(&self) -> anyhow::Result<Client> {
         let base = match &self.global.server {
             Some(url) => url.clone(),
-            None => self.up_file().map_or_else(|| "http://127.0.0.1:7600".to_owned(), |up| up.server),
+            None => match self.up_file() {
+                Some(up) => up.server,
+                // Whatever listens at the usual address may be another project's: nobody promotes there by accident.
+                None if self.is_in_project() => bail!(
+                    "nothing is running for this project\n  hint: `lockgate up` starts it; for a server elsewhere, --server or LOCKGATE_SERVER says where"
+                ),
+                None => USUAL_SERVER.to_owned(),
+            },
         };
         let user = if self.global.token.is_some() { None } else { self.user() };
         Client::new(&base, user, self.global.token.clone())

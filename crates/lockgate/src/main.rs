@@ -79,7 +79,7 @@ async fn run(cli: Cli, isolation: Option<String>) -> anyhow::Result<Exit> {
         Command::Up(args) => commands::up::up(&ctx, args).await,
         Command::Server(args) => commands::server::server(args).await,
         Command::Agent(args) => {
-            let server = ctx.global.server.clone().unwrap_or_else(|| "http://127.0.0.1:7600".to_owned());
+            let server = ctx.global.server.clone().unwrap_or_else(|| context::USUAL_SERVER.to_owned());
             commands::agent::agent(args, &server, isolation.unwrap_or_default()).await
         }
         Command::Worker(args) => commands::worker::worker(args),

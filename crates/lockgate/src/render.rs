@@ -33,7 +33,9 @@ pub(crate) fn stage_line(promotion: &PromotionView) -> String {
         Stage::Queued => "waits for its turn".to_owned(),
         Stage::Rolling { rollout } => match (&rollout.step, &rollout.held) {
             (None, _) => "loading and warming the release".to_owned(),
-            (Some(_), Some(held)) => format!("{} of the traffic; {held}", percent(share(rollout.weight))),
+            (Some(_), Some(held)) => {
+                format!("{} of the traffic; {}", percent(share(rollout.weight)), held.reason)
+            }
             (Some(_), None) => format!("{} of the traffic", percent(share(rollout.weight))),
         },
         Stage::Probation { until } => format!("serves all traffic, on probation until {}", clock(*until)),
@@ -82,6 +84,9 @@ pub(crate) fn promotion(out: Out, p: &PromotionView) -> String {
             a.needed,
             a.from
         ));
+    }
+    for a in &p.pending {
+        text.push_str(&format!("  {:<10} asked by {}, not carried out yet\n", a.what.as_str(), a.by));
     }
     if let Some(live) = p.live.as_ref().filter(|_| moves(&p.stage)) {
         text.push_str(&indent(&sides(out, p.model.as_str(), &p.sides)));

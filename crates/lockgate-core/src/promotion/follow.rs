@@ -1,6 +1,6 @@
 //! Carrying events out: the server's own, and what the agent reports about the rollout.
 
-use super::{Approval, Evidence, Promotion, RolloutView, Stage};
+use super::{Approval, Evidence, Held, Promotion, RolloutView, Stage, Until};
 use crate::clock::Millis;
 use crate::event::{Cause, Instruction, InstructionKind, PromotionEvent, RolloutEvent};
 
@@ -67,13 +67,16 @@ impl Promotion {
                 },
             }),
             RolloutEvent::StepSettled { .. } => None,
-            RolloutEvent::Held { reason, judgement } => {
-                self.with_rollout(|r| (r.held, r.judgement) = (Some(reason.clone()), Some(judgement.clone())))
+            RolloutEvent::Held { reason, needs_person, judgement } => {
+                let until = if *needs_person { Until::Decided } else { Until::Changed };
+                let held = Held { reason: reason.clone(), until };
+                self.with_rollout(|r| (r.held, r.judgement) = (Some(held), Some(judgement.clone())))
             }
             RolloutEvent::Paused { instruction } => {
                 self.done(instruction);
                 let words = if instruction.reason.is_empty() { "" } else { ": " };
-                self.with_rollout(|r| r.held = Some(format!("paused{words}{}", instruction.reason)))
+                let reason = format!("paused{words}{}", instruction.reason);
+                self.with_rollout(|r| r.held = Some(Held { reason, until: Until::Resumed }))
             }
             RolloutEvent::Resumed { instruction } => {
                 self.done(instruction);
@@ -111,6 +114,33 @@ impl Promotion {
             RolloutEvent::Stranded { summary } => Some(Stage::Stranded { summary: summary.clone() }),
         };
         self.enter(next, now);
+    }
+
+    /// What people asked of the rollout that the agent has not done yet, and will.
+    pub fn pending(&self) -> impl Iterator<Item = &Instruction> {
+        let held = match &self.stage {
+            Stage::Rolling { rollout } => rollout.held.as_ref(),
+            _ => None,
+        };
+        let paused = held.is_some_and(|h| h.until == Until::Resumed);
+        self.instructions.iter().filter(move |i| match i.kind {
+            InstructionKind::Pause => !paused,
+            InstructionKind::Resume => paused,
+            InstructionKind::Abort | InstructionKind::Rollback => true,
+        })
+    }
+
+    /// Whether it stands still until a person says something, and nobody has yet.
+    #[must_use]
+    pub fn needs_person(&self) -> bool {
+        match &self.stage {
+            Stage::AwaitingApproval => true,
+            Stage::Rolling { rollout } => {
+                rollout.held.as_ref().is_some_and(|h| h.until != Until::Changed)
+                    && self.pending().all(|i| i.kind == InstructionKind::Pause)
+            }
+            _ => false,
+        }
     }
 
     fn done(&mut self, instruction: &Instruction) {

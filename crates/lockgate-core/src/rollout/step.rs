@@ -100,10 +100,14 @@ impl Deployment {
         if waited < step.hold_ms {
             return None;
         }
-        let hold = |reason: String| {
-            (held != Some(reason.as_str()))
-                .then(|| RolloutEvent::Held { reason, judgement: seen.judgement.clone() })
+        let hold_until = |reason: String, needs_person: bool| {
+            (held != Some(reason.as_str())).then(|| RolloutEvent::Held {
+                reason,
+                needs_person,
+                judgement: seen.judgement.clone(),
+            })
         };
+        let hold = |reason: String| hold_until(reason, false);
         if step.weight >= WHOLE {
             return match seen.candidate {
                 Readiness::Ready if seen.applied => Some(RolloutEvent::Promoted {
@@ -144,7 +148,9 @@ impl Deployment {
         }
         match plan.on_inconclusive {
             OnInconclusive::Hold => {
-                hold(format!("past the deadline without enough evidence from {names}: a person must decide"))
+                let reason =
+                    format!("past the deadline without enough evidence from {names}: a person must decide");
+                hold_until(reason, true)
             }
             OnInconclusive::Rollback => {
                 let summary = format!("past the deadline without enough evidence from {names}");

@@ -244,6 +244,9 @@ proptest! {
         for say_pause in before.iter().chain([&pause]) {
             let kind = if *say_pause { InstructionKind::Pause } else { InstructionKind::Resume };
             pair.act(&Act::Tell { age: 0, kind });
+            // Whoever waits for the promotion goes on waiting while a resume is on its way, and stops at a pause.
+            let told = &pair.promotions[&promotion_id(pair.asked)];
+            prop_assert!(!told.needs_person() || *say_pause);
             for _ in 0..3 {
                 pair.act(&Act::Fetch);
                 pair.act(&Act::Report { entries: 9 });
@@ -252,5 +255,8 @@ proptest! {
         let Some(Phase::Step { status, .. }) = pair.run.deployment.active.as_ref().map(|a| &a.phase) else { panic!() };
         let paused = matches!(status, lockgate_core::rollout::Status::Paused { .. });
         prop_assert_eq!(paused, pause, "said: {:?}, then {}", before, pause);
+        let told = &pair.promotions[&promotion_id(pair.asked)];
+        prop_assert_eq!(told.needs_person(), pause);
+        prop_assert_eq!(told.pending().count(), 0);
     }
 }

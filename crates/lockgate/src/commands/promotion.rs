@@ -159,7 +159,7 @@ pub(crate) async fn follow(
                 said = line;
             }
         }
-        let waits = view.stage == Stage::AwaitingApproval && stop_at_approval || needs_a_person(&view.stage);
+        let waits = view.needs_person && (stop_at_approval || view.stage != Stage::AwaitingApproval);
         let late = timeout.is_some_and(|t| begun.elapsed() > t);
         if !view.stage.is_active() || waits || late {
             out.show(&view, || {
@@ -214,18 +214,6 @@ fn verdict(v: lockgate_core::guard::Verdict) -> &'static str {
         lockgate_core::guard::Verdict::Unknown => "unknown",
     }
 }
-
-/// Whether a rollout stands still until a person says something: it was paused, or its evidence did not come in time.
-///
-/// Other reasons for which it is held (more requests are needed, workers come back) pass by themselves.
-fn needs_a_person(stage: &Stage) -> bool {
-    let Stage::Rolling { rollout } = stage else { return false };
-    rollout.held.as_deref().is_some_and(|held| held.starts_with(PAUSED) || held.ends_with(UNDECIDED))
-}
-
-/// How the reasons begin and end that `lockgate-core` gives for such a rollout.
-const PAUSED: &str = "paused";
-const UNDECIDED: &str = "a person must decide";
 
 /// The exit code of a promotion that somebody waited for, or looked at.
 pub(crate) fn exit_of(stage: &Stage, gates: &[GateView]) -> Exit {
@@ -316,13 +304,7 @@ mod tests {
     use super::*;
     use lockgate_core::event::Cause;
     use lockgate_core::id::{GateName, PrincipalId};
-    use lockgate_core::promotion::RolloutView;
-
-    fn held(why: &str) -> Stage {
-        Stage::Rolling {
-            rollout: RolloutView { step: Some(0), held: Some(why.to_owned()), ..RolloutView::default() },
-        }
-    }
+    use lockgate_core::promotion::{Held, RolloutView, Until};
 
     fn gates(outcomes: &[Option<Outcome>]) -> Vec<GateView> {
         let gate = |outcome| GateView {
@@ -333,17 +315,6 @@ mod tests {
             log: None,
         };
         outcomes.iter().copied().map(gate).collect()
-    }
-
-    #[test]
-    fn only_what_waits_for_a_person_stops_a_follower() {
-        assert!(needs_a_person(&held("paused: lunch")));
-        assert!(needs_a_person(&held(
-            "past the deadline without enough evidence from errors: a person must decide"
-        )));
-        assert!(!needs_a_person(&held("not enough evidence yet from errors")));
-        assert!(!needs_a_person(&Stage::Rolling { rollout: RolloutView::default() }));
-        assert!(!needs_a_person(&Stage::Gating));
     }
 
     #[test]
@@ -367,6 +338,8 @@ mod tests {
         assert_eq!(exit_of_rollback(&back), Exit::Done);
         assert_eq!(exit_of(&back, &[]), Exit::RolledBack);
         assert_eq!(exit_of_rollback(&Stage::OnBackup), Exit::RolledBack);
-        assert_eq!(exit_of(&held("paused"), &[]), Exit::Held);
+        let held = Held { reason: "paused".to_owned(), until: Until::Resumed };
+        let rollout = RolloutView { step: Some(0), held: Some(held), ..RolloutView::default() };
+        assert_eq!(exit_of(&Stage::Rolling { rollout }, &[]), Exit::Held);
     }
 }
