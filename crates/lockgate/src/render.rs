@@ -3,7 +3,7 @@
 use crate::output::{Out, Tone, clock, percent, span, table};
 use lockgate_control::view::{EnvironmentView, PlanView, PromotionView, ReleaseView, StatusView, WhyView};
 use lockgate_core::gate::Outcome;
-use lockgate_core::guard::{Judgement, Verdict};
+use lockgate_core::guard::{Judgement, Reading, Verdict};
 use lockgate_core::promotion::Stage;
 use lockgate_core::wire::{LiveRollout, LiveSide};
 
@@ -137,27 +137,24 @@ pub(crate) fn judgement(out: Out, j: &Judgement) -> String {
             Verdict::NotWorse => out.mark(Tone::Good, "not worse"),
             Verdict::Unknown => out.mark(Tone::Warn, "unknown"),
         };
-        rows.push(vec![
-            "guard".to_owned(),
-            r.guard.to_string(),
-            verdict,
-            format!(
-                "worse {} / fine {}",
-                evidence(r.log_e_worse, r.needed),
-                evidence(r.log_e_not_worse, r.needed)
-            ),
-            r.summary.clone(),
-        ]);
+        rows.push(vec!["guard".to_owned(), r.guard.to_string(), verdict, evidence(r), r.summary.clone()]);
     }
     table(&rows)
 }
 
-/// Evidence as a share of what is needed.
-fn evidence(log_e: f64, needed: f64) -> String {
-    if needed <= 0.0 || !log_e.is_finite() {
-        return "?".to_owned();
+/// A guard's evidence as shares of what its verdicts need.
+fn evidence(r: &Reading) -> String {
+    if r.needed <= 0.0 || !(r.log_e_worse.is_finite() || r.log_e_not_worse.is_finite()) {
+        return "by count".to_owned();
     }
-    format!("{:.0}%", (log_e.max(0.0) / needed * 100.0).min(999.0))
+    let share = |log_e: f64| {
+        if log_e.is_finite() {
+            format!("{:.0}%", (log_e.max(0.0) / r.needed * 100.0).min(999.0))
+        } else {
+            "?".to_owned()
+        }
+    };
+    format!("evidence for worse {}, for not worse {}", share(r.log_e_worse), share(r.log_e_not_worse))
 }
 
 /// One environment with what it runs.

@@ -270,7 +270,8 @@ impl Demo {
     async fn bad_successor(&mut self) -> anyhow::Result<()> {
         let served: WhyView = serde_json::from_value(self.json(&["why", "--env", "production"]).await?)?;
         let proof = proof(&served).context("the first canary's record holds no evidence")?;
-        self.fact("first canary", format!("{}; {proof}", served.promotion.stage_name));
+        self.fact("first canary", format!("{}, because it was shown to be", served.promotion.stage_name));
+        proof.split("); ").for_each(|part| self.fact("", part.trim_end_matches(')').replacen(" (", ": ", 1)));
         self.chapter(7, "A successor that passes every offline gate, and fails on routes that it never saw");
         let second = self.variant("unseen").await?;
         self.run(&["promote", &second, "--env", "testing", "--wait"]).await?;
