@@ -8,7 +8,7 @@ use crate::view::{ApprovalView, EnvironmentView, GateView, PendingView, Promotio
 use lockgate_core::access::{Action, Target, authorize};
 use lockgate_core::actor::Actor;
 use lockgate_core::id::{EnvironmentName, PromotionId};
-use lockgate_core::promotion::{Promotion, Stage};
+use lockgate_core::promotion::{Promotion, Stage, Until};
 use lockgate_store::StateRow;
 use std::collections::BTreeMap;
 
@@ -212,9 +212,36 @@ impl Control {
     }
 }
 
+/// The next sensible command for somebody who knows now why a promotion stands where it does.
+pub(crate) fn next_after_why(p: &Promotion) -> String {
+    let (short, place) = (short(p), &p.plan.environment);
+    match &p.stage {
+        Stage::Rolling { rollout } if p.pending().next().is_none() => {
+            match rollout.held.as_ref().map(|held| held.until) {
+                None => next(p),
+                Some(Until::Changed) => {
+                    format!("lockgate watch {short}   (or: lockgate abort {short} --reason WHY)")
+                }
+                Some(Until::Resumed) => format!("lockgate resume {short} --reason WHY"),
+                Some(Until::Decided) => format!("lockgate abort {short} --reason WHY"),
+            }
+        }
+        Stage::RolledBack { .. } => format!("lockgate history {place}"),
+        Stage::OnBackup | Stage::Stranded { .. } => {
+            format!("lockgate promote RELEASE --env {place} --wait   (one that is better)")
+        }
+        _ => next(p),
+    }
+}
+
+/// The end of a promotion's id, by which people name it.
+fn short(p: &Promotion) -> &str {
+    p.id.as_str().get(23..).unwrap_or(p.id.as_str())
+}
+
 /// The next sensible command for a promotion.
 fn next(p: &Promotion) -> String {
-    let short = p.id.as_str().get(23..).unwrap_or(p.id.as_str());
+    let short = short(p);
     match &p.stage {
         Stage::AwaitingApproval => {
             format!("lockgate approve {short} --as SOMEBODY-ELSE   (look first: lockgate why {short})")
@@ -222,7 +249,9 @@ fn next(p: &Promotion) -> String {
         Stage::Gating | Stage::Queued | Stage::RollingBack { .. } | Stage::FailingOver => {
             format!("lockgate watch {short}")
         }
-        Stage::Rolling { rollout } if rollout.held.is_some() => format!("lockgate why {short}"),
+        Stage::Rolling { rollout } if rollout.held.is_some() && p.pending().next().is_none() => {
+            format!("lockgate why {short}")
+        }
         Stage::Rolling { .. } => format!("lockgate watch {short}"),
         Stage::Probation { .. } | Stage::Confirmed => format!("lockgate history {}", p.plan.environment),
         Stage::Rejected { .. } => format!("lockgate logs promotion {short}"),

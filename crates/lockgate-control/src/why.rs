@@ -2,9 +2,10 @@
 
 use crate::Control;
 use crate::error::ControlError;
+use crate::overview::next_after_why;
 use crate::people::{Names, named};
 use crate::projection::source_time;
-use crate::view::{TimelineView, WhyView};
+use crate::view::{PromotionView, TimelineView, WhyView};
 use lockgate_core::access::{Action, Target, authorize};
 use lockgate_core::actor::Actor;
 use lockgate_core::entry::{Effect, Entry, ResourceKind};
@@ -39,7 +40,9 @@ impl Control {
             })
             .collect();
         let answer = answer(&promotion);
-        Ok(WhyView { promotion: self.view_promotion(&promotion, &names), answer, timeline })
+        let view = self.view_promotion(&promotion, &names);
+        let view = PromotionView { next: next_after_why(&promotion), ..view };
+        Ok(WhyView { promotion: view, answer, timeline })
     }
 
     /// All entries about one resource.

@@ -301,9 +301,11 @@ pub(crate) fn plan(out: Out, v: &PlanView) -> String {
 /// Why a promotion stands where it stands.
 pub(crate) fn why(out: Out, v: &WhyView) -> String {
     let mut text = format!("{}\n\n{}", out.mark(Tone::Strong, &v.answer), promotion(out, &v.promotion));
-    if let Stage::Rolling { rollout } = &v.promotion.stage
+    // What the agent sees now stands above already.
+    if let (Stage::Rolling { rollout }, None) = (&v.promotion.stage, &v.promotion.live)
         && let Some(j) = &rollout.judgement
     {
+        text.push_str("  what the guards said last\n");
         text.push_str(&indent(&judgement(out, j)));
     }
     if let Stage::RolledBack { cause: lockgate_core::event::Cause::Guard { judgement: j, .. }, .. } =
