@@ -72,11 +72,11 @@ def nginx():
     say("fetching nginx (once)")
     target = CACHE / "nginx"
     target.mkdir(parents=True, exist_ok=True)
-    if not run("apt-cache", "policy", "nginx-light").strip():
+    if not run("apt-cache", "policy", "nginx").strip():
         root = [] if os.getuid() == 0 else ["sudo"]
         run(*root, "apt-get", "update", "-qq")
-    run("apt-get", "download", "-qq", "nginx-light", cwd=target)
-    run("dpkg-deb", "-x", next(target.glob("nginx-light_*.deb")), target)
+    run("apt-get", "download", "-qq", "nginx", cwd=target)
+    run("dpkg-deb", "-x", next(target.glob("nginx_*.deb")), target)
     return str(target / "usr/sbin/nginx")
 
 
