@@ -10,9 +10,9 @@ import pytest
 from conftest import PROGRAM, Lockgate, Traffic, free_ports, get, repository, surroundings, wait_for
 
 
-def promote(faults, name, *args, environment="production", codes=(0,)):
+def promote(faults, name, *args, environment="production", **how):
     release = faults.releases[name][7:19]
-    return faults.json("promote", release, "--env", environment, *args, codes=codes)
+    return faults.json("promote", release, "--env", environment, *args, **how)
 
 
 def test_a_rollout_that_waits_for_a_person_ends_the_waiting_with_a_code_of_its_own(faults):
@@ -65,6 +65,69 @@ def test_an_agents_token_opens_no_door_for_people(faults):
         assert status == 403, (path, status, answer)
     status, _, answer = get(f"{faults.server}/api/2.0/mlflow/experiments/create", b'{"name": "mine"}', door)
     assert status == 403, answer
+
+
+def test_rows_in_any_form_are_predicted_from_the_command_line(faults):
+    names = ["a", "b", "c", "d"]
+    row, values = dict(zip(names, [0.5, 0.25, 1.0, 2.0])), [0.5, 0.25, 1.0, 2.0]
+    tensor = {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": values}]}
+    for form in (tensor, {"instances": [values]}, [values], {"inputs": [values]}):
+        answer = faults.json("predict", "--env", "production", json.dumps(form))
+        assert answer["status"] == 200 and "12" in answer["answer"], (form, answer)
+    # The toy's columns have no names, so a row by name is the client's mistake, and is told so by the model.
+    done = faults.run("predict", "--env", "production", json.dumps(row))
+    assert done.returncode == 1 and "status 400" in done.stdout and "trace" not in done.stdout, done.stdout + done.stderr
+
+
+def test_nobody_passes_for_lockgate_itself_in_the_record(faults):
+    for name in ("system", "System ", "agent of production", "lockgate"):
+        done = faults.run("plan", faults.releases["good2"][7:19], "--env", "production", user=name)
+        assert done.returncode == 1 and "record" in done.stderr, (name, done.stdout, done.stderr)
+
+
+def test_what_is_not_there_is_called_so(faults):
+    done = faults.run("rollback", "nowhere", "--reason", "x")
+    assert done.returncode == 1 and "no environment `nowhere`" in done.stderr
+    done = faults.run("rollback", "production", "--model", "other", "--reason", "x")
+    assert done.returncode == 1 and "no model `other`" in done.stderr
+    done = faults.run("history", "production", "--at", "2999-01-01T00:00:00Z")
+    assert done.returncode == 1 and "not come yet" in done.stderr
+    url = f"{faults.server}/api/2.0/mlflow/registered-models/delete"
+    body, kind = b'{"name": "toy"}', {"Content-Type": "application/json", "X-Lockgate-User": "alice@example.com"}
+    status, _, answer = get(url, body, kind, method="DELETE")
+    assert status == 400 and b"serves version" in answer, (status, answer)
+
+
+def test_nobody_agrees_unseen_to_other_terms_than_what_serves_came_by(faults):
+    first = promote(faults, "good", environment="approved", codes=(4,), user="carol@example.com")
+    faults.ok("approve", first["id"], user="bob@example.com")
+    assert faults.run("watch", first["id"], "--timeout", "60s").returncode == 0
+    weak = ["--set", "env.approved.probation=1s", "--set", "guard.errors.worse_by=10000%"]
+    view = promote(faults, "good2", *weak, environment="approved", codes=(4,), user="carol@example.com")
+    assert any(change.startswith("guard errors") for change in view["changed_terms"]), view["changed_terms"]
+    done = faults.run("approve", view["id"], user="bob@example.com")
+    assert done.returncode == 1 and "guard errors" in done.stderr and "probation" in done.stderr and "--plan" in done.stderr
+    assert faults.stage(view["id"]) == "awaiting-approval"
+    text = faults.ok("why", view["id"])
+    assert "its plan's terms" in text and "was: rate" in text
+    faults.ok("reject", view["id"], "--reason", "too loose", user="bob@example.com")
+    # The same terms as before need no second look.
+    view = promote(faults, "good2", environment="approved", codes=(4,), user="carol@example.com")
+    assert view["changed_terms"] == []
+    faults.ok("abort", view["id"], "--reason", "enough")
+
+
+def test_a_gate_that_was_added_later_is_missing_before_anybody_approves_and_can_be_made_up_for(faults):
+    release = faults.releases["good"][7:19]
+    new = ["--set", "env.quick.gates={ later = {} }"]
+    plan = ["plan", release, "--env", "production", *new, "--set", "env.production.after=quick", "--json"]
+    lacks = json.loads(faults.run(*plan).stdout)["obstacles"]
+    assert any("gate `later` of `quick`" in sentence for sentence in lacks), lacks
+    straight = ["--set", 'env.quick.rollout=["100%"]']
+    view = promote(faults, "good", *new, *straight, "--wait", "--timeout", "60s", environment="quick")
+    assert [g["outcome"] for g in view["gates"]] == ["pass"]
+    lacks = json.loads(faults.run(*plan).stdout)["obstacles"]
+    assert not any("later" in sentence for sentence in lacks), lacks
 
 
 def test_what_an_up_that_was_killed_left_behind_stops_nobody_else(faults):

@@ -15,6 +15,7 @@ mod workers;
 
 use crate::{AgentError, Shared, crash, evidence, live, routing};
 use gating::Gates;
+use lockgate_core::clock::Millis;
 use lockgate_core::digest::Digest;
 use lockgate_core::event::RolloutEvent;
 use lockgate_core::gate::Envelope;
@@ -26,7 +27,7 @@ use lockgate_core::route::{ModelRoute, RouteTable};
 use lockgate_core::wire::{Desired, DesiredPromotion, Live, Task};
 use lockgate_stats::decision::Peaks;
 use preparing::Preparing;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch as channel};
@@ -57,6 +58,10 @@ pub(crate) struct Reconciler {
     judgements: BTreeMap<ModelName, Judgement>,
     workers: BTreeMap<(Digest, u32), (u64, Option<Instant>)>,
     thresholds: BTreeMap<ModelName, Instant>,
+    /// Rollouts whose every request this process has counted.
+    counted: BTreeSet<PromotionId>,
+    /// When this process began to count.
+    began: Millis,
 }
 
 impl Reconciler {
@@ -68,6 +73,7 @@ impl Reconciler {
         reported: Arc<Notify>,
     ) -> Result<Self, AgentError> {
         let deployments = shared.journal.deployments().await?;
+        let began = shared.clock.now_ms();
         Ok(Self {
             shared,
             deployments,
@@ -82,6 +88,8 @@ impl Reconciler {
             judgements: BTreeMap::new(),
             workers: BTreeMap::new(),
             thresholds: BTreeMap::new(),
+            counted: BTreeSet::new(),
+            began,
         })
     }
 
@@ -126,8 +134,11 @@ impl Reconciler {
         let what = kind(&event);
         tracing::info!(%model, %promotion, event = what, "rollout");
         self.crash("before-journal", &what);
-        let after = self.shared.journal.rollout(&before, promotion, event).await?;
+        let after = self.shared.journal.rollout(&before, promotion, event.clone()).await?;
         self.crash("after-journal", &what);
+        if matches!(event, RolloutEvent::StepEntered { step: 0, .. }) {
+            self.counted.insert(promotion.clone());
+        }
         self.deployments.insert(model.clone(), after);
         self.reported.notify_one();
         Ok(())

@@ -235,6 +235,8 @@ struct Configuration<'p> {
     unit_header: Option<&'p str>,
     vars: &'p BTreeMap<String, String>,
     guards: &'p BTreeMap<GuardName, GuardSpec>,
+    /// So that what serves can be promoted again, through gates that were added or changed since.
+    gates: &'p BTreeMap<GateName, GateSpec>,
     workers: u32,
     timeout_ms: u64,
     memory_bytes: u64,
@@ -269,11 +271,12 @@ impl Project {
             .ok_or_else(|| ConfigurationError::Environment(environment.clone()))?;
         let model = self.models.get(model).ok_or_else(|| ConfigurationError::Model(model.clone()))?;
         let configuration = Configuration {
-            format: 1,
+            format: 2,
             task: model.task,
             unit_header: model.unit_header.as_deref(),
             vars: &resolved.vars,
             guards: &resolved.guards,
+            gates: &resolved.gates,
             workers: resolved.workers,
             timeout_ms: resolved.timeout_ms,
             memory_bytes: resolved.memory_bytes,

@@ -280,6 +280,9 @@ fn the_configuration_digest_changes_with_what_a_revision_depends_on_and_with_not
     }
     let project = read(DESIGN);
     let model = ModelName::new("delay").unwrap();
+    // What serves `staging` can be promoted again through a gate that is another one now.
+    let staging = |project: &Project| project.configuration_digest(&env("staging"), &model).unwrap();
+    assert_ne!(staging(&read(&DESIGN.replace("rps = 200", "rps = 300"))), staging(&project));
     assert!(matches!(
         project.configuration_digest(&env("nowhere"), &model),
         Err(ConfigurationError::Environment(_))

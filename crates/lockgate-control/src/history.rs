@@ -89,6 +89,9 @@ impl Control {
         if self.project().await?.environment(environment).is_none() {
             return Err(ControlError::not_found(format!("there is no environment `{environment}`")));
         }
+        if at.is_some_and(|at| at > self.clock.now_ms()) {
+            return Err(ControlError::invalid("that time has not come yet: the history ends now"));
+        }
         let (name, project) = (environment.to_string(), self.project().await?.name.to_string());
         let entries = self
             .store

@@ -7,6 +7,7 @@
 //! | `release` | releases from registered models |
 //! | `planning`, `planner`, `forecast` | plans: looking things up, making them, how long they will take |
 //! | `promotion` | plan, request, approve, reject, instruct |
+//! | `terms` | what approvers say yes to, in words |
 //! | `quarantine` | what may not enter again by itself |
 //! | `agent`, `intake` | what agents fetch, and what they report |
 //! | `need` | which releases and bytes an agent may fetch |
@@ -34,6 +35,7 @@ mod promotion;
 mod quarantine;
 mod release;
 mod states;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod trace;

@@ -3,11 +3,13 @@
 use crate::Control;
 use crate::error::ControlError;
 use crate::people::{Names, named};
-use crate::states;
+use crate::states::{self, Wanted};
+use crate::terms;
 use crate::view::{ApprovalView, EnvironmentView, GateView, PendingView, PromotionView, StatusView};
 use lockgate_core::access::{Action, Target, authorize};
 use lockgate_core::actor::Actor;
 use lockgate_core::id::{EnvironmentName, PromotionId};
+use lockgate_core::plan::Revision;
 use lockgate_core::promotion::{Promotion, Stage, Until};
 use lockgate_store::StateRow;
 use std::collections::BTreeMap;
@@ -32,7 +34,36 @@ impl Control {
     /// One promotion, without asking who wants to know (its callers have).
     pub(crate) async fn promotion(&self, id: &PromotionId) -> Result<PromotionView, ControlError> {
         let promotion = self.load_promotion(id).await?;
-        Ok(self.view_promotion(&promotion, &self.names().await?))
+        self.view_whole(&promotion, &self.names().await?).await
+    }
+
+    /// A promotion with what its terms changed.
+    pub(crate) async fn view_whole(
+        &self,
+        promotion: &Promotion,
+        names: &Names,
+    ) -> Result<PromotionView, ControlError> {
+        let view = self.view_promotion(promotion, names);
+        let Some(baseline) = promotion.plan.baseline.as_ref().map(Revision::digest) else { return Ok(view) };
+        let (place, model) = (promotion.plan.environment.clone(), promotion.plan.model.clone());
+        let earlier = self
+            .store
+            .read(move |conn| {
+                Box::pin(async move {
+                    let wanted = Wanted { environment: Some(&place), model: Some(&model), stages: &[] };
+                    states::promotions(conn, &wanted).await
+                })
+            })
+            .await?;
+        let brought = earlier
+            .iter()
+            .filter(|p| {
+                p.plan.revision.digest() == baseline && p.entered.is_some_and(|at| at <= promotion.created)
+            })
+            .max_by_key(|p| p.entered);
+        let changed_terms =
+            brought.map_or_else(Vec::new, |before| terms::changed(&before.plan, &promotion.plan));
+        Ok(PromotionView { changed_terms, ..view })
     }
 
     /// One promotion.
@@ -70,7 +101,7 @@ impl Control {
         found.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
         match (found.pop(), found.is_empty(), id) {
             (Some(one), _, None) | (Some(one), true, Some(_)) => {
-                Ok(self.view_promotion(&one, &self.names().await?))
+                self.view_whole(&one, &self.names().await?).await
             }
             (Some(_), false, Some(text)) => {
                 Err(ControlError::invalid(format!("several promotions end with {text}"))
@@ -129,6 +160,8 @@ impl Control {
             since: p.since,
             live,
             sides,
+            terms: terms::terms(&p.plan),
+            changed_terms: Vec::new(),
             pending: p
                 .pending()
                 .map(|i| PendingView { what: i.kind, by: named(names, &i.by), reason: i.reason.clone() })

@@ -61,6 +61,12 @@ impl Accounts {
     }
 }
 
+/// Whether a name is how the record calls what nobody did by hand.
+fn is_ours(name: &str) -> bool {
+    let name = folded(name);
+    name == "system" || name == "lockgate" || name.starts_with("agent of ")
+}
+
 impl Control {
     /// The actor behind a name, who gets an opaque id at first sight.
     ///
@@ -69,7 +75,14 @@ impl Control {
     pub async fn actor(&self, kind: ActorKind, name: &str, via: Via) -> Result<Actor, ControlError> {
         let name = name.trim();
         if name.is_empty() || name.chars().count() > 200 || name.chars().any(char::is_control) {
-            return Err(ControlError::invalid("a name must have 1 to 200 characters"));
+            return Err(ControlError::invalid(
+                "a name must have 1 to 200 characters, and no control characters",
+            ));
+        }
+        if kind != ActorKind::Agent && is_ours(name) {
+            return Err(ControlError::invalid(format!(
+                "`{name}` would look like Lockgate itself in the record, so nobody may be called so"
+            )));
         }
         let id = match self.agents.principal(kind, &folded(name)) {
             Some(id) => id,

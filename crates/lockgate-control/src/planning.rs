@@ -7,15 +7,18 @@ use crate::projection::ReleaseState;
 use crate::promotion::same_place;
 use crate::quarantine;
 use crate::states::{self, Wanted};
+use crate::terms;
 use crate::view::{Forecast, PlanView, PromotionRequest};
 use lockgate_config::Project;
 use lockgate_config::project::BackupRef;
 use lockgate_core::access::{Action, Target, authorize};
 use lockgate_core::actor::Actor;
-use lockgate_core::gate::GateSpec;
-use lockgate_core::id::{EnvironmentName, PromotionId};
-use lockgate_core::plan::{Plan, Revision};
-use lockgate_core::promotion::Promotion;
+use lockgate_core::digest::Digest;
+use lockgate_core::event::Cause;
+use lockgate_core::gate::{GateSpec, Outcome};
+use lockgate_core::id::{EnvironmentName, GateName, PromotionId};
+use lockgate_core::plan::{Lineage, Plan, Revision};
+use lockgate_core::promotion::{Promotion, Stage};
 use lockgate_store::Conn;
 
 /// What a plan is judged by, as it stands now.
@@ -57,7 +60,6 @@ impl Control {
             None => self.project().await?,
         };
         let (plan, release) = self.make_plan(actor, &project, request).await?;
-        let plan_hash = plan.hash()?;
         let lift = quarantine::reason(request)?;
         let (planned, made) = (plan.clone(), release.clone());
         let standing = self
@@ -77,11 +79,10 @@ impl Control {
             Some(_) => "lockgate status".to_owned(),
         };
         Ok(PlanView {
-            warnings: warnings(&plan, &forecast),
+            warnings: warnings(&plan, &forecast, &standing.promotions),
             approval: approval_words(&plan),
             rollback: rollback_words(&plan),
             plan,
-            plan_hash,
             changes,
             obstacles,
             forecast: Some(forecast),
@@ -213,18 +214,21 @@ pub(crate) fn obstacles(project: &Project, plan: &Plan, standing: &Standing) -> 
             plan.environment
         ));
     }
-    for before in project.environment(&plan.environment).map(|e| e.after.clone()).unwrap_or_default() {
-        let passed = promotions
+    let before = project.environment(&plan.environment).map(|e| e.after.clone()).unwrap_or_default();
+    let passed = |place: &EnvironmentName| {
+        promotions
             .iter()
-            .any(|p| p.plan.environment == before && p.plan.revision.release == *release && p.has_passed());
-        if !passed && !is_source(project, &before) {
-            found.push(format!(
-                "release {} has not passed `{before}` yet: lockgate promote {} --env {before} --wait",
-                release.short(),
-                release.short()
-            ));
-        }
-    }
+            .any(|p| p.plan.environment == *place && p.plan.revision.release == *release && p.has_passed())
+    };
+    let missing: Vec<_> =
+        before.into_iter().filter(|place| !is_source(project, place) && !passed(place)).collect();
+    found.extend(missing.iter().map(|place| {
+        let short = release.short();
+        format!("release {short} has not passed `{place}` yet: lockgate promote {short} --env {place} --wait")
+    }));
+    // Of those that it passed some may have other gates by now.
+    let gone_through = plan.lineage.iter().filter(|station| !missing.contains(&station.environment));
+    found.extend(gone_through.flat_map(|station| lacking(promotions, release, station)));
     if let Some(p) = promotions.iter().find(|p| same_place(p, plan) && p.stage.holds_slot()) {
         found.push(format!(
             "promotion {} moves this model's traffic right now; wait for it or abort it",
@@ -234,24 +238,32 @@ pub(crate) fn obstacles(project: &Project, plan: &Plan, standing: &Standing) -> 
     found
 }
 
+/// The gates of an earlier environment that have left no evidence about the release: the agent would ask for it.
+fn lacking(promotions: &[Promotion], release: &Digest, station: &Lineage) -> Vec<String> {
+    let place = &station.environment;
+    let passed = |gate: &GateName| {
+        promotions.iter().any(|p| {
+            p.plan.environment == *place
+                && p.plan.revision.release == *release
+                && p.evidence.get(gate).is_some_and(|e| e.outcome == Outcome::Pass)
+        })
+    };
+    let sentence = |gate: &GateName| {
+        let short = release.short();
+        format!(
+            "release {short} has not passed gate `{gate}` of `{place}`: lockgate promote {short} --env {place} --wait"
+        )
+    };
+    station.gates.iter().filter(|gate| !passed(gate)).map(sentence).collect()
+}
+
 /// Whether `environment` is where releases are made: the first one, without gates of its own. Nothing is promoted into it.
 fn is_source(project: &Project, environment: &EnvironmentName) -> bool {
     project.environment(environment).is_none_or(|e| e.after.is_empty() && e.gates.is_empty())
 }
 
 fn approval_words(plan: &Plan) -> String {
-    match &plan.approval {
-        None => "nobody's".to_owned(),
-        Some(rule) => {
-            let who = if rule.groups.is_empty() { "anybody".to_owned() } else { rule.groups.join(", ") };
-            let not = if rule.not_author {
-                ", but not from the release's authors or whoever asks for it"
-            } else {
-                ""
-            };
-            format!("{} from {who}{not}", rule.count)
-        }
-    }
+    plan.approval.as_ref().map_or_else(|| "nobody's".to_owned(), terms::approval)
 }
 
 fn rollback_words(plan: &Plan) -> String {
@@ -268,8 +280,17 @@ fn rollback_words(plan: &Plan) -> String {
     }
 }
 
-fn warnings(plan: &Plan, forecast: &Forecast) -> Vec<String> {
-    let mut found = Vec::new();
+fn warnings(plan: &Plan, forecast: &Forecast, promotions: &[Promotion]) -> Vec<String> {
+    let mut found: Vec<String> = promotions
+        .iter()
+        .filter(|p| same_place(p, plan) && p.plan.revision.release == plan.revision.release)
+        .filter_map(|p| match &p.stage {
+            Stage::RolledBack { cause: cause @ Cause::Person { .. }, .. } => {
+                Some(format!("it was rolled back here before ({}): {}", p.id, cause.summary()))
+            }
+            _ => None,
+        })
+        .collect();
     if plan.rollout.unit_header.is_none() && plan.rollout.steps.len() > 1 {
         found.push("the model has no `unit`: assignment is random per request, not sticky".to_owned());
     }

@@ -32,10 +32,6 @@ impl Control {
         quarantine::reason(request)?;
         let (plan, release) = self.make_plan(actor, &project, request).await?;
         let plan_hash = plan.hash()?;
-        if request.plan_hash.is_some_and(|seen| seen != plan_hash) {
-            return Err(ControlError::conflict("the plan has changed since you looked at it")
-                .with_hint("look at the new one with `lockgate plan`"));
-        }
         let now = self.clock.now_ms();
         let id = PromotionId::generate(now, &*self.entropy);
         let (control, request, actor) = (self.clone(), request.clone(), actor.clone());
@@ -159,6 +155,12 @@ impl Control {
         model: Option<&ModelName>,
         reason: &str,
     ) -> Result<PromotionView, ControlError> {
+        let project = self.project().await?;
+        if project.environment(environment).is_none() {
+            let names: Vec<String> = project.environments.iter().map(|e| e.name.to_string()).collect();
+            return Err(ControlError::not_found(format!("there is no environment `{environment}`"))
+                .with_hint(format!("there are {}", names.join(", "))));
+        }
         let (place, of) = (environment.clone(), model.cloned());
         let (rolling, deployments) = self
             .store
@@ -191,8 +193,9 @@ impl Control {
         }
         let serving = deployment.and_then(|d| d.serving.as_ref());
         let target = rolling.first().map(|p| &p.id).or(serving.map(|s| &s.promotion)).ok_or_else(|| {
+            let what = model.map_or_else(|| "nothing".to_owned(), |m| format!("no model `{m}`"));
             ControlError::conflict(format!(
-                "environment `{environment}` serves nothing that could be rolled back"
+                "environment `{environment}` serves {what} that could be rolled back"
             ))
         })?;
         self.instruct(actor, target, InstructionKind::Rollback, reason).await
@@ -260,9 +263,10 @@ async fn can_obey(conn: &mut Conn, promotion: &Promotion, kind: InstructionKind)
         .with_hint(format!("lockgate rollback {}", plan.environment))),
         Some(_) if deployment.way_back().is_some() => Ok(()),
         Some(_) => Err(ControlError::conflict(format!(
-            "there is nothing that {place} could go back to: no release that served before, and no other backup"
+            "there is nothing that {place} could go back to: it keeps the release that served before what serves now, and there \
+             is none (any more), nor another backup"
         ))
-        .with_hint("promote a release that is better")),
+        .with_hint(format!("promote the release that it should serve: lockgate history {} lists those that it had", plan.environment))),
         None => Err(ControlError::conflict(format!(
             "promotion {} does not serve {place} any more: its backup does",
             promotion.id

@@ -98,6 +98,10 @@ pub struct PromotionView {
     pub live: Option<LiveRollout>,
     /// The sides that the traffic goes to right now, where the agent moves it.
     pub sides: Vec<LiveSide>,
+    /// The plan's terms: name and words.
+    pub terms: Vec<(String, String)>,
+    /// In which terms the plan differs from the one by which what served before came here.
+    pub changed_terms: Vec<String>,
     /// What people asked of its rollout that the agent has not done yet.
     pub pending: Vec<PendingView>,
     /// Whether it stands still until a person says something, and nobody has yet.
@@ -148,8 +152,6 @@ pub struct Forecast {
 pub struct PlanView {
     /// The plan.
     pub plan: Plan,
-    /// Its hash.
-    pub plan_hash: Digest,
     /// How the release differs from what serves now, one sentence a line.
     pub changes: Vec<String>,
     /// Why it can't be promoted now, one sentence a line; empty where it can.
@@ -319,9 +321,6 @@ pub struct PromotionRequest {
     /// Expected requests per second, for the forecast; measured where the environment has traffic.
     #[serde(default)]
     pub rate: Option<f64>,
-    /// The plan that was looked at; refused where the present plan is another one.
-    #[serde(default)]
-    pub plan_hash: Option<Digest>,
     /// Why a release that was rolled back may enter again.
     #[serde(default)]
     pub lift_quarantine: Option<String>,

@@ -8,6 +8,7 @@ use crate::projection::source_time;
 use crate::view::{PromotionView, TimelineView, WhyView};
 use lockgate_core::access::{Action, Target, authorize};
 use lockgate_core::actor::Actor;
+use lockgate_core::clock::{Millis, rfc3339};
 use lockgate_core::entry::{Effect, Entry, ResourceKind};
 use lockgate_core::event::{Event, InstructionKind, PromotionEvent, RolloutEvent};
 use lockgate_core::gate::Outcome;
@@ -40,7 +41,7 @@ impl Control {
             })
             .collect();
         let answer = answer(&promotion);
-        let view = self.view_promotion(&promotion, &names);
+        let view = self.view_whole(&promotion, &names).await?;
         let view = PromotionView { next: next_after_why(&promotion), ..view };
         Ok(WhyView { promotion: view, answer, timeline })
     }
@@ -76,10 +77,18 @@ fn who(names: &Names, entry: &Entry) -> String {
 fn answer(p: &Promotion) -> String {
     let subject = format!("{} v{} → {}", p.plan.model, p.plan.revision.model_version, p.plan.environment);
     match &p.stage {
-        Stage::RolledBack { cause, last_request_ms, candidate_requests, candidate_errors, .. } => format!(
-            "{subject} was rolled back because {}. It answered {candidate_requests} requests, {candidate_errors} of them badly; the last \
-             request went to it {last_request_ms} ms after the decision.",
-            cause.summary()
+        Stage::RolledBack {
+            cause,
+            last_request_ms,
+            candidate_requests,
+            candidate_errors,
+            counted_since,
+            ..
+        } => format!(
+            "{subject} was rolled back because {}. It answered {candidate_requests} requests{}, {candidate_errors} of them badly; the \
+             last request went to it {last_request_ms} ms after the decision.",
+            cause.summary(),
+            since(*counted_since)
         ),
         Stage::RollingBack { cause } => format!("{subject} is going back because {}.", cause.summary()),
         Stage::Rejected { reason } => format!("{subject} was rejected: {reason}."),
@@ -94,10 +103,17 @@ fn answer(p: &Promotion) -> String {
         Stage::Probation { .. } | Stage::Confirmed => {
             let guards = if p.plan.rollout.steps.iter().any(|s| s.weight < WHOLE) {
                 "before every larger step each required guard proved it not worse"
+            } else if p.plan.control().is_some() {
+                "all traffic moved at once, as its plan says, without a comparison"
             } else {
                 "there was nothing to compare its traffic with, so only absolute bounds watched it"
             };
-            format!("{subject} serves: every gate passed, and {guards}.")
+            let gates = match p.plan.gates.len() {
+                0 => "its plan asks for no gates here".to_owned(),
+                1 => "the one gate of its plan passed".to_owned(),
+                n => format!("all {n} gates of its plan passed"),
+            };
+            format!("{subject} serves: {gates}, and {guards}.")
         }
         Stage::Superseded { by } => format!("{subject} was replaced by {by}."),
         Stage::Cancelled => format!("{subject} was taken back."),
@@ -105,6 +121,13 @@ fn answer(p: &Promotion) -> String {
         Stage::OnBackup => format!("{subject}: the backup serves, because neither side could."),
         Stage::Stranded { summary } => format!("{subject}: nothing can serve: {summary}."),
     }
+}
+
+/// What counts leave out, where they do.
+fn since(counted: Option<Millis>) -> String {
+    counted.map_or_else(String::new, |at| {
+        format!(" since the agent was started again ({}; earlier ones are not counted)", rfc3339(at))
+    })
 }
 
 /// What an entry says, as a sentence.
@@ -130,7 +153,9 @@ pub(crate) fn sentence(entry: &Entry) -> String {
         },
         None => entry.action.clone(),
     };
-    if entry.reason.is_empty() { text } else { format!("{text} ({})", entry.reason) }
+    // A person's no says its reason by itself.
+    let said = entry.reason.is_empty() || text.ends_with(&entry.reason);
+    if said { text } else { format!("{text} ({})", entry.reason) }
 }
 
 fn promotion_sentence(event: &PromotionEvent) -> String {
@@ -153,7 +178,9 @@ fn promotion_sentence(event: &PromotionEvent) -> String {
         PromotionEvent::Rejected { reason } => format!("rejected: {reason}"),
         PromotionEvent::Expired { missing } => format!("expired: {missing}"),
         PromotionEvent::Superseded { by } => format!("replaced by {by}"),
-        PromotionEvent::ServesAgain { after } => format!("serves again, because {after} went back"),
+        PromotionEvent::ServesAgain { after } => format!(
+            "serves again, because {after} went back; if it was on probation, that had ended when it was replaced"
+        ),
         PromotionEvent::Cancelled => "taken back".to_owned(),
         PromotionEvent::Instructed { instruction } => match instruction.kind {
             InstructionKind::Pause => "told it to pause".to_owned(),
@@ -206,12 +233,17 @@ pub(crate) fn rollout_sentence(event: &RolloutEvent) -> String {
         RolloutEvent::RollbackApplied { took_ms } => {
             format!("every gateway has applied the way back, {took_ms} ms after the decision")
         }
-        RolloutEvent::RolledBack { last_request_ms, verified_ms, candidate_requests, candidate_errors } => {
-            format!(
-                "rolled back: last request to it {last_request_ms} ms after the decision, seen to be zero after {verified_ms} ms; it had \
-             answered {candidate_requests} requests, {candidate_errors} badly"
-            )
-        }
+        RolloutEvent::RolledBack {
+            last_request_ms,
+            verified_ms,
+            candidate_requests,
+            candidate_errors,
+            counted_since,
+        } => format!(
+            "rolled back: last request to it {last_request_ms} ms after the decision, seen to be zero after {verified_ms} ms; it had \
+             answered {candidate_requests} requests{}, {candidate_errors} badly",
+            since(*counted_since)
+        ),
         RolloutEvent::FailoverDecided { summary, .. } => {
             format!("what it would go back to is broken too: {summary}")
         }

@@ -294,6 +294,9 @@ pub enum RolloutEvent {
         candidate_requests: u64,
         /// Bad answers among them.
         candidate_errors: u64,
+        /// Since when these were counted, where the agent was started again meanwhile: what went before is not in them.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        counted_since: Option<Millis>,
     },
     /// The target is broken too: the backup takes over.
     FailoverDecided {

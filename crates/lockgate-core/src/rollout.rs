@@ -198,6 +198,8 @@ pub struct Observation {
     pub candidate_requests: u64,
     /// Bad answers among them.
     pub candidate_errors: u64,
+    /// Since when they are counted, where the agent was started again during the rollout.
+    pub counted_since: Option<Millis>,
 }
 
 /// How a model's traffic should flow.

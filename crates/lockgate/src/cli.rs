@@ -286,7 +286,7 @@ pub(crate) struct Promote {
     /// Give up waiting after this long, for example 10m (the promotion goes on)
     #[arg(long, value_name = "TIME", requires = "wait")]
     pub(crate) timeout: Option<String>,
-    /// Why a release that was rolled back before may enter again
+    /// Why a release that its guards rolled back before may enter again
     #[arg(long, value_name = "WHY")]
     pub(crate) lift_quarantine: Option<String>,
 }
@@ -306,7 +306,7 @@ pub(crate) struct Which {
 pub(crate) struct Approve {
     #[command(flatten)]
     pub(crate) which: Which,
-    /// The plan that you saw [default: the present one, which is printed]
+    /// The plan that you saw, as `lockgate why` shows it; needed where its terms changed
     #[arg(long, value_name = "HASH")]
     pub(crate) plan: Option<String>,
 }

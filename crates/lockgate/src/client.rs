@@ -1,6 +1,6 @@
 //! The native API's client.
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
@@ -42,6 +42,14 @@ pub(crate) struct Refusal {
 impl Client {
     /// A client for the server at `base`.
     pub(crate) fn new(base: &str, user: Option<String>, token: Option<String>) -> anyhow::Result<Self> {
+        if let Some(name) =
+            user.as_ref().filter(|name| !name.bytes().all(|b| b == b' ' || b.is_ascii_graphic()))
+        {
+            bail!(
+                "`{}` can't act: a name may have letters, digits and signs of ASCII only",
+                name.escape_debug()
+            );
+        }
         let http = reqwest::Client::builder()
             .connect_timeout(Duration::from_secs(3))
             .timeout(Duration::from_secs(120))

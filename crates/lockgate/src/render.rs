@@ -85,6 +85,9 @@ pub(crate) fn promotion(out: Out, p: &PromotionView) -> String {
             a.from
         ));
     }
+    for change in &p.changed_terms {
+        text.push_str(&format!("  {}      {change}\n", out.mark(Tone::Warn, "other")));
+    }
     for a in &p.pending {
         text.push_str(&format!("  {:<10} asked by {}, not carried out yet\n", a.what.as_str(), a.by));
     }
@@ -238,13 +241,7 @@ pub(crate) fn next(out: Out, command: &str) -> String {
 /// A plan.
 pub(crate) fn plan(out: Out, v: &PlanView) -> String {
     let p = &v.plan;
-    let mut text = format!(
-        "plan {}  {} v{} → {}\n",
-        out.mark(Tone::Strong, &v.plan_hash.short()),
-        p.model,
-        p.revision.model_version,
-        p.environment
-    );
+    let mut text = format!("plan  {} v{} → {}\n", p.model, p.revision.model_version, p.environment);
     text.push_str(&format!("  release    {}\n", p.revision.release.short()));
     for change in &v.changes {
         text.push_str(&format!("  change     {change}\n"));
@@ -331,6 +328,10 @@ pub(crate) fn why(out: Out, v: &WhyView) -> String {
             (-j.needed_rollback).exp()
         ));
     }
+    text.push_str("\nits plan's terms\n");
+    let terms: Vec<Vec<String>> =
+        v.promotion.terms.iter().map(|(name, words)| vec![format!("  {name}"), words.clone()]).collect();
+    text.push_str(&table(&terms));
     text.push_str("\nwhat happened\n");
     let rows: Vec<Vec<String>> = v
         .timeline

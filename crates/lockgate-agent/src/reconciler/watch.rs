@@ -66,6 +66,7 @@ impl Reconciler {
             last_candidate_request: last_sent.map(|ago| now - millis(ago)),
             candidate_requests: requests,
             candidate_errors: errors,
+            counted_since: counted.filter(|p| !self.counted.contains(*p)).map(|_| self.began),
         }
     }
 

@@ -172,7 +172,6 @@ impl Bench {
             release: release.to_string(),
             environment: place(environment),
             rate: None,
-            plan_hash: None,
             lift_quarantine: None,
             configuration: None,
         }
@@ -347,6 +346,7 @@ impl<'a> Agent<'a> {
                 quiet_ms: Some(i64::MAX),
                 last_candidate_request: None,
                 candidate_requests: 0,
+                counted_since: None,
                 candidate_errors: 0,
             };
             let Some((id, event)) = self.deployment.step(&seen) else { return };

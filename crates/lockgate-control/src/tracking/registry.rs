@@ -3,7 +3,9 @@
 use super::{
     AliasMove, KeyValue, RegisteredModel, Search, Tracking, TrackingError, checks, may_read, may_track,
 };
+use crate::states;
 use lockgate_core::actor::Actor;
+use lockgate_core::id::ModelName;
 use lockgate_store::{Conn, Tx};
 
 /// What a registered model is made of.
@@ -151,6 +153,7 @@ impl Tracking {
         self.write(move |tx| {
             Box::pin(async move {
                 let model = found(tx, &name).await?;
+                is_free(tx, &name, None).await?;
                 for (alias, _) in model.aliases {
                     let (name, actor) = (name.clone(), actor.clone());
                     tx.move_alias(&AliasMove { name, alias, version: None, actor, at }).await?;
@@ -203,4 +206,24 @@ impl Tracking {
         })
         .await
     }
+}
+
+/// Refuses to take a registered model, or one of its versions, away while an environment serves it.
+pub(super) async fn is_free(tx: &mut Conn, name: &str, version: Option<u64>) -> Result<(), TrackingError> {
+    let Ok(model) = ModelName::new(name) else { return Ok(()) };
+    let deployments =
+        states::deployments(tx, None, Some(&model)).await.map_err(|e| TrackingError::State(e.to_string()))?;
+    for (environment, deployment) in deployments {
+        let traffic = deployment.traffic();
+        let sides = [traffic.main, traffic.split.map(|(revision, _, _)| revision)];
+        for revision in sides.into_iter().flatten() {
+            if version.is_none_or(|number| number == revision.model_version) {
+                return Err(TrackingError::Invalid(format!(
+                    "Environment `{environment}` serves version {} of `{name}`. Promote another release there first.",
+                    revision.model_version
+                )));
+            }
+        }
+    }
+    Ok(())
 }

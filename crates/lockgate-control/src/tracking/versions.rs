@@ -1,5 +1,6 @@
 //! Versions of registered models.
 
+use super::registry::is_free;
 use super::{
     AliasMove, KeyValue, ModelVersion, Search, Tracking, TrackingError, checks, may_read, may_track, places,
     registry, sources,
@@ -185,6 +186,7 @@ impl Tracking {
         self.write(move |tx| {
             Box::pin(async move {
                 let version = found(tx, &name, number).await?;
+                is_free(tx, &name, u64::try_from(number).ok()).await?;
                 for alias in version.aliases {
                     let (name, actor) = (name.clone(), actor.clone());
                     tx.move_alias(&AliasMove { name, alias, version: None, actor, at }).await?;

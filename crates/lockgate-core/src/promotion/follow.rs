@@ -96,6 +96,7 @@ impl Promotion {
                 verified_ms,
                 candidate_requests,
                 candidate_errors,
+                counted_since,
             } => {
                 let cause = match &self.stage {
                     Stage::RollingBack { cause } => cause.clone(),
@@ -107,6 +108,7 @@ impl Promotion {
                     verified_ms: *verified_ms,
                     candidate_requests: *candidate_requests,
                     candidate_errors: *candidate_errors,
+                    counted_since: *counted_since,
                 })
             }
             RolloutEvent::FailoverDecided { .. } => Some(Stage::FailingOver),

@@ -189,6 +189,7 @@ impl Deployment {
             verified_ms: (seen.now - decided).max(0),
             candidate_requests: seen.candidate_requests,
             candidate_errors: seen.candidate_errors,
+            counted_since: seen.counted_since,
         })
     }
 

@@ -172,6 +172,7 @@ pub(crate) fn calm(now: Millis) -> Observation {
         last_candidate_request: None,
         candidate_requests: 7,
         candidate_errors: 1,
+        counted_since: None,
     }
 }
 
@@ -216,6 +217,7 @@ pub(crate) fn any_observation() -> impl Strategy<Value = Observation> {
             last_candidate_request: (n > 4).then_some(START),
             candidate_requests: n * 100,
             candidate_errors: n,
+            counted_since: None,
             ..calm(0)
         },
     )

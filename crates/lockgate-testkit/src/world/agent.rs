@@ -229,6 +229,7 @@ impl Agent {
             last_candidate_request: last_sent.map(|at| at + self.offset),
             candidate_requests: requests,
             candidate_errors: errors,
+            counted_since: None,
         }
     }
 

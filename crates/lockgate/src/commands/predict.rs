@@ -54,7 +54,7 @@ pub(crate) async fn predict(ctx: &Context, args: &cli::Predict) -> anyhow::Resul
     let (path, body) = if open_inference {
         (format!("v2/models/{}/infer", super::encode(&model)), rows)
     } else {
-        (format!("{}/invocations", super::encode(&model)), wrap(rows))
+        (format!("models/{}/invocations", super::encode(&model)), wrap(rows))
     };
     let unit = status
         .promotions
@@ -81,11 +81,9 @@ pub(crate) async fn predict(ctx: &Context, args: &cli::Predict) -> anyhow::Resul
         json!({"prediction": id, "release": release, "variant": variant, "status": code, "answer": answer});
     ctx.out.show(&body, || {
         let status = if good { String::new() } else { ctx.out.mark(Tone::Bad, &format!("status {code}\n")) };
-        format!(
-            "{status}{}\n{}",
-            answer.trim_end(),
-            crate::render::next(ctx.out, &format!("lockgate trace {id}"))
-        )
+        let next =
+            if good { crate::render::next(ctx.out, &format!("lockgate trace {id}")) } else { String::new() };
+        format!("{status}{}\n{next}", answer.trim_end())
     })?;
     Ok(if good { Exit::Done } else { Exit::Error })
 }

@@ -1,7 +1,7 @@
 //! `plan`, `promote`, `approve`, `reject`, `watch`, `pause`, `resume`, `abort`, `why`.
 
 use crate::cli;
-use crate::client::Client;
+use crate::client::{Client, Refusal};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::{Out, Tone};
@@ -19,6 +19,9 @@ use std::time::{Duration, Instant};
 /// How often a waiting command looks.
 const LOOK_EVERY: Duration = Duration::from_millis(400);
 
+/// How long a waiting command bears a server that does not answer.
+const AWAY: Duration = Duration::from_secs(60);
+
 /// The request behind `plan` and `promote`.
 fn request(args: &cli::Plan) -> anyhow::Result<PromotionRequest> {
     if args.rps.is_some_and(|r| !(r.is_finite() && r > 0.0)) {
@@ -28,7 +31,6 @@ fn request(args: &cli::Plan) -> anyhow::Result<PromotionRequest> {
         release: args.release.clone(),
         environment: EnvironmentName::new(args.env.clone())?,
         rate: args.rps,
-        plan_hash: None,
         lift_quarantine: None,
         configuration: None,
     })
@@ -86,7 +88,16 @@ pub(crate) async fn approve(ctx: &Context, args: &cli::Approve) -> anyhow::Resul
             found.plan_hash.short(),
             found.id
         ),
-        None => found.plan_hash,
+        None if found.changed_terms.is_empty() => found.plan_hash,
+        // Whoever asks for a promotion may have brought other terms along: nobody agrees to them unseen.
+        None => bail!(
+            "its terms are not those by which what `{}` serves came there:\n  {}\n  hint: if you agree to that: lockgate approve {} --plan {}   (all terms: lockgate why {})",
+            found.environment,
+            found.changed_terms.join("\n  "),
+            found.id,
+            found.plan_hash.short(),
+            found.id
+        ),
     };
     let body = json!({ "plan_hash": plan_hash });
     let view: PromotionView = client.post(&format!("promotions/{}/approve", found.id), &body).await?;
@@ -147,8 +158,26 @@ pub(crate) async fn follow(
     let begun = Instant::now();
     let mut drawn = 0;
     let mut said = String::new();
+    let mut away: Option<Instant> = None;
     loop {
-        let view: PromotionView = client.get(&format!("promotions/{}", first.id)).await?;
+        let view: PromotionView = match client.get(&format!("promotions/{}", first.id)).await {
+            Ok(view) => view,
+            // A server that is started again goes on where it was; whoever waits for the promotion does, too.
+            Err(error) if error.downcast_ref::<Refusal>().is_none() => {
+                if away.is_none() {
+                    out.aside("the server does not answer; waiting for it");
+                }
+                if away.get_or_insert_with(Instant::now).elapsed() > AWAY
+                    || timeout.is_some_and(|t| begun.elapsed() > t)
+                {
+                    return Err(error);
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        away = None;
         let text = render::promotion(out, &view);
         if out.is_live() {
             drawn = out.redraw(drawn, &text);
@@ -333,6 +362,7 @@ mod tests {
             last_request_ms: 1,
             verified_ms: 2,
             candidate_requests: 0,
+            counted_since: None,
             candidate_errors: 0,
         };
         assert_eq!(exit_of_rollback(&back), Exit::Done);

@@ -45,6 +45,14 @@ async fn create(ctx: &Context, model: &str, anyway: Option<&str>) -> anyhow::Res
         doubts.extend(origin::doubt(&dir, &project, &tree.commit, origin.commit.as_deref()));
         authors = origin::authors(&client, &project, &dir, name).await?;
         if tree.patch.is_some() {
+            // Two versions of one commit with other changes over it: only the time tells which of them these changes made.
+            if let Some(at) = origin.made
+                && super::run::made_here(ctx, at)? == Some(false)
+            {
+                let version = origin.version.as_deref().unwrap_or(version);
+                doubts
+                    .push(format!("no run on the uncommitted changes that lie here made version {version}"));
+            }
             authors.extend(crate::git::config(&dir, "user.email").map(|mail| mail.to_lowercase()));
         }
         note_untracked(ctx, tree);
@@ -91,7 +99,7 @@ fn reason(model: &str, doubts: &[String], anyway: Option<&str>) -> anyhow::Resul
             Ok(format!("made anyway{words}: {}", doubts.join("; ")))
         }
         None => bail!(
-            "what lies here may not be what made `{model}`:\n  {}\n  hint: train again with `lockgate run`, or check out the commit that it was made from; --anyway=WHY makes the release nevertheless and puts that on record",
+            "what lies here may not be what made `{model}`:\n  {}\n  hint: train again with `lockgate run` (`--force` where it finds nothing to do), or check out the commit that it was made from; --anyway=WHY makes the release nevertheless and puts that on record",
             doubts.join("\n  ")
         ),
     }

@@ -6,7 +6,7 @@
 
 mod outdated;
 
-pub(crate) use outdated::outdated;
+pub(crate) use outdated::{made_here, outdated};
 
 use crate::cli;
 use crate::context::Context;
@@ -15,6 +15,7 @@ use crate::output::{Tone, span};
 use anyhow::{Context as _, bail};
 use lockgate_config::Project;
 use lockgate_config::project::Stage;
+use lockgate_core::clock::Millis;
 use lockgate_core::digest::Digest;
 use lockgate_core::release::Dataset;
 use serde::{Deserialize, Serialize};
@@ -35,6 +36,9 @@ struct Record {
     parts: BTreeMap<String, String>,
     outs: BTreeMap<String, Digest>,
     seconds: f64,
+    /// When it ended.
+    #[serde(default)]
+    ended: Millis,
 }
 
 /// One stage's outcome, for programs.
@@ -231,7 +235,8 @@ impl Runner<'_> {
         self.attempts(stage)?;
         let outs = self.keep(stage)?;
         let seconds = begun.elapsed().as_secs_f64();
-        let record = Record { stage: stage.name.clone(), key, parts, outs, seconds };
+        let ended = crate::world::system().0.now_ms();
+        let record = Record { stage: stage.name.clone(), key, parts, outs, seconds, ended };
         let text = serde_json::to_vec_pretty(&record)?;
         lockgate_agent::write_private(&self.record_path(stage, &key), &text)?;
         lockgate_agent::write_private(&self.state.join(format!("{}.last", stage.name)), &text)?;

@@ -5,6 +5,7 @@ use crate::git;
 use anyhow::bail;
 use lockgate_config::Project;
 use lockgate_control::view::{HistoryRow, ReleaseView};
+use lockgate_core::clock::Millis;
 use lockgate_core::id::EnvironmentName;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -19,6 +20,8 @@ pub(super) struct Origin {
     pub(super) version: Option<String>,
     /// The commit that its run was made from.
     pub(super) commit: Option<String>,
+    /// When it was registered.
+    pub(super) made: Option<Millis>,
 }
 
 /// Asks the registry. What it doesn't know is left open: making the release says what is wrong with it.
@@ -32,11 +35,12 @@ pub(super) async fn origin(client: &Client, model: &str, version: &str) -> anyho
     let Some(found) = known(client.mlflow(&path).await)? else { return Ok(Origin::default()) };
     let found = &found["model_version"];
     let number = found["version"].as_str().map(str::to_owned);
+    let made = found["creation_timestamp"].as_i64();
     let Some(run) = found["run_id"].as_str().filter(|id| !id.is_empty()) else {
-        return Ok(Origin { version: number, commit: None });
+        return Ok(Origin { version: number, commit: None, made });
     };
     let run = known(client.mlflow(&format!("runs/get?run_id={}", encode(run))).await)?;
-    Ok(Origin { version: number, commit: run.as_ref().and_then(commit) })
+    Ok(Origin { version: number, commit: run.as_ref().and_then(commit), made })
 }
 
 fn commit(answer: &serde_json::Value) -> Option<String> {

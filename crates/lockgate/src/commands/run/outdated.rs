@@ -2,23 +2,52 @@
 
 use super::{Record, Runner};
 use crate::context::Context;
+use lockgate_config::Project;
 use lockgate_config::project::Stage;
+use lockgate_core::clock::Millis;
 use std::collections::BTreeMap;
 
 /// One sentence for each stage that ran here and whose inputs are others now. A stage that never ran here says nothing:
 /// the model may have been made elsewhere. Parameters don't count: a run's own are on record with it.
 pub(crate) fn outdated(ctx: &Context) -> anyhow::Result<Vec<String>> {
     let project = crate::commands::project::load(ctx)?;
-    let runner = Runner {
+    let runner = runner(ctx, &project)?;
+    Ok(project.pipeline.iter().filter_map(|stage| runner.outdated(stage)).collect())
+}
+
+/// Whether something that was made at a time was made by a stage on the very inputs that lie here now; nothing where no
+/// stage ran here, so that nobody can say.
+pub(crate) fn made_here(ctx: &Context, at: Millis) -> anyhow::Result<Option<bool>> {
+    let project = crate::commands::project::load(ctx)?;
+    let runner = runner(ctx, &project)?;
+    let mut any = false;
+    for stage in &project.pipeline {
+        let Ok((_, parts)) = runner.key(stage) else { continue };
+        for record in runner.records(stage).iter().filter(|record| record.ended > 0) {
+            any = true;
+            let took = (record.seconds * 1000.0).ceil() as Millis;
+            let during = record.ended - took - SLACK_MS..=record.ended + SLACK_MS;
+            if during.contains(&at) && changed(record, &parts).is_empty() {
+                return Ok(Some(true));
+            }
+        }
+    }
+    Ok(any.then_some(false))
+}
+
+/// How far the server's clock may be off from this machine's.
+const SLACK_MS: Millis = 2000;
+
+fn runner<'a>(ctx: &'a Context, project: &'a Project) -> anyhow::Result<Runner<'a>> {
+    Ok(Runner {
         ctx,
-        project: &project,
+        project,
         dir: ctx.project_dir()?,
         state: ctx.state_dir()?.join("pipeline"),
         params: BTreeMap::new(),
         environment: None,
         server: String::new(),
-    };
-    Ok(project.pipeline.iter().filter_map(|stage| runner.outdated(stage)).collect())
+    })
 }
 
 impl Runner<'_> {
@@ -96,9 +125,32 @@ mod tests {
         };
         let stage = project.pipeline.iter().find(|s| s.name == stage).unwrap();
         let (key, parts) = runner.key(stage).unwrap();
-        let record = Record { stage: stage.name.clone(), key, parts, outs: BTreeMap::new(), seconds: 1.0 };
+        let record = Record {
+            stage: stage.name.clone(),
+            key,
+            parts,
+            outs: BTreeMap::new(),
+            seconds: 1.0,
+            ended: 1_000_000,
+        };
         std::fs::create_dir_all(&runner.state).unwrap();
         std::fs::write(runner.record_path(stage, &key), serde_json::to_vec(&record).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn only_what_was_made_during_a_run_on_what_lies_here_was_made_by_it() {
+        let (dir, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let toml = "project = \"p\"\n[model.m]\ntask = \"other\"\n[pipeline.train]\nrun = \"true\"\ndeps = [\"train.py\"]\n[env.dev]\n";
+        std::fs::write(dir.path().join("lockgate.toml"), toml).unwrap();
+        std::fs::write(dir.path().join("train.py"), "print(1)\n").unwrap();
+        let ctx = context(dir.path(), state.path());
+        assert_eq!(made_here(&ctx, 999_500).unwrap(), None, "nothing ran here");
+        ran(&ctx, "train", "1");
+        assert_eq!(made_here(&ctx, 999_500).unwrap(), Some(true));
+        assert_eq!(made_here(&ctx, 500_000).unwrap(), Some(false), "before it");
+        assert_eq!(made_here(&ctx, 2_000_000).unwrap(), Some(false), "after it");
+        std::fs::write(dir.path().join("train.py"), "print(2)\n").unwrap();
+        assert_eq!(made_here(&ctx, 999_500).unwrap(), Some(false), "on other inputs");
     }
 
     #[test]
