@@ -161,7 +161,12 @@ pub(crate) fn sentence(entry: &Entry) -> String {
 fn promotion_sentence(event: &PromotionEvent) -> String {
     match event {
         PromotionEvent::Planned { plan, plan_hash } => {
-            format!("asked for it, by plan {} with {} gate(s)", plan_hash.short(), plan.gates.len())
+            let gates = match plan.gates.len() {
+                0 => "no gates".to_owned(),
+                1 => "1 gate".to_owned(),
+                n => format!("{n} gates"),
+            };
+            format!("asked for it, by plan {} with {gates}", plan_hash.short())
         }
         PromotionEvent::EvidenceRecorded { gate, outcome, summary, .. } => {
             let verb = match outcome {

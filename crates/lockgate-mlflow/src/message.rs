@@ -89,9 +89,9 @@ impl Message {
         let present = |name: &str| self.fields.get(name).filter(|value| !value.is_null());
         let other = camel(name);
         match (present(name), present(&other)) {
-            (Some(_), Some(_)) if other != name => {
-                Err(MlflowError::invalid(format!("Failed to parse: '{name}' and '{other}' name one field.")))
-            }
+            (Some(_), Some(_)) if other != name => Err(MlflowError::invalid(format!(
+                "Request specifies both '{name}' and '{other}'; provide only one of them."
+            ))),
             (Some(value), _) | (None, Some(value)) => Ok(Some(value)),
             (None, None) => Ok(None),
         }

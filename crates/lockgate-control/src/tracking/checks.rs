@@ -28,7 +28,7 @@ fn refuse(message: impl Into<String>) -> Checked {
 fn at_most(what: &str, limit: usize, text: &str) -> Checked {
     match text.chars().count() {
         count if count > limit => {
-            refuse(format!("'{what}' exceeds the maximum length of {limit} characters: it has {count}"))
+            refuse(format!("'{what}' exceeds the maximum length of {limit} characters"))
         }
         _ => Ok(()),
     }

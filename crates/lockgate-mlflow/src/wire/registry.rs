@@ -11,7 +11,7 @@ pub(crate) fn version(version: &ModelVersion) -> Value {
     object.insert("version".to_owned(), json!(version.version.to_string()));
     object.insert("creation_timestamp".to_owned(), json!(version.created));
     object.insert("last_updated_timestamp".to_owned(), json!(version.updated));
-    object.insert("user_id".to_owned(), json!(version.user_id));
+    put(&mut object, "user_id", Some(version.user_id.as_str()).filter(|id| !id.is_empty()));
     object.insert("current_stage".to_owned(), json!("None"));
     object.insert("description".to_owned(), json!(version.description.as_deref().unwrap_or_default()));
     object.insert("source".to_owned(), json!(version.source));
@@ -30,7 +30,8 @@ pub(crate) fn model(model: &RegisteredModel) -> Value {
     object.insert("name".to_owned(), json!(model.name));
     object.insert("creation_timestamp".to_owned(), json!(model.created));
     object.insert("last_updated_timestamp".to_owned(), json!(model.updated));
-    object.insert("description".to_owned(), json!(model.description.as_deref().unwrap_or_default()));
+    // Unlike a version's, an empty description is left out.
+    put(&mut object, "description", model.description.as_deref().filter(|text| !text.is_empty()));
     put_list(&mut object, "latest_versions", model.latest.iter().map(|one| version(one)).collect());
     put_list(&mut object, "tags", pairs(&model.tags));
     let alias = |(alias, version): &(String, i64)| json!({"alias": alias, "version": version.to_string()});

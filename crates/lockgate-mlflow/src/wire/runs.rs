@@ -14,6 +14,7 @@ pub(crate) fn experiment(experiment: &Experiment) -> Value {
     object.insert("creation_time".to_owned(), json!(experiment.created));
     object.insert("last_update_time".to_owned(), json!(experiment.updated));
     put_list(&mut object, "tags", pairs(&experiment.tags));
+    object.insert("workspace".to_owned(), json!("default"));
     Value::Object(object)
 }
 
@@ -49,7 +50,14 @@ pub(crate) fn run(run: &Run) -> Value {
     let mut outputs = Map::new();
     let made = run.model_outputs.iter().map(|(id, step)| json!({"model_id": id, "step": step})).collect();
     put_list(&mut outputs, "model_outputs", made);
-    json!({"info": info(run), "data": data, "inputs": inputs, "outputs": outputs})
+    let mut object = Map::new();
+    object.insert("info".to_owned(), info(run));
+    object.insert("data".to_owned(), Value::Object(data));
+    object.insert("inputs".to_owned(), Value::Object(inputs));
+    if !outputs.is_empty() {
+        object.insert("outputs".to_owned(), Value::Object(outputs));
+    }
+    Value::Object(object)
 }
 
 fn dataset_input(input: &DatasetInput) -> Value {
@@ -76,8 +84,8 @@ pub(crate) fn logged_model(model: &LoggedModel) -> Value {
     info.insert("last_updated_timestamp_ms".to_owned(), json!(model.updated));
     info.insert("artifact_uri".to_owned(), json!(model.artifact_uri));
     info.insert("status".to_owned(), json!(model.status));
-    put(&mut info, "model_type", Some(model.model_type.as_str()).filter(|text| !text.is_empty()));
-    put(&mut info, "source_run_id", Some(model.source_run_id.as_str()).filter(|text| !text.is_empty()));
+    info.insert("model_type".to_owned(), json!(model.model_type));
+    info.insert("source_run_id".to_owned(), json!(model.source_run_id));
     put_list(&mut info, "tags", pairs(&model.tags));
     let mut data = Map::new();
     put_list(&mut data, "params", pairs(&model.params));
