@@ -528,19 +528,20 @@ class World:
                 fields = ["name", "creation_timestamp", "metrics.a", "nope"]
                 body["order_by"] = [{"field_name": self.some(*fields), "ascending": self.chance(0.5)}]
             return Call("POST", "logged-models/search", body, unordered="order_by" not in body or body["order_by"][0]["field_name"] == "name")
-        path = f"logged-models/<<{name}>>" if self.chance(0.95) else "logged-models/m-none"
+        path, own = (f"logged-models/<<{name}>>", {"model_id": Ref(name)}) if self.chance(0.95) else ("logged-models/m-none", {"model_id": "m-none"})
         if act == "get":
             return Call("GET", path)
         if act == "delete":
             return Call("DELETE", path) if self.chance(0.2) else None
         if act == "finalize":
             status = self.some("LOGGED_MODEL_READY", "LOGGED_MODEL_UPLOAD_FAILED", "LOGGED_MODEL_READY", "nonsense")
-            return Call("PATCH", path, {"status": status})
+            return Call("PATCH", path, {**own, "status": status})
         if act == "tags":
-            return Call("PATCH", f"{path}/tags", {"tags": [{"key": self.any_key(0.02), "value": self.word()}]})
+            return Call("PATCH", f"{path}/tags", {**own, "tags": [{"key": self.any_key(0.02), "value": self.word()}]})
         if act == "untag":
-            return Call("DELETE", f"{path}/tags/{quote(self.key(), safe='')}")
-        return Call("POST", f"{path}/params", {"params": [{"key": self.key(), "value": self.word()}]})
+            key = self.key()
+            return Call("DELETE", f"{path}/tags/{quote(key, safe='')}", {**own, "tag_key": key})
+        return Call("POST", f"{path}/params", {**own, "params": [{"key": self.key(), "value": self.word()}]})
 
     # Requests that are wrong in themselves
 
@@ -602,7 +603,8 @@ def main():
     found = []
     played = play(args.ours, args.stock, args.seed, args.calls, lambda *difference: found.append(difference))
     kinds = Counter()
-    for number, call, ours, stock in found:
+    # Where both say yes and mean something else comes first.
+    for number, call, ours, stock in sorted(found, key=lambda f: (f[2][0] != 200, f[3][0] != 200)):
         kind = (call.path.split("<<")[0], ours[0], stock[0], str(stock[1].get("message", ""))[:60] if stock[0] != 200 else "")
         kinds[kind] += 1
         if kinds[kind] <= 1 and len(kinds) <= args.show:
