@@ -16,6 +16,7 @@ MATURIN := 1.16.0
 ROOT := $(CURDIR)
 TARGET := $(or $(CARGO_TARGET_DIR),$(ROOT)/target)
 VENV := $(ROOT)/.venv
+STOCK := $(ROOT)/.venv-stock
 PYTHON ?= python3
 # uv stays with the Python that is there, and trusts whom the system trusts.
 export UV_PYTHON_DOWNLOADS := never
@@ -48,10 +49,11 @@ test: tools postgres ## What CI runs: lint, build, all tests, generated pages, e
 	$(MAKE) --no-print-directory e2e
 
 .PHONY: e2e
-e2e: base postgres $(VENV)/.clients
+e2e: base postgres $(VENV)/.clients $(STOCK)/.installed
 	cargo build --locked --package lockgate
 	@# One after the other: each folder has a conftest of its own.
-	LOCKGATE_BIN="$(TARGET)/debug/lockgate" "$(VENV)/bin/python" -m pytest tests/mlflow -q $(ARGS)
+	LOCKGATE_BIN="$(TARGET)/debug/lockgate" MLFLOW_STOCK="$(STOCK)/bin/mlflow" \
+	  "$(VENV)/bin/python" -m pytest tests/mlflow -q $(ARGS)
 	LOCKGATE_BIN="$(TARGET)/debug/lockgate" "$(VENV)/bin/python" -m pytest tests/e2e -q $(ARGS)
 
 lint: tools ## Format, clippy, tidy, licences
@@ -94,6 +96,11 @@ tools: base
 $(VENV)/.uv: | base
 	[ -x "$(VENV)/bin/pip" ] || $(PYTHON) -m venv --clear "$(VENV)"
 	"$(VENV)/bin/python" -m pip install --quiet uv==$(UV)
+	touch $@
+
+$(STOCK)/.installed: tests/stock.txt $(VENV)/.uv
+	"$(VENV)/bin/uv" venv --quiet --clear --python $(PYTHON) "$(STOCK)"
+	"$(VENV)/bin/uv" pip install --quiet --python "$(STOCK)/bin/python" -r tests/stock.txt
 	touch $@
 
 $(VENV)/.clients: tests/requirements.txt $(VENV)/.uv

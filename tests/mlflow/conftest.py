@@ -24,6 +24,16 @@ os.environ.update(
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     """The server's address."""
+    yield from serve(tmp_path_factory)
+
+
+@pytest.fixture
+def fresh(tmp_path_factory):
+    """The address of a server of its own, over an empty folder."""
+    yield from serve(tmp_path_factory)
+
+
+def serve(tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"

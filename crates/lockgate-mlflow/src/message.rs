@@ -13,6 +13,8 @@ pub(crate) struct Message {
     fields: Map<String, Value>,
     /// Query strings know only texts and lists of texts.
     query: bool,
+    /// Where it stands in the request: `metrics[2].`, empty at the top.
+    place: String,
 }
 
 type Found<T> = Result<Option<T>, MlflowError>;
@@ -35,10 +37,6 @@ fn wrong(name: &str, value: &Value) -> MlflowError {
         "Invalid value {value} for parameter '{name}' supplied:  Hint: Value was of type '{}'. {SEE}",
         type_name(value)
     ))
-}
-
-fn missing(name: &str) -> MlflowError {
-    MlflowError::invalid(format!("Missing value for required parameter '{name}'. {SEE}"))
 }
 
 fn camel(name: &str) -> String {
@@ -64,7 +62,7 @@ impl Message {
             value = serde_json::from_str(inner).map_err(unreadable)?;
         }
         match value {
-            Value::Object(fields) => Ok(Self { fields, query: false }),
+            Value::Object(fields) => Ok(Self { fields, ..Self::default() }),
             Value::Null => Ok(Self::default()),
             other => Err(MlflowError::bad_request(format!(
                 "The body must be a JSON object, not a {}",
@@ -82,7 +80,21 @@ impl Message {
                 list.push(Value::String(text));
             }
         }
-        Self { fields, query: true }
+        Self { fields, query: true, place: String::new() }
+    }
+
+    /// A value that must be there and isn't.
+    pub(crate) fn missing(&self, name: &str) -> MlflowError {
+        MlflowError::invalid(format!("Missing value for required parameter '{}{name}'. {SEE}", self.place))
+    }
+
+    /// A value that is there and can't be meant.
+    pub(crate) fn wrong(&self, name: &str) -> MlflowError {
+        match self.one(name) {
+            Ok(Some(value)) => wrong(name, value),
+            Ok(None) => self.missing(name),
+            Err(error) => error,
+        }
     }
 
     fn get(&self, name: &str) -> Found<&Value> {
@@ -116,7 +128,7 @@ impl Message {
 
     /// A text that must be there and not empty.
     pub(crate) fn required(&self, name: &str) -> Result<String, MlflowError> {
-        self.text(name)?.filter(|text| !text.is_empty()).ok_or_else(|| missing(name))
+        self.text(name)?.filter(|text| !text.is_empty()).ok_or_else(|| self.missing(name))
     }
 
     /// A text that is empty where it is not there.
@@ -145,7 +157,7 @@ impl Message {
 
     /// A number that must be there; `NaN` and the infinities are texts.
     pub(crate) fn number(&self, name: &str) -> Result<f64, MlflowError> {
-        let value = self.one(name)?.ok_or_else(|| missing(name))?;
+        let value = self.one(name)?.ok_or_else(|| self.missing(name))?;
         let number = match value {
             Value::Number(number) => number.as_f64(),
             Value::String(text) => text.parse().ok(),
@@ -200,7 +212,11 @@ impl Message {
     pub(crate) fn message(&self, name: &str) -> Found<Self> {
         match self.get(name)? {
             None => Ok(None),
-            Some(Value::Object(fields)) => Ok(Some(Self { fields: fields.clone(), query: false })),
+            Some(Value::Object(fields)) => Ok(Some(Self {
+                fields: fields.clone(),
+                query: false,
+                place: format!("{}{name}.", self.place),
+            })),
             Some(other) => Err(wrong(name, other)),
         }
     }
@@ -209,8 +225,13 @@ impl Message {
     pub(crate) fn messages(&self, name: &str) -> Result<Vec<Self>, MlflowError> {
         self.list(name)?
             .iter()
-            .map(|item| match item {
-                Value::Object(fields) => Ok(Self { fields: fields.clone(), query: false }),
+            .enumerate()
+            .map(|(i, item)| match item {
+                Value::Object(fields) => Ok(Self {
+                    fields: fields.clone(),
+                    query: false,
+                    place: format!("{}{name}[{i}].", self.place),
+                }),
                 other => Err(wrong(name, other)),
             })
             .collect()

@@ -7,6 +7,60 @@ use base64::engine::general_purpose::STANDARD;
 use lockgate_control::tracking::Page;
 use serde_json::{Value, json};
 
+/// How many results there may be in a page, and how MLflow's own server says that it is not so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limit {
+    most: i64,
+    words: Words,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Words {
+    /// As its handlers: the value is of the wrong kind.
+    Asked,
+    /// As its store.
+    Stored,
+    /// As its store of model versions.
+    Versions,
+}
+
+impl Limit {
+    /// A limit that its handlers check.
+    pub(crate) const fn asked(most: i64) -> Self {
+        Self { most, words: Words::Asked }
+    }
+
+    /// A limit that its store checks.
+    pub(crate) const fn stored(most: i64) -> Self {
+        Self { most, words: Words::Stored }
+    }
+
+    /// The limit of a search for model versions.
+    pub(crate) const fn of_versions() -> Self {
+        Self { most: 200_000, words: Words::Versions }
+    }
+
+    fn check(self, message: &Message, limit: i64) -> Result<(), MlflowError> {
+        const NAME: &str = "max_results";
+        let wrong = |why: String| {
+            Err(MlflowError::invalid(format!("Invalid value {limit} for parameter '{NAME}' supplied. {why}")))
+        };
+        if limit < 1 {
+            return match self.words {
+                Words::Versions => Err(MlflowError::invalid(format!(
+                    "Invalid value for {NAME}. It must be a positive integer, but got {limit}"
+                ))),
+                Words::Asked | Words::Stored => wrong("It must be a positive integer".to_owned()),
+            };
+        }
+        match self.words {
+            _ if limit <= self.most => Ok(()),
+            Words::Stored => wrong(format!("It must be at most {}", self.most)),
+            Words::Asked | Words::Versions => Err(message.wrong(NAME)),
+        }
+    }
+}
+
 /// A part of a result that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Part {
@@ -18,7 +72,7 @@ pub(crate) struct Part {
 
 impl Part {
     /// Reads `max_results` and `page_token`.
-    pub(crate) fn read(message: &Message, default: i64, most: i64) -> Result<Self, MlflowError> {
+    pub(crate) fn read(message: &Message, default: i64, most: &Limit) -> Result<Self, MlflowError> {
         Self::bound(message, default, most, None)
     }
 
@@ -26,16 +80,11 @@ impl Part {
     pub(crate) fn bound(
         message: &Message,
         default: i64,
-        most: i64,
+        most: &Limit,
         query: Option<String>,
     ) -> Result<Self, MlflowError> {
         let limit = message.int("max_results")?.unwrap_or(default);
-        if !(1..=most).contains(&limit) {
-            return Err(MlflowError::invalid(format!(
-                "Invalid value {limit} for parameter 'max_results' supplied. It must be at least 1 and at most {most}, \
-                 but got value {limit}"
-            )));
-        }
+        most.check(message, limit)?;
         let offset = match message.text("page_token")?.filter(|token| !token.is_empty()) {
             None => 0,
             Some(token) => offset(&token, query.as_deref())?,
@@ -90,25 +139,27 @@ mod tests {
 
     #[test]
     fn a_token_leads_to_the_next_page() {
-        let part = Part::read(&message(None, 2), 100, 100).unwrap();
+        let part = Part::read(&message(None, 2), 100, &Limit::stored(100)).unwrap();
         let mut found = vec![1, 2, 3];
         let token = part.cut(&mut found).unwrap();
         assert_eq!(found, [1, 2]);
-        let next = Part::read(&message(Some(&token), 2), 100, 100).unwrap();
+        let next = Part::read(&message(Some(&token), 2), 100, &Limit::stored(100)).unwrap();
         assert_eq!(next.page(), Page { limit: 3, offset: 2 });
         assert_eq!(next.cut(&mut vec![3]), None);
     }
 
     #[test]
     fn a_token_of_another_query_is_refused() {
-        let first = Part::bound(&message(None, 1), 10, 10, Some("a".to_owned())).unwrap();
+        let first = Part::bound(&message(None, 1), 10, &Limit::stored(10), Some("a".to_owned())).unwrap();
         let token = first.cut(&mut vec![1, 2]).unwrap();
-        assert!(Part::bound(&message(Some(&token), 1), 10, 10, Some("b".to_owned())).is_err());
-        assert!(Part::bound(&message(Some(&token), 1), 10, 10, Some("a".to_owned())).is_ok());
+        assert!(
+            Part::bound(&message(Some(&token), 1), 10, &Limit::stored(10), Some("b".to_owned())).is_err()
+        );
+        assert!(Part::bound(&message(Some(&token), 1), 10, &Limit::stored(10), Some("a".to_owned())).is_ok());
         for bad in ["?", "e30=", "bnVsbA=="] {
-            assert!(Part::read(&message(Some(bad), 1), 10, 10).is_err(), "{bad}");
+            assert!(Part::read(&message(Some(bad), 1), 10, &Limit::stored(10)).is_err(), "{bad}");
         }
-        assert!(Part::read(&message(None, 0), 10, 10).is_err());
-        assert!(Part::read(&message(None, 11), 10, 10).is_err());
+        assert!(Part::read(&message(None, 0), 10, &Limit::stored(10)).is_err());
+        assert!(Part::read(&message(None, 11), 10, &Limit::stored(10)).is_err());
     }
 }

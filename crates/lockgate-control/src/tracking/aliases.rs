@@ -42,6 +42,7 @@ impl Tracking {
         alias: &str,
     ) -> Result<ModelVersion, TrackingError> {
         may_read(actor)?;
+        checks::alias_form(alias)?;
         if alias.parse::<i64>().is_ok() {
             return Err(TrackingError::invalid(format!("Registered model alias {alias} not found.")));
         }
@@ -61,6 +62,7 @@ impl Tracking {
         version: &str,
     ) -> Result<(), TrackingError> {
         may_track(actor)?;
+        checks::model_name(name)?;
         checks::alias(alias)?;
         let number = versions::number(version)?;
         let new = AliasMove { version: Some(number), ..self.moved(actor, name, alias) };
@@ -83,6 +85,7 @@ impl Tracking {
     /// Where there is no such model.
     pub async fn delete_alias(&self, actor: &Actor, name: &str, alias: &str) -> Result<(), TrackingError> {
         may_track(actor)?;
+        checks::alias_form(alias)?;
         let new = self.moved(actor, name, alias);
         self.write(move |tx| {
             Box::pin(async move {

@@ -1,6 +1,7 @@
 //! MLflow's limits and its rules for names. The messages are MLflow's own: its clients' tests know them.
 
 use super::error::TrackingError;
+use super::python;
 use lockgate_store::tracking::{Dataset, DatasetInput, KeyValue, Metric};
 
 type Checked = Result<(), TrackingError>;
@@ -34,6 +35,15 @@ fn at_most(what: &str, limit: usize, text: &str) -> Checked {
     }
 }
 
+/// Why a name that is a path must be in its simplest form.
+fn other_name(name: &str) -> String {
+    format!(
+        "Names may be treated as files in certain cases, and must not resolve to other names when treated as such. This \
+         name would resolve to {}",
+        python::text(&python::normal_path(name))
+    )
+}
+
 /// What remains of a text within a limit.
 fn cut(text: String, limit: usize) -> String {
     match text.char_indices().nth(limit) {
@@ -42,66 +52,95 @@ fn cut(text: String, limit: usize) -> String {
     }
 }
 
-/// The name of a metric, a param or a tag.
-pub(super) fn key(what: &str, name: &str) -> Checked {
+/// The name of a metric, a param or a tag: `path` is where it stands in the request, `what` what it is called where it is
+/// too long.
+pub(super) fn key(path: &str, what: &str, name: &str) -> Checked {
     if name.is_empty() {
         return refuse(format!(
-            "Missing value for required parameter '{what}'. A key name must be provided."
+            "Missing value for required parameter '{path}'. A key name must be provided."
         ));
     }
     let fits = |c: char| c.is_alphanumeric() || matches!(c, '_' | '/' | '.' | '-' | ' ' | ':');
     if !name.chars().all(fits) {
         return refuse(format!(
-            "Invalid value \"{name}\" for parameter '{what}' supplied: Names may only contain alphanumerics, \
-             underscores (_), dashes (-), periods (.), spaces ( ), colon(:) and slashes (/)."
+            "Invalid value {} for parameter '{path}' supplied: Names may only contain alphanumerics, underscores (_), \
+             dashes (-), periods (.), spaces ( ), colon(:) and slashes (/).",
+            serde_json::Value::from(name)
         ));
     }
     let normal = name.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
     if !normal {
         return refuse(format!(
-            "Invalid value \"{name}\" for parameter '{what}' supplied: Names may be treated as files in certain \
-             cases, and must not resolve to other names when treated as such."
+            "Invalid value \"{name}\" for parameter '{path}' supplied: {}",
+            other_name(name)
         ));
     }
     at_most(what, KEY, name)
 }
 
+/// Where something stands in a request: in a list, or alone.
+fn place(list: &str, index: usize, alone: bool) -> String {
+    if alone { String::new() } else { format!("{list}[{index}].") }
+}
+
 /// Metrics as they may be logged.
-pub(super) fn metrics(metrics: &[Metric]) -> Checked {
+pub(super) fn metrics(metrics: &[Metric], alone: bool) -> Checked {
     if metrics.len() > BATCH {
         return refuse(too_many("metrics", metrics.len(), BATCH));
     }
-    for metric in metrics {
-        key("name", &metric.key)?;
+    for (i, metric) in metrics.iter().enumerate() {
+        let place = place("metrics", i, alone);
+        key(&format!("{place}name"), "Metric name", &metric.key)?;
         if metric.logged_at < 0 {
             return refuse(format!(
-                "Invalid value {} for parameter 'timestamp' supplied: metric '{}': Timestamp must be a nonnegative \
-                 long (64-bit integer)",
-                metric.logged_at, metric.key
+                "Invalid value {} for parameter '{place}timestamp' supplied: metric '{}' (value={}). Timestamp must be a \
+                 nonnegative long (64-bit integer) ",
+                metric.logged_at,
+                metric.key,
+                python::float(metric.value)
             ));
         }
     }
     Ok(())
 }
 
-/// Params as they are stored.
+/// Params of something new, as they are stored.
 pub(super) fn params(params: Vec<KeyValue>) -> Result<Vec<KeyValue>, TrackingError> {
-    pairs("params", params, PARAM_VALUE)
+    logged_params(params, true)
 }
 
-/// A run's tags as they are stored.
-pub(super) fn run_tags(tags: Vec<KeyValue>) -> Result<Vec<KeyValue>, TrackingError> {
-    pairs("tags", tags, TAG_VALUE)
+/// Tags of a new run or of a logged model, as they are stored: here MLflow's own server takes any name.
+pub(super) fn free_tags(tags: Vec<KeyValue>) -> Vec<KeyValue> {
+    let stored = |tag: KeyValue| KeyValue { key: tag.key, value: cut(tag.value, TAG_VALUE) };
+    tags.into_iter().map(stored).collect()
 }
 
-fn pairs(what: &str, pairs: Vec<KeyValue>, limit: usize) -> Result<Vec<KeyValue>, TrackingError> {
+/// Params that are logged, as they are stored.
+pub(super) fn logged_params(params: Vec<KeyValue>, alone: bool) -> Result<Vec<KeyValue>, TrackingError> {
+    pairs("params", Some("Param key"), params, PARAM_VALUE, alone)
+}
+
+/// Tags that are logged, as they are stored.
+pub(super) fn logged_tags(tags: Vec<KeyValue>, alone: bool) -> Result<Vec<KeyValue>, TrackingError> {
+    pairs("tags", None, tags, TAG_VALUE, alone)
+}
+
+fn pairs(
+    what: &str,
+    called: Option<&str>,
+    pairs: Vec<KeyValue>,
+    limit: usize,
+    alone: bool,
+) -> Result<Vec<KeyValue>, TrackingError> {
     if pairs.len() > BATCH_PAIRS {
         return Err(TrackingError::Invalid(too_many(what, pairs.len(), BATCH_PAIRS)));
     }
     pairs
         .into_iter()
-        .map(|pair| {
-            key("key", &pair.key)?;
+        .enumerate()
+        .map(|(i, pair)| {
+            let path = format!("{}key", place(what, i, alone));
+            key(&path, called.unwrap_or(&path), &pair.key)?;
             Ok(KeyValue { key: pair.key, value: cut(pair.value, limit) })
         })
         .collect()
@@ -142,7 +181,7 @@ pub(super) fn experiment_name(name: &str) -> Checked {
 
 /// An experiment's tag.
 pub(super) fn experiment_tag(tag: &KeyValue) -> Checked {
-    key("key", &tag.key)?;
+    key("key", "key", &tag.key)?;
     at_most("value", EXPERIMENT_TAG_VALUE, &tag.value)
 }
 
@@ -172,18 +211,22 @@ pub(super) fn location(text: &str) -> Checked {
 
 /// A tag in the registry.
 pub(super) fn registry_tag(tag: &KeyValue) -> Checked {
-    key("key", &tag.key)?;
+    key("key", "key", &tag.key)?;
     at_most("value", REGISTRY_TAG_VALUE, &tag.value)
 }
 
 /// A registered model's name.
 pub(super) fn model_name(name: &str) -> Checked {
     if name.trim().is_empty() {
-        return refuse("Registered model name cannot be empty.");
+        return refuse("Missing value for required parameter 'name'.");
     }
-    if name.contains(['/', ':']) || matches!(name, "." | "..") || name.chars().any(char::is_control) {
+    if name.contains(['/', ':']) || name.chars().any(char::is_control) {
+        return refuse(format!("Invalid model name '{name}'. Names cannot contain '/' or ':'."));
+    }
+    if matches!(name, "." | "..") {
         return refuse(format!(
-            "Invalid value \"{name}\" for parameter 'name' supplied: Registered model name cannot contain '/' or ':'."
+            "Invalid value \"{name}\" for parameter 'name' supplied: {}",
+            other_name(name)
         ));
     }
     at_most("name", 256, name)
@@ -193,24 +236,17 @@ pub(super) fn model_name(name: &str) -> Checked {
 pub(super) fn logged_model_name(name: &str) -> Checked {
     if name.trim().is_empty() || name.contains(['/', ':', '.', '%', '"', '\'']) {
         return refuse(format!(
-            "Invalid model name ({name:?}) provided. Model name must be a non-empty string and cannot contain the \
-             following characters: ('/', ':', '.', '%', '\"', \"'\")"
+            "Invalid model name ({}) provided. Model name must be a non-empty string and cannot contain the following \
+             characters: ('/', ':', '.', '%', '\"', \"'\")",
+            python::text(name)
         ));
     }
     at_most("name", 256, name)
 }
 
-/// An alias.
+/// An alias that is to be set: some are reserved.
 pub(super) fn alias(alias: &str) -> Checked {
-    if alias.is_empty() {
-        return refuse("Registered model alias name cannot be empty.");
-    }
-    if !alias.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-')) {
-        return refuse(format!(
-            "Invalid alias name: '{alias}'. Names may only contain alphanumerics, underscores (_), and dashes (-)."
-        ));
-    }
-    at_most("alias", ALIAS, alias)?;
+    alias_form(alias)?;
     if alias.eq_ignore_ascii_case("latest") {
         return refuse("'latest' alias name (case insensitive) is reserved.");
     }
@@ -219,6 +255,19 @@ pub(super) fn alias(alias: &str) -> Checked {
         return refuse(format!("Version alias name '{alias}' is reserved."));
     }
     Ok(())
+}
+
+/// What any alias must look like.
+pub(super) fn alias_form(alias: &str) -> Checked {
+    if alias.is_empty() {
+        return refuse("Registered model alias name cannot be empty.");
+    }
+    if !alias.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-')) {
+        return refuse(format!(
+            "Invalid alias name: '{alias}'. Names may only contain alphanumerics, underscores (_), and dashes (-)."
+        ));
+    }
+    at_most("Registered model alias name", ALIAS, alias)
 }
 
 /// A dataset with its tags.
@@ -249,12 +298,12 @@ mod tests {
     #[test]
     fn keys_follow_mlflows_rules() {
         for good in ["a", "mlflow.user", "a/b", "ünï:1 -_", ".hidden"] {
-            assert!(key("name", good).is_ok(), "{good}");
+            assert!(key("name", "name", good).is_ok(), "{good}");
         }
         for bad in ["", "/a", "a/", "a//b", "a/../b", "./a", "..", ".", "a\0", "a=b", "a\n"] {
-            assert!(key("name", bad).is_err(), "{bad}");
+            assert!(key("name", "name", bad).is_err(), "{bad}");
         }
-        assert!(key("name", &"x".repeat(251)).is_err());
+        assert!(key("name", "name", &"x".repeat(251)).is_err());
     }
 
     #[test]

@@ -178,10 +178,7 @@ impl Tracking {
             Box::pin(async move {
                 let old = found(tx, &id).await?;
                 if old.lifecycle == lifecycle {
-                    return Err(TrackingError::missing(format!(
-                        "No Experiment with id={id} exists that is not {} already",
-                        lifecycle.as_str()
-                    )));
+                    return Err(TrackingError::missing(format!("No Experiment with id={id} exists")));
                 }
                 tx.set_lifecycle_of_runs(old.id, lifecycle).await?;
                 Ok(tx.update_experiment(&Experiment { lifecycle, updated: now, ..old }).await?)

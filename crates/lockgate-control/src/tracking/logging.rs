@@ -2,7 +2,8 @@
 
 use super::runs::{self, NAME_TAG};
 use super::{
-    DatasetInput, KeyValue, Metric, RunUpdate, Tracking, TrackingError, checks, may_read, may_track,
+    DatasetInput, DatasetSummary, KeyValue, Metric, RunUpdate, Tracking, TrackingError, checks, may_read,
+    may_track, python,
 };
 use lockgate_core::actor::Actor;
 use lockgate_store::Tx;
@@ -16,6 +17,8 @@ pub struct Batch {
     pub params: Vec<KeyValue>,
     /// Tags.
     pub tags: Vec<KeyValue>,
+    /// Whether it is a request for one thing, which has no place in a list then.
+    pub alone: bool,
 }
 
 /// What a run used or made.
@@ -28,15 +31,34 @@ pub struct Inputs {
 }
 
 /// A param is written once; the same value again is no change.
-async fn set_param(tx: &mut Tx, run: &str, param: &KeyValue) -> Result<(), TrackingError> {
-    match tx.param(run, &param.key).await? {
-        None => Ok(tx.insert_param(run, param).await?),
-        Some(old) if old == param.value => Ok(()),
-        Some(old) => Err(TrackingError::invalid(format!(
+async fn set_params(tx: &mut Tx, run: &str, params: &[KeyValue], alone: bool) -> Result<(), TrackingError> {
+    let mut changed: Vec<(&KeyValue, String)> = Vec::new();
+    for param in params {
+        match tx.param(run, &param.key).await? {
+            None => tx.insert_param(run, param).await?,
+            Some(old) if old == param.value => {}
+            Some(old) => changed.push((param, old)),
+        }
+    }
+    match changed.as_slice() {
+        [] => Ok(()),
+        [(param, old)] if alone => Err(TrackingError::invalid(format!(
             "Changing param values is not allowed. Param with key='{}' was already logged with value='{old}' for run \
              ID='{run}'. Attempted logging new value '{}'.",
             param.key, param.value
         ))),
+        several => {
+            let one = |(param, old): &(&KeyValue, String)| {
+                let (key, old, new) =
+                    (python::text(&param.key), python::text(old), python::text(&param.value));
+                format!("{{'key': {key}, 'old_value': {old}, 'new_value': {new}}}")
+            };
+            let all: Vec<String> = several.iter().map(one).collect();
+            Err(TrackingError::invalid(format!(
+                "Changing param values is not allowed. Params were already logged='[{}]' for run ID='{run}'.",
+                all.join(", ")
+            )))
+        }
     }
 }
 
@@ -54,18 +76,16 @@ impl Tracking {
     /// Where the run is not in use, something is not allowed, or a param has another value; nothing is logged then.
     pub async fn log_batch(&self, actor: &Actor, run: &str, batch: Batch) -> Result<(), TrackingError> {
         may_track(actor)?;
-        let Batch { metrics, params, tags } = batch;
-        checks::metrics(&metrics)?;
+        let Batch { metrics, params, tags, alone } = batch;
+        checks::metrics(&metrics, alone)?;
         checks::batch(metrics.len() + params.len() + tags.len())?;
         checks::no_duplicates(&params)?;
-        let (params, tags) = (checks::params(params)?, checks::run_tags(tags)?);
+        let (params, tags) = (checks::logged_params(params, alone)?, checks::logged_tags(tags, alone)?);
         let run = run.to_owned();
         self.write(move |tx| {
             Box::pin(async move {
                 runs::active(tx, &run).await?;
-                for param in &params {
-                    set_param(tx, &run, param).await?;
-                }
+                set_params(tx, &run, &params, alone).await?;
                 tx.log_metrics(&run, &metrics).await?;
                 for tag in &tags {
                     set_tag(tx, &run, tag).await?;
@@ -95,10 +115,10 @@ impl Tracking {
         .await
     }
 
-    /// The points of one metric, the oldest first.
+    /// The points of one metric, the oldest first; none where there is no such run, as by MLflow's own server.
     ///
     /// # Errors
-    /// Where there is no such run.
+    /// Where the database fails.
     pub async fn metric_history(
         &self,
         actor: &Actor,
@@ -108,15 +128,53 @@ impl Tracking {
         offset: i64,
     ) -> Result<Vec<Metric>, TrackingError> {
         may_read(actor)?;
-        checks::key("metric_key", key)?;
         let (run, key) = (run.to_owned(), key.to_owned());
         self.read(move |conn| {
+            Box::pin(async move { Ok(conn.metric_history(&run, &key, limit, offset).await?) })
+        })
+        .await
+    }
+
+    /// At most `most` points of one metric for each run, spread evenly over those within `steps`; see
+    /// [`Conn::metric_sample`](lockgate_store::Conn::metric_sample).
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn metric_samples(
+        &self,
+        actor: &Actor,
+        runs: Vec<String>,
+        key: &str,
+        most: usize,
+        steps: (i64, i64),
+    ) -> Result<Vec<Metric>, TrackingError> {
+        may_read(actor)?;
+        let key = key.to_owned();
+        self.read(move |conn| {
             Box::pin(async move {
-                runs::row(conn, &run).await?;
-                Ok(conn.metric_history(&run, &key, limit, offset).await?)
+                let mut found = Vec::new();
+                for run in &runs {
+                    found.extend(conn.metric_sample(run, &key, most, steps).await?);
+                }
+                Ok(found)
             })
         })
         .await
+    }
+
+    /// The datasets that runs of these experiments used.
+    ///
+    /// # Errors
+    /// Where an id is no number.
+    pub async fn dataset_summaries(
+        &self,
+        actor: &Actor,
+        experiments: &[String],
+    ) -> Result<Vec<DatasetSummary>, TrackingError> {
+        may_read(actor)?;
+        let ids: Vec<i64> =
+            experiments.iter().map(|id| checks::experiment_id(id)).collect::<Result<_, _>>()?;
+        self.read(move |conn| Box::pin(async move { Ok(conn.dataset_summaries(&ids).await?) })).await
     }
 
     /// Notes which datasets and logged models a run used.

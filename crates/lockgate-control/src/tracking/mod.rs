@@ -3,7 +3,7 @@
 //! | module | subject |
 //! |---|---|
 //! | [`error`] | what can go wrong |
-//! | `checks` | MLflow's limits and rules for names |
+//! | `checks`, `python` | MLflow's limits and rules for names; values as its messages show them |
 //! | `experiments`, `runs`, `logging` | experiments; runs; what runs log |
 //! | `models` | MLflow's logged models |
 //! | `registry`, `versions`, `aliases` | registered models, their versions and aliases |
@@ -27,6 +27,7 @@ mod logging;
 mod models;
 mod names;
 mod places;
+mod python;
 mod registry;
 mod resolve;
 mod runs;
@@ -39,8 +40,9 @@ pub use artifacts::{Listed, Opened};
 pub use error::TrackingError;
 pub use experiments::NewExperiment;
 pub use lockgate_store::tracking::{
-    AliasMove, Artifact, Clause, Comparator, Dataset, DatasetInput, Experiment, Field, KeyValue, Lifecycle,
-    LoggedModel, Metric, ModelVersion, Operand, Order, Page, RegisteredModel, Run, RunUpdate, Search,
+    AliasMove, Artifact, Clause, Comparator, Dataset, DatasetInput, DatasetSummary, Experiment, Field,
+    KeyValue, Lifecycle, LoggedModel, Metric, ModelVersion, Operand, Order, Page, RegisteredModel, Run,
+    RunUpdate, Search,
 };
 pub use logging::{Batch, Inputs};
 pub use models::{ModelStatus, NewLoggedModel};

@@ -68,7 +68,7 @@ impl Tracking {
         may_track(actor)?;
         let name = new.name.filter(|name| !name.is_empty()).unwrap_or_else(|| self.new_name());
         checks::logged_model_name(&name)?;
-        let (params, tags) = (checks::params(new.params)?, checks::run_tags(new.tags)?);
+        let (params, tags) = (checks::params(new.params)?, checks::free_tags(new.tags));
         let (model_id, now) = (format!("m-{}", self.new_id()), self.clock.now_ms());
         let (experiment_id, model_type, source_run_id) =
             (new.experiment_id, new.model_type, new.source_run_id);
@@ -143,10 +143,10 @@ impl Tracking {
         .await
     }
 
-    /// Sets params of a logged model.
+    /// Sets params of a logged model, each once.
     ///
     /// # Errors
-    /// Where there is no such model or a param is not allowed.
+    /// Where there is no such model, a param is not allowed or has another value already.
     pub async fn log_logged_model_params(
         &self,
         actor: &Actor,
@@ -158,14 +158,25 @@ impl Tracking {
         let (id, now) = (id.to_owned(), self.clock.now_ms());
         self.write(move |tx| {
             Box::pin(async move {
-                found(tx, &id).await?;
+                let model = found(tx, &id).await?;
+                let changed = params.iter().find_map(|new| {
+                    let old = model.params.iter().find(|old| old.key == new.key && old.value != new.value)?;
+                    Some((old, new))
+                });
+                if let Some((old, new)) = changed {
+                    return Err(TrackingError::invalid(format!(
+                        "Changing param values is not allowed. Param with key='{}' was already logged with value='{}' for \
+                         model ID='{id}'. Attempted logging new value '{}'.",
+                        old.key, old.value, new.value
+                    )));
+                }
                 Ok(tx.set_logged_model_params(&id, &params, now).await?)
             })
         })
         .await
     }
 
-    /// Sets tags of a logged model; gives the model as it is then.
+    /// Sets tags of a logged model.
     ///
     /// # Errors
     /// Where there is no such model or a tag is not allowed.
@@ -174,15 +185,14 @@ impl Tracking {
         actor: &Actor,
         id: &str,
         tags: Vec<KeyValue>,
-    ) -> Result<LoggedModel, TrackingError> {
+    ) -> Result<(), TrackingError> {
         may_track(actor)?;
-        let tags = checks::run_tags(tags)?;
+        let tags = checks::free_tags(tags);
         let (id, now) = (id.to_owned(), self.clock.now_ms());
         self.write(move |tx| {
             Box::pin(async move {
                 found(tx, &id).await?;
-                tx.set_logged_model_tags(&id, &tags, now).await?;
-                found(tx, &id).await
+                Ok(tx.set_logged_model_tags(&id, &tags, now).await?)
             })
         })
         .await

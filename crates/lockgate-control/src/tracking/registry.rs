@@ -134,9 +134,11 @@ impl Tracking {
             Box::pin(async move {
                 found(tx, &name).await?;
                 if name != new_name {
+                    is_free(tx, &name, None).await?;
                     name_is_free(tx, &new_name).await?;
-                    tx.rename_registered_model(&name, &new_name, now).await?;
                 }
+                // To itself, too: MLflow's own server counts that as an update of all versions.
+                tx.rename_registered_model(&name, &new_name, now).await?;
                 found(tx, &new_name).await
             })
         })
@@ -176,11 +178,11 @@ impl Tracking {
     ) -> Result<(), TrackingError> {
         may_track(actor)?;
         checks::registry_tag(&tag)?;
-        let (name, now) = (name.to_owned(), self.clock.now_ms());
+        let name = name.to_owned();
         self.write(move |tx| {
             Box::pin(async move {
                 found(tx, &name).await?;
-                Ok(tx.set_registered_model_tag(&name, &tag, now).await?)
+                Ok(tx.set_registered_model_tag(&name, &tag).await?)
             })
         })
         .await
@@ -208,7 +210,7 @@ impl Tracking {
     }
 }
 
-/// Refuses to take a registered model, or one of its versions, away while an environment serves it.
+/// Refuses to take a registered model, its name, or one of its versions, away while an environment serves it.
 pub(super) async fn is_free(tx: &mut Conn, name: &str, version: Option<u64>) -> Result<(), TrackingError> {
     let Ok(model) = ModelName::new(name) else { return Ok(()) };
     let deployments =

@@ -99,17 +99,19 @@ impl Tracking {
     /// Where the experiment is not in use or a tag not allowed.
     pub async fn create_run(&self, actor: &Actor, new: NewRun) -> Result<Run, TrackingError> {
         may_track(actor)?;
-        let name = name_of(&new, || self.new_name())?;
-        let mut tags = checks::run_tags(new.tags)?;
-        if !tags.iter().any(|tag| tag.key == NAME_TAG) {
-            tags.push(KeyValue { key: NAME_TAG.to_owned(), value: name.clone() });
-        }
+        checks::experiment_id(&new.experiment_id)?;
+        let name = name_of(&new, || self.new_name());
+        let mut tags = checks::free_tags(new.tags);
         let (run_id, created_by) = (self.new_id(), actor.id.to_string());
         let start_time = new.start_time.unwrap_or_else(|| self.clock.now_ms());
         let (experiment_id, user_id) = (new.experiment_id, new.user_id);
         self.write(move |tx| {
             Box::pin(async move {
                 let experiment = experiments::active(tx, &experiment_id).await?;
+                let name = name?;
+                if !tags.iter().any(|tag| tag.key == NAME_TAG) {
+                    tags.push(KeyValue { key: NAME_TAG.to_owned(), value: name.clone() });
+                }
                 let run = Run {
                     artifact_uri: places::of_run(&experiment.artifact_location, &run_id),
                     run_id: run_id.clone(),

@@ -172,9 +172,19 @@ async fn a_batch_with_a_changed_param_logs_nothing() {
     let run = bench.run().await.run_id;
     let log = async |batch| bench.tracking.log_batch(&bench.actor, &run, batch).await;
     log(Batch { params: vec![pair("p", "1")], ..Batch::default() }).await.unwrap();
-    let bad =
-        Batch { metrics: vec![point("m", 1.0)], params: vec![pair("p", "2")], tags: vec![pair("t", "1")] };
+    let bad = Batch {
+        metrics: vec![point("m", 1.0)],
+        params: vec![pair("p", "2")],
+        tags: vec![pair("t", "1")],
+        ..Batch::default()
+    };
     let error = log(bad).await.unwrap_err().to_string();
+    assert!(
+        error.contains("Params were already logged='[{'key': 'p', 'old_value': '1', 'new_value': '2'}]'"),
+        "{error}"
+    );
+    let alone = Batch { params: vec![pair("p", "2")], alone: true, ..Batch::default() };
+    let error = log(alone).await.unwrap_err().to_string();
     assert!(error.contains("Changing param values is not allowed. Param with key='p'"), "{error}");
     let twice = Batch { params: vec![pair("q", "1"), pair("q", "1")], ..Batch::default() };
     assert!(log(twice).await.unwrap_err().to_string().contains("Duplicate parameter keys"));

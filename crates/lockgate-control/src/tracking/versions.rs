@@ -38,7 +38,7 @@ pub(super) async fn found(conn: &mut Conn, name: &str, number: i64) -> Result<Mo
 /// A version's number.
 pub(super) fn number(text: &str) -> Result<i64, TrackingError> {
     text.parse()
-        .map_err(|_| TrackingError::invalid(format!("Model version must be an integer, got '{text}'")))
+        .map_err(|_| TrackingError::invalid(format!("Parameter 'version' must be an integer, got '{text}'.")))
 }
 
 impl Tracking {
@@ -191,7 +191,7 @@ impl Tracking {
                     let (name, actor) = (name.clone(), actor.clone());
                     tx.move_alias(&AliasMove { name, alias, version: None, actor, at }).await?;
                 }
-                Ok(tx.delete_model_version(&name, number).await?)
+                Ok(tx.delete_model_version(&name, number, at).await?)
             })
         })
         .await
@@ -209,12 +209,12 @@ impl Tracking {
         tag: KeyValue,
     ) -> Result<(), TrackingError> {
         may_track(actor)?;
+        let (name, number) = (name.to_owned(), number(version)?);
         checks::registry_tag(&tag)?;
-        let (name, number, now) = (name.to_owned(), number(version)?, self.clock.now_ms());
         self.write(move |tx| {
             Box::pin(async move {
                 found(tx, &name, number).await?;
-                Ok(tx.set_model_version_tag(&name, number, &tag, now).await?)
+                Ok(tx.set_model_version_tag(&name, number, &tag).await?)
             })
         })
         .await

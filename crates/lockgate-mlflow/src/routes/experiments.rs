@@ -4,8 +4,8 @@ use crate::call::{Answer, Call};
 use crate::error::MlflowError;
 use crate::filter::{self, Noun};
 use crate::message::Message;
-use crate::page::Part;
-use crate::wire::{self, runs::experiment};
+use crate::page::{Limit, Part};
+use crate::wire::{self, runs::dataset_summary, runs::experiment};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use lockgate_control::tracking::{NewExperiment, Search, Tracking, View};
@@ -20,6 +20,7 @@ pub(super) fn routes() -> Router<Tracking> {
         .route("/experiments/update", post(update))
         .route("/experiments/delete", post(delete))
         .route("/experiments/restore", post(restore))
+        .route("/experiments/search-datasets", post(datasets))
         .route("/experiments/set-experiment-tag", post(set_tag))
         .route("/experiments/delete-experiment-tag", post(delete_tag))
 }
@@ -57,7 +58,7 @@ async fn by_name(Call { tracking, actor, message }: Call) -> Answer {
 
 async fn search(Call { tracking, actor, message }: Call) -> Answer {
     // There is no default: whoever doesn't say how many gets an error, as from MLflow's own server.
-    let part = Part::read(&message, 0, 50_000)?;
+    let part = Part::read(&message, 0, &Limit::stored(50_000))?;
     let search = Search {
         clauses: filter::clauses(Noun::Experiment, &message.text_or_empty("filter")?)?,
         order: filter::orders(Noun::Experiment, &message.texts("order_by")?)?,
@@ -69,11 +70,27 @@ async fn search(Call { tracking, actor, message }: Call) -> Answer {
     Ok(Json(wire::page("experiments", found.iter().map(experiment).collect(), token)))
 }
 
+/// How many experiments' datasets can be asked for at once.
+const EXPERIMENTS: usize = 20;
+
+async fn datasets(Call { tracking, actor, message }: Call) -> Answer {
+    let experiments = message.texts("experiment_ids")?;
+    if experiments.is_empty() {
+        return Err(MlflowError::invalid("SearchDatasets request must specify at least one experiment_id."));
+    }
+    if experiments.len() > EXPERIMENTS {
+        return Err(MlflowError::invalid(format!(
+            "SearchDatasets request cannot specify more than {EXPERIMENTS} experiment_ids. Received {} experiment_ids.",
+            experiments.len()
+        )));
+    }
+    let found = tracking.dataset_summaries(&actor, &experiments).await?;
+    Ok(Json(wire::page("dataset_summaries", found.iter().map(dataset_summary).collect(), None)))
+}
+
 async fn update(Call { tracking, actor, message }: Call) -> Answer {
     let id = message.required("experiment_id")?;
-    if let Some(name) = message.text("new_name")? {
-        tracking.rename_experiment(&actor, &id, &name).await?;
-    }
+    tracking.rename_experiment(&actor, &id, &message.required("new_name")?).await?;
     Ok(Json(json!({})))
 }
 

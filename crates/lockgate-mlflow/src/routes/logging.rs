@@ -3,7 +3,7 @@
 use crate::call::{Answer, Call};
 use crate::error::MlflowError;
 use crate::message::Message;
-use crate::page::Part;
+use crate::page::{Limit, Part};
 use crate::wire;
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -26,6 +26,7 @@ pub(super) fn routes() -> Router<Tracking> {
         .route("/runs/outputs", post(log_outputs))
         .route("/runs/log-model", post(log_model))
         .route("/metrics/get-history", get(history))
+        .route("/metrics/get-history-bulk-interval", get(histories))
 }
 
 fn metric(message: &Message) -> Result<Metric, MlflowError> {
@@ -35,12 +36,7 @@ fn metric(message: &Message) -> Result<Metric, MlflowError> {
     Ok(Metric {
         key: message.required("key")?,
         value: message.number("value")?,
-        logged_at: timestamp.ok_or_else(|| {
-            MlflowError::invalid(
-                "Missing value for required parameter 'timestamp'. See the API docs for more information about \
-                 request parameters.",
-            )
-        })?,
+        logged_at: timestamp.ok_or_else(|| message.missing("timestamp"))?,
         step: message.int("step")?.unwrap_or(0),
         dataset: dataset.map(|name| (name, digest)),
         model_id: message.text("model_id")?.filter(|id| !id.is_empty()),
@@ -50,25 +46,26 @@ fn metric(message: &Message) -> Result<Metric, MlflowError> {
 
 async fn log_batch(Call { tracking, actor, message }: Call) -> Answer {
     let metrics = message.messages("metrics")?.iter().map(metric).collect::<Result<_, _>>()?;
-    let batch = Batch { metrics, params: message.pairs("params")?, tags: message.pairs("tags")? };
+    let (params, tags) = (message.pairs("params")?, message.pairs("tags")?);
+    let batch = Batch { metrics, params, tags, alone: false };
     tracking.log_batch(&actor, &message.run_id()?, batch).await?;
     Ok(Json(json!({})))
 }
 
 async fn log_metric(Call { tracking, actor, message }: Call) -> Answer {
-    let batch = Batch { metrics: vec![metric(&message)?], ..Batch::default() };
+    let batch = Batch { metrics: vec![metric(&message)?], alone: true, ..Batch::default() };
     tracking.log_batch(&actor, &message.run_id()?, batch).await?;
     Ok(Json(json!({})))
 }
 
 async fn log_param(Call { tracking, actor, message }: Call) -> Answer {
-    let batch = Batch { params: vec![message.pair()?], ..Batch::default() };
+    let batch = Batch { params: vec![message.pair()?], alone: true, ..Batch::default() };
     tracking.log_batch(&actor, &message.run_id()?, batch).await?;
     Ok(Json(json!({})))
 }
 
 async fn set_tag(Call { tracking, actor, message }: Call) -> Answer {
-    let batch = Batch { tags: vec![message.pair()?], ..Batch::default() };
+    let batch = Batch { tags: vec![message.pair()?], alone: true, ..Batch::default() };
     tracking.log_batch(&actor, &message.run_id()?, batch).await?;
     Ok(Json(json!({})))
 }
@@ -130,9 +127,51 @@ async fn log_model(Call { tracking, actor, message }: Call) -> Answer {
 
 async fn history(Call { tracking, actor, message }: Call) -> Answer {
     let (run, key) = (message.run_id()?, message.required("metric_key")?);
-    let part = Part::read(&message, HISTORY, i64::from(i32::MAX))?;
+    let part = Part::read(&message, HISTORY, &Limit::stored(i64::from(i32::MAX)))?;
     let page = part.page();
     let mut found = tracking.metric_history(&actor, &run, &key, page.limit, page.offset).await?;
     let token = part.cut(&mut found);
     Ok(Json(wire::page("metrics", found.iter().map(wire::metric).collect(), token)))
+}
+
+/// For how many runs at once histories can be asked.
+const RUNS: usize = 100;
+/// How many points each gives at the most.
+const POINTS: usize = 2500;
+
+/// Evenly spread points of one metric of several runs.
+async fn histories(Call { tracking, actor, message }: Call) -> Answer {
+    let invalid = |why: &str| {
+        MlflowError::invalid(format!("{why} See the API docs for more information about request parameters."))
+    };
+    let runs = message.texts("run_ids")?;
+    if runs.is_empty() {
+        return Err(message.missing("run_ids"));
+    }
+    if runs.len() > RUNS {
+        return Err(invalid(&format!(
+            "GetMetricHistoryBulkInterval request must specify at most {RUNS} run_ids. Received {} run_ids.",
+            runs.len()
+        )));
+    }
+    let key = message.required("metric_key")?;
+    let most = message.int("max_results")?.map_or(Some(POINTS), |most| usize::try_from(most).ok());
+    let most = most.filter(|most| (1..=POINTS).contains(most));
+    let most = most.ok_or_else(|| invalid(&format!("max_results must be between 1 and {POINTS}.")))?;
+    let steps = match (message.int("start_step")?, message.int("end_step")?) {
+        (None, None) => (i64::MIN, i64::MAX),
+        (Some(first), Some(last)) if first <= last => (first, last),
+        (Some(first), Some(last)) => {
+            return Err(MlflowError::invalid(format!(
+                "end_step must be greater than start_step. Found start_step={first} and end_step={last}."
+            )));
+        }
+        _ => {
+            return Err(MlflowError::invalid(
+                "If either start step or end step are specified, both must be specified.",
+            ));
+        }
+    };
+    let found = tracking.metric_samples(&actor, runs, &key, most, steps).await?;
+    Ok(Json(wire::page("metrics", found.iter().map(wire::metric_of_run).collect(), None)))
 }

@@ -4,7 +4,7 @@ use crate::call::{Answer, Call};
 use crate::error::MlflowError;
 use crate::filter::{self, Noun};
 use crate::message::Message;
-use crate::page::Part;
+use crate::page::{Limit, Part};
 use crate::wire::{self, runs::logged_model};
 use axum::extract::Path;
 use axum::routing::{delete, get, patch, post};
@@ -59,8 +59,8 @@ async fn log_params(Path(id): Path<String>, Call { tracking, actor, message }: C
 }
 
 async fn set_tags(Path(id): Path<String>, Call { tracking, actor, message }: Call) -> Answer {
-    let model = tracking.set_logged_model_tags(&actor, &id, message.pairs("tags")?).await?;
-    Ok(Json(json!({"model": logged_model(&model)})))
+    tracking.set_logged_model_tags(&actor, &id, message.pairs("tags")?).await?;
+    Ok(Json(json!({})))
 }
 
 async fn delete_tag(Path((id, key)): Path<(String, String)>, Call { tracking, actor, .. }: Call) -> Answer {
@@ -96,7 +96,7 @@ async fn search(Call { tracking, actor, message }: Call) -> Answer {
     let order = message.messages("order_by")?.iter().map(order).collect::<Result<Vec<_>, _>>()?;
     // The token is good for this query only.
     let query = format!("{experiments:?} {text} {datasets:?} {order:?}");
-    let part = Part::bound(&message, 50, 50_000, Some(query))?;
+    let part = Part::bound(&message, 50, &Limit::stored(50_000), Some(query))?;
     let search =
         Search { clauses: filter::clauses(Noun::LoggedModel, &text)?, order, datasets, page: part.page() };
     let mut found = tracking.search_logged_models(&actor, &experiments, search).await?;

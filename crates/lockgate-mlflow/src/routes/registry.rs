@@ -3,7 +3,7 @@
 use crate::call::{Answer, Call};
 use crate::error::MlflowError;
 use crate::filter::{self, Noun};
-use crate::page::Part;
+use crate::page::{Limit, Part};
 use crate::wire::{self, registry as shown};
 use axum::routing::{delete, get, patch, post};
 use axum::{Json, Router};
@@ -55,7 +55,7 @@ pub(super) fn without_prompts(noun: Noun, text: &str) -> Result<Vec<Clause>, Mlf
 }
 
 async fn search(Call { tracking, actor, message }: Call) -> Answer {
-    let part = Part::read(&message, 100, 1000)?;
+    let part = Part::read(&message, 100, &Limit::asked(1000))?;
     let search = Search {
         clauses: without_prompts(Noun::RegisteredModel, &message.text_or_empty("filter")?)?,
         order: filter::orders(Noun::RegisteredModel, &message.texts("order_by")?)?,
@@ -86,6 +86,7 @@ async fn remove(Call { tracking, actor, message }: Call) -> Answer {
 
 async fn latest(Call { tracking, actor, message }: Call) -> Answer {
     let (name, stages) = (message.required("name")?, message.texts("stages")?);
+    let found = tracking.newest_version(&actor, &name).await?;
     for stage in &stages {
         if !STAGES.iter().any(|known| known.eq_ignore_ascii_case(stage)) {
             return Err(MlflowError::invalid(format!(
@@ -93,7 +94,6 @@ async fn latest(Call { tracking, actor, message }: Call) -> Answer {
             )));
         }
     }
-    let found = tracking.newest_version(&actor, &name).await?;
     let wanted = stages.is_empty() || stages.iter().any(|stage| stage.eq_ignore_ascii_case(NO_STAGE));
     let list: Vec<Value> = found.iter().filter(|_| wanted).map(shown::version).collect();
     Ok(Json(wire::page("model_versions", list, None)))

@@ -3,7 +3,7 @@
 use super::experiments::view;
 use crate::call::{Answer, Call};
 use crate::filter::{self, Noun};
-use crate::page::Part;
+use crate::page::{Limit, Part};
 use crate::wire::{self, runs as shown};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -32,7 +32,7 @@ async fn create(Call { tracking, actor, message }: Call) -> Answer {
         tags: message.pairs("tags")?,
     };
     let run = tracking.create_run(&actor, new).await?;
-    Ok(Json(json!({"run": shown::run(&run)})))
+    Ok(Json(json!({"run": shown::new_run(&run)})))
 }
 
 async fn by_id(Call { tracking, actor, message }: Call) -> Answer {
@@ -41,7 +41,7 @@ async fn by_id(Call { tracking, actor, message }: Call) -> Answer {
 }
 
 async fn search(Call { tracking, actor, message }: Call) -> Answer {
-    let part = Part::read(&message, 1000, 50_000)?;
+    let part = Part::read(&message, 1000, &Limit::asked(50_000))?;
     let search = Search {
         clauses: filter::clauses(Noun::Run, &message.text_or_empty("filter")?)?,
         order: filter::orders(Noun::Run, &message.texts("order_by")?)?,

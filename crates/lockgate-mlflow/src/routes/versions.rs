@@ -4,7 +4,7 @@ use super::registry::without_prompts;
 use crate::call::{Answer, Call};
 use crate::error::MlflowError;
 use crate::filter::{self, Noun};
-use crate::page::Part;
+use crate::page::{Limit, Part};
 use crate::wire::{self, registry as shown};
 use axum::routing::{delete, get, patch, post};
 use axum::{Json, Router};
@@ -51,7 +51,7 @@ async fn download_uri(Call { tracking, actor, message }: Call) -> Answer {
 }
 
 async fn search(Call { tracking, actor, message }: Call) -> Answer {
-    let part = Part::read(&message, 200_000, 200_000)?;
+    let part = Part::read(&message, 200_000, &Limit::of_versions())?;
     let search = Search {
         clauses: without_prompts(Noun::ModelVersion, &message.text_or_empty("filter")?)?,
         order: filter::orders(Noun::ModelVersion, &message.texts("order_by")?)?,

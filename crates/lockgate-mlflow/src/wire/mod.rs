@@ -33,8 +33,16 @@ pub(crate) fn metric(metric: &Metric) -> Value {
         object.insert("dataset_digest".to_owned(), json!(digest));
     }
     put(&mut object, "model_id", metric.model_id.as_deref());
-    put(&mut object, "run_id", metric.run_id.as_deref());
     Value::Object(object)
+}
+
+/// One point of a metric, and whose it is.
+pub(crate) fn metric_of_run(found: &Metric) -> Value {
+    let mut value = metric(found);
+    if let Value::Object(object) = &mut value {
+        put(object, "run_id", found.run_id.as_deref());
+    }
+    value
 }
 
 /// Adds a text where there is one.

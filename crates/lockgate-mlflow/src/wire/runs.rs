@@ -1,7 +1,7 @@
 //! Experiments, runs and logged models.
 
-use super::{metric, pairs, put, put_list};
-use lockgate_control::tracking::{DatasetInput, Experiment, LoggedModel, Run};
+use super::{metric, metric_of_run, pairs, put, put_list};
+use lockgate_control::tracking::{DatasetInput, DatasetSummary, Experiment, LoggedModel, Run};
 use serde_json::{Map, Value, json};
 
 /// An experiment.
@@ -54,9 +54,26 @@ pub(crate) fn run(run: &Run) -> Value {
     object.insert("info".to_owned(), info(run));
     object.insert("data".to_owned(), Value::Object(data));
     object.insert("inputs".to_owned(), Value::Object(inputs));
-    if !outputs.is_empty() {
-        object.insert("outputs".to_owned(), Value::Object(outputs));
+    object.insert("outputs".to_owned(), Value::Object(outputs));
+    Value::Object(object)
+}
+
+/// A run that was made just now: it can't have made anything yet, and MLflow's own server leaves that out.
+pub(crate) fn new_run(made: &Run) -> Value {
+    let mut object = run(made);
+    if let Value::Object(fields) = &mut object {
+        fields.remove("outputs");
     }
+    object
+}
+
+/// A dataset that runs of an experiment used.
+pub(crate) fn dataset_summary(summary: &DatasetSummary) -> Value {
+    let mut object = Map::new();
+    object.insert("experiment_id".to_owned(), json!(summary.experiment_id.to_string()));
+    object.insert("name".to_owned(), json!(summary.name));
+    object.insert("digest".to_owned(), json!(summary.digest));
+    put(&mut object, "context", summary.context.as_deref());
     Value::Object(object)
 }
 
@@ -89,6 +106,6 @@ pub(crate) fn logged_model(model: &LoggedModel) -> Value {
     put_list(&mut info, "tags", pairs(&model.tags));
     let mut data = Map::new();
     put_list(&mut data, "params", pairs(&model.params));
-    put_list(&mut data, "metrics", model.metrics.iter().map(metric).collect());
+    put_list(&mut data, "metrics", model.metrics.iter().map(metric_of_run).collect());
     json!({"info": info, "data": data})
 }

@@ -149,5 +149,5 @@ pub(crate) const MODEL_VERSIONS: Entity = Entity {
     datasets: None,
     metrics_by_dataset: false,
     order: "t.updated DESC, t.name ASC, t.version DESC",
-    ties: "t.updated DESC, t.name ASC, t.version DESC",
+    ties: "t.name ASC, t.version DESC",
 };

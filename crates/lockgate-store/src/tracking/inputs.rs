@@ -9,6 +9,10 @@ use crate::statements::statements;
 use std::collections::HashMap;
 
 statements! {
+    SUMMARIES = "SELECT DISTINCT d.name, d.digest, t.value AS context FROM datasets d \
+              JOIN run_inputs i ON i.dataset_id = d.id \
+              LEFT JOIN input_tags t ON t.run_id = i.run_id AND t.dataset_id = d.id AND t.key = 'mlflow.data.context' \
+              WHERE d.experiment_id = $1 ORDER BY d.name, d.digest, context LIMIT 1000";
     FIND = "SELECT id FROM datasets WHERE experiment_id = $1 AND name = $2 AND digest = $3";
     INSERT = "INSERT INTO datasets (id, experiment_id, name, digest, source_type, source, schema_text, profile_text) \
               VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
@@ -53,6 +57,47 @@ pub(super) async fn datasets(
     Ok(found)
 }
 
+/// A dataset that runs of an experiment used, and what as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatasetSummary {
+    /// The experiment's number.
+    pub experiment_id: i64,
+    /// Its name.
+    pub name: String,
+    /// Its digest.
+    pub digest: String,
+    /// What it was used as (`mlflow.data.context`), where that was said.
+    pub context: Option<String>,
+}
+
+impl Conn {
+    /// The datasets of experiments, each once for every context, up to 1000.
+    ///
+    /// # Errors
+    /// Where the database can't be read.
+    pub async fn dataset_summaries(
+        &mut self,
+        experiments: &[i64],
+    ) -> Result<Vec<DatasetSummary>, StoreError> {
+        let mut found = Vec::new();
+        for experiment in experiments {
+            for row in self.fetch_all(query(SUMMARIES).bind(*experiment)).await? {
+                found.push(DatasetSummary {
+                    experiment_id: *experiment,
+                    name: text(&row, "name")?,
+                    digest: text(&row, "digest")?,
+                    context: opt_text(&row, "context")?,
+                });
+            }
+        }
+        found.truncate(SUMMARY_LIMIT);
+        Ok(found)
+    }
+}
+
+/// How many summaries MLflow's own server gives at the most.
+const SUMMARY_LIMIT: usize = 1000;
+
 impl Tx {
     /// Notes that a run used a dataset, which becomes known as `new_id` where there is none of this name and digest.
     ///
@@ -83,7 +128,10 @@ impl Tx {
                 new_id.to_owned()
             }
         };
-        self.execute(query(USE).bind(run.run_id.clone()).bind(id.clone())).await?;
+        // Said again it is no news, and its tags stay, as with MLflow's own server.
+        if self.execute(query(USE).bind(run.run_id.clone()).bind(id.clone())).await? == 0 {
+            return Ok(());
+        }
         for tag in &input.tags {
             no_nul("a tag's key", &tag.key)?;
             no_nul("a tag's value", &tag.value)?;

@@ -11,6 +11,15 @@ use std::collections::HashMap;
 statements! {
     HISTORY = "SELECT run_id, key, value, is_nan, logged_at, step FROM metrics WHERE run_id = $1 AND key = $2 \
                ORDER BY logged_at, step, is_nan, value LIMIT $3 OFFSET $4";
+    SAMPLE = "SELECT run_id, key, value, is_nan, logged_at, step FROM (\
+                SELECT run_id, key, value, is_nan, logged_at, step, place, total, \
+                       MIN(place) OVER (PARTITION BY bucket) AS start FROM (\
+                  SELECT run_id, key, value, is_nan, logged_at, step, \
+                         NTILE(CAST($3 AS INTEGER)) OVER (ORDER BY step, logged_at, value, is_nan) AS bucket, \
+                         ROW_NUMBER() OVER (ORDER BY step, logged_at, value, is_nan) AS place, \
+                         COUNT(*) OVER () AS total \
+                  FROM metrics WHERE run_id = $1 AND key = $2 AND step BETWEEN $4 AND $5) AS numbered) AS sampled \
+              WHERE place = start OR place = total ORDER BY place";
     SET_TAG = "INSERT INTO run_tags (run_id, key, value) VALUES ($1, $2, $3) \
                ON CONFLICT (run_id, key) DO UPDATE SET value = excluded.value";
     DELETE_TAG = "DELETE FROM run_tags WHERE run_id = $1 AND key = $2";
@@ -80,6 +89,29 @@ impl Conn {
     ) -> Result<Vec<Metric>, StoreError> {
         let statement = query(HISTORY).bind(run.to_owned()).bind(key.to_owned()).bind(limit).bind(offset);
         self.fetch_all(statement).await?.iter().map(metric).collect()
+    }
+
+    /// At most so many points of one metric, spread evenly over all of its points within the steps, in the order of their
+    /// steps; the first and the last are among them, and the last alone where there is room for one.
+    ///
+    /// # Errors
+    /// Where the database can't be read.
+    pub async fn metric_sample(
+        &mut self,
+        run: &str,
+        key: &str,
+        most: usize,
+        (first, last): (i64, i64),
+    ) -> Result<Vec<Metric>, StoreError> {
+        let count = i64::try_from(most).unwrap_or(i64::MAX);
+        let statement = query(SAMPLE).bind(run.to_owned()).bind(key.to_owned()).bind(count);
+        let rows = self.fetch_all(statement.bind(first).bind(last)).await?;
+        let mut found: Vec<Metric> = rows.iter().map(metric).collect::<Result<_, _>>()?;
+        // The last point need not be the first of its part: it then takes that one's place.
+        if found.len() > most {
+            found.remove(most - 1);
+        }
+        Ok(found)
     }
 
     /// The value of one param.

@@ -26,6 +26,7 @@ pub mod search;
 mod tests;
 pub mod types;
 
+pub use inputs::DatasetSummary;
 pub use search::{Clause, Comparator, Field, Operand, Order, Page, Search};
 pub use types::{
     AliasMove, Artifact, Dataset, DatasetInput, Experiment, KeyValue, Lifecycle, LoggedModel, Metric,

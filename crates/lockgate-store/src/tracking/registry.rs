@@ -13,7 +13,6 @@ statements! {
     MODEL = "SELECT name, description, created_by, created, updated FROM registered_models WHERE name = $1";
     INSERT_MODEL = "INSERT INTO registered_models (name, description, created_by, created, updated, next_version) \
                     VALUES ($1, $2, $3, $4, $5, 1)";
-    TOUCH_MODEL = "UPDATE registered_models SET updated = $2 WHERE name = $1";
     SET_MODEL_TAG = "INSERT INTO registered_model_tags (name, key, value) VALUES ($1, $2, $3) \
                      ON CONFLICT (name, key) DO UPDATE SET value = excluded.value";
     NEXT_VERSION = "SELECT next_version FROM registered_models WHERE name = $1";
@@ -27,7 +26,6 @@ statements! {
                storage_location, run_id, run_link, model_id, created, updated) \
                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
     DESCRIBE_VERSION = "UPDATE model_versions SET description = $3, updated = $4 WHERE name = $1 AND version = $2";
-    TOUCH_VERSION = "UPDATE model_versions SET updated = $3 WHERE name = $1 AND version = $2";
     VERSION_TAGS = "SELECT key, value FROM model_version_tags WHERE name = $1 AND version = $2 ORDER BY key";
     SET_VERSION_TAG = "INSERT INTO model_version_tags (name, version, key, value) VALUES ($1, $2, $3, $4) \
                ON CONFLICT (name, version, key) DO UPDATE SET value = excluded.value";
@@ -121,13 +119,18 @@ impl Conn {
         Ok(models)
     }
 
-    /// The newest version of a model, without its tags and aliases.
+    /// The newest version of a model with its tags, without its aliases.
     ///
     /// # Errors
     /// Where the database can't be read.
     pub async fn newest_version(&mut self, name: &str) -> Result<Option<ModelVersion>, StoreError> {
-        let row = self.fetch_optional(query(NEWEST_VERSION).bind(name.to_owned())).await?;
-        row.as_ref().map(version).transpose()
+        let Some(row) = self.fetch_optional(query(NEWEST_VERSION).bind(name.to_owned())).await? else {
+            return Ok(None);
+        };
+        let mut found = version(&row)?;
+        let tags = self.fetch_all(query(VERSION_TAGS).bind(name.to_owned()).bind(found.version)).await?;
+        found.tags = tags.iter().map(key_value).collect::<Result<_, _>>()?;
+        Ok(Some(found))
     }
 
     /// One version of a model with its tags and aliases.
@@ -216,7 +219,7 @@ impl Tx {
         let statement = query(INSERT_MODEL).bind(new.name.clone()).bind(new.description.clone());
         self.execute(statement.bind(new.created_by.clone()).bind(new.created).bind(new.updated)).await?;
         for tag in &new.tags {
-            self.set_registered_model_tag(&new.name, tag, new.updated).await?;
+            self.set_registered_model_tag(&new.name, tag).await?;
         }
         Ok(())
     }
@@ -225,17 +228,11 @@ impl Tx {
     ///
     /// # Errors
     /// Where it can't be stored.
-    pub async fn set_registered_model_tag(
-        &mut self,
-        name: &str,
-        tag: &KeyValue,
-        now: Millis,
-    ) -> Result<(), StoreError> {
+    pub async fn set_registered_model_tag(&mut self, name: &str, tag: &KeyValue) -> Result<(), StoreError> {
         checked(tag)?;
         let statement =
             query(SET_MODEL_TAG).bind(name.to_owned()).bind(tag.key.clone()).bind(tag.value.clone());
-        self.execute(statement).await?;
-        self.execute(query(TOUCH_MODEL).bind(name.to_owned()).bind(now)).await.map(|_| ())
+        self.execute(statement).await.map(|_| ())
     }
 
     /// Takes the next version number of a model; none where there is no such model. It is never given out again.
@@ -269,7 +266,7 @@ impl Tx {
             statement.bind(new.run_id.clone()).bind(new.run_link.clone()).bind(new.model_id.clone());
         self.execute(statement.bind(new.created).bind(new.updated)).await?;
         for tag in &new.tags {
-            self.set_model_version_tag(&new.name, new.version, tag, new.updated).await?;
+            self.set_model_version_tag(&new.name, new.version, tag).await?;
         }
         Ok(())
     }
@@ -299,12 +296,10 @@ impl Tx {
         name: &str,
         number: i64,
         tag: &KeyValue,
-        now: Millis,
     ) -> Result<(), StoreError> {
         checked(tag)?;
         let statement = query(SET_VERSION_TAG).bind(name.to_owned()).bind(number);
-        self.execute(statement.bind(tag.key.clone()).bind(tag.value.clone())).await?;
-        self.execute(query(TOUCH_VERSION).bind(name.to_owned()).bind(number).bind(now)).await.map(|_| ())
+        self.execute(statement.bind(tag.key.clone()).bind(tag.value.clone())).await.map(|_| ())
     }
 
     /// Points an alias to a version, or nowhere, and notes the move.
@@ -318,7 +313,6 @@ impl Tx {
             None => query(DELETE_ALIAS).bind(new.name.clone()).bind(new.alias.clone()),
         };
         self.execute(statement).await?;
-        self.execute(query(TOUCH_MODEL).bind(new.name.clone()).bind(new.at)).await?;
         let note = query(NOTE_MOVE).bind(new.name.clone()).bind(new.alias.clone()).bind(new.version);
         self.execute(note.bind(new.actor.clone()).bind(new.at)).await.map(|_| ())
     }

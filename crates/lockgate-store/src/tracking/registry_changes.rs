@@ -13,6 +13,7 @@ statements! {
     RENAME_VERSION_TAGS = "UPDATE model_version_tags SET name = $2 WHERE name = $1";
     RENAME_ALIASES = "UPDATE aliases SET name = $2 WHERE name = $1";
     RENAME_MOVES = "UPDATE alias_history SET name = $2 WHERE name = $1";
+    TOUCH = "UPDATE registered_models SET updated = $2 WHERE name = $1";
     DELETE = "DELETE FROM registered_models WHERE name = $1";
     DELETE_TAGS = "DELETE FROM registered_model_tags WHERE name = $1";
     DELETE_VERSIONS = "DELETE FROM model_versions WHERE name = $1";
@@ -84,11 +85,16 @@ impl Tx {
     ///
     /// # Errors
     /// Where the database can't be written.
-    pub async fn delete_model_version(&mut self, name: &str, number: i64) -> Result<(), StoreError> {
+    pub async fn delete_model_version(
+        &mut self,
+        name: &str,
+        number: i64,
+        now: Millis,
+    ) -> Result<(), StoreError> {
         for sql in [DELETE_VERSION, DELETE_VERSION_TAGS] {
             self.execute(query(sql).bind(name.to_owned()).bind(number)).await?;
         }
-        Ok(())
+        self.execute(query(TOUCH).bind(name.to_owned()).bind(now)).await.map(|_| ())
     }
 
     /// Removes a version's tag.

@@ -116,6 +116,26 @@ both_engines! {
         assert_eq!(run.metrics.len(), 7);
     }
 
+    async fn a_sample_is_spread_evenly_and_has_both_ends(bench: Bench) {
+        let store = four_runs(&bench).await;
+        let many: Vec<Metric> = (0..1000).map(|i| point("long", i as f64, i)).collect();
+        store.write(move |tx| Box::pin(async move { tx.log_metrics("d", &many).await })).await.unwrap();
+        let sample = |most: usize, steps: (i64, i64)| {
+            let store = store.clone();
+            async move {
+                let found = store.read(move |conn| Box::pin(async move { conn.metric_sample("d", "long", most, steps).await }));
+                found.await.unwrap().iter().map(|m| m.step).collect::<Vec<_>>()
+            }
+        };
+        let all = (i64::MIN, i64::MAX);
+        assert_eq!(sample(1, all).await, [999]);
+        assert_eq!(sample(2, all).await, [0, 999]);
+        assert_eq!(sample(4, all).await, [0, 250, 500, 999]);
+        assert_eq!(sample(4, (10, 12)).await, [10, 11, 12], "fewer than there is room for");
+        assert_eq!(sample(2000, all).await.len(), 1000);
+        assert_eq!(sample(5, (2000, 3000)).await, [] as [i64; 0]);
+    }
+
     async fn searches_compare_as_mlflow_does(bench: Bench) {
         let store = four_runs(&bench).await;
         use Comparator as C;
