@@ -100,3 +100,29 @@ def test_a_big_file_streams_through(server, run):
     root = f"{server}{FILES}/0/{run['run_id']}/artifacts"
     assert http("PUT", f"{root}/big.bin", big)[0] == 200
     assert http("GET", f"{root}/big.bin")[2] == big
+
+
+def test_a_logged_model_s_status_that_does_not_exist_is_refused(server):
+    model = call(server, "logged-models", {"experiment_id": "0", "name": "model"})[1]["model"]["info"]
+    address = f"{server}/api/2.0/mlflow/logged-models/{model['model_id']}"
+    status, _, text = http("PATCH", address, b'{"status": "nonsense"}', JSON)
+    assert (status, json.loads(text)["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
+    status, _, text = http("GET", address)
+    assert json.loads(text)["model"]["info"]["status"] == "LOGGED_MODEL_PENDING"
+
+
+def test_datasets_are_summed_up_under_both_addresses_once_for_every_use(server, run):
+    for context in ("train", "eval", "train"):
+        other = call(server, "runs/create", {"experiment_id": "0"})[1]["run"]["info"]["run_id"]
+        dataset = {"name": "rows", "digest": "d1", "source_type": "local", "source": "here"}
+        tags = [{"key": "mlflow.data.context", "value": context}]
+        body = {"run_id": other, "datasets": [{"dataset": dataset, "tags": tags}]}
+        assert call(server, "runs/log-inputs", body)[0] == 200
+    expected = [{"experiment_id": "0", "name": "rows", "digest": "d1", "context": context} for context in ("eval", "train")]
+    for api in ("api", "ajax-api"):
+        address = f"{server}/{api}/2.0/mlflow/experiments/search-datasets"
+        status, _, text = http("POST", address, b'{"experiment_ids": ["0"]}', JSON)
+        assert status == 200
+        assert [d for d in json.loads(text)["dataset_summaries"] if d["name"] == "rows"] == expected
+    ids = [str(i) for i in range(21)]
+    assert call(server, "experiments/search-datasets", {"experiment_ids": ids})[0] == 400

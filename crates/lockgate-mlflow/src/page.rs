@@ -72,24 +72,24 @@ pub(crate) struct Part {
 
 impl Part {
     /// Reads `max_results` and `page_token`.
-    pub(crate) fn read(message: &Message, default: i64, most: &Limit) -> Result<Self, MlflowError> {
-        Self::bound(message, default, most, None)
+    pub(crate) fn read(message: &Message, default: i64, limit: Limit) -> Result<Self, MlflowError> {
+        Self::bound(message, default, limit, None)
     }
 
     /// The same for a token that is good for one query only.
     pub(crate) fn bound(
         message: &Message,
         default: i64,
-        most: &Limit,
+        limit: Limit,
         query: Option<String>,
     ) -> Result<Self, MlflowError> {
-        let limit = message.int("max_results")?.unwrap_or(default);
-        most.check(message, limit)?;
+        let count = message.int("max_results")?.unwrap_or(default);
+        limit.check(message, count)?;
         let offset = match message.text("page_token")?.filter(|token| !token.is_empty()) {
             None => 0,
             Some(token) => offset(&token, query.as_deref())?,
         };
-        Ok(Self { limit, offset, query })
+        Ok(Self { limit: count, offset, query })
     }
 
     /// What to search for: one more than asked for, which tells whether there is another page.
@@ -139,27 +139,25 @@ mod tests {
 
     #[test]
     fn a_token_leads_to_the_next_page() {
-        let part = Part::read(&message(None, 2), 100, &Limit::stored(100)).unwrap();
+        let part = Part::read(&message(None, 2), 100, Limit::stored(100)).unwrap();
         let mut found = vec![1, 2, 3];
         let token = part.cut(&mut found).unwrap();
         assert_eq!(found, [1, 2]);
-        let next = Part::read(&message(Some(&token), 2), 100, &Limit::stored(100)).unwrap();
+        let next = Part::read(&message(Some(&token), 2), 100, Limit::stored(100)).unwrap();
         assert_eq!(next.page(), Page { limit: 3, offset: 2 });
         assert_eq!(next.cut(&mut vec![3]), None);
     }
 
     #[test]
     fn a_token_of_another_query_is_refused() {
-        let first = Part::bound(&message(None, 1), 10, &Limit::stored(10), Some("a".to_owned())).unwrap();
+        let first = Part::bound(&message(None, 1), 10, Limit::stored(10), Some("a".to_owned())).unwrap();
         let token = first.cut(&mut vec![1, 2]).unwrap();
-        assert!(
-            Part::bound(&message(Some(&token), 1), 10, &Limit::stored(10), Some("b".to_owned())).is_err()
-        );
-        assert!(Part::bound(&message(Some(&token), 1), 10, &Limit::stored(10), Some("a".to_owned())).is_ok());
+        assert!(Part::bound(&message(Some(&token), 1), 10, Limit::stored(10), Some("b".to_owned())).is_err());
+        assert!(Part::bound(&message(Some(&token), 1), 10, Limit::stored(10), Some("a".to_owned())).is_ok());
         for bad in ["?", "e30=", "bnVsbA=="] {
-            assert!(Part::read(&message(Some(bad), 1), 10, &Limit::stored(10)).is_err(), "{bad}");
+            assert!(Part::read(&message(Some(bad), 1), 10, Limit::stored(10)).is_err(), "{bad}");
         }
-        assert!(Part::read(&message(None, 0), 10, &Limit::stored(10)).is_err());
-        assert!(Part::read(&message(None, 11), 10, &Limit::stored(10)).is_err());
+        assert!(Part::read(&message(None, 0), 10, Limit::stored(10)).is_err());
+        assert!(Part::read(&message(None, 11), 10, Limit::stored(10)).is_err());
     }
 }

@@ -3,6 +3,7 @@
 use super::error::TrackingError;
 use super::python;
 use lockgate_store::tracking::{Dataset, DatasetInput, KeyValue, Metric};
+use serde_json::Value;
 
 type Checked = Result<(), TrackingError>;
 
@@ -65,7 +66,7 @@ pub(super) fn key(path: &str, what: &str, name: &str) -> Checked {
         return refuse(format!(
             "Invalid value {} for parameter '{path}' supplied: Names may only contain alphanumerics, underscores (_), \
              dashes (-), periods (.), spaces ( ), colon(:) and slashes (/).",
-            serde_json::Value::from(name)
+            Value::from(name)
         ));
     }
     let normal = name.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
@@ -109,10 +110,16 @@ pub(super) fn params(params: Vec<KeyValue>) -> Result<Vec<KeyValue>, TrackingErr
     logged_params(params, true)
 }
 
-/// Tags of a new run or of a logged model, as they are stored: here MLflow's own server takes any name.
-pub(super) fn free_tags(tags: Vec<KeyValue>) -> Vec<KeyValue> {
-    let stored = |tag: KeyValue| KeyValue { key: tag.key, value: cut(tag.value, TAG_VALUE) };
-    tags.into_iter().map(stored).collect()
+/// Tags of a new run or of a logged model, as they are stored. Here MLflow's own server takes any name that its database can
+/// hold.
+pub(super) fn free_tags(tags: Vec<KeyValue>) -> Result<Vec<KeyValue>, TrackingError> {
+    batch(tags.len())?;
+    tags.into_iter()
+        .map(|tag| {
+            at_most("key", KEY, &tag.key)?;
+            Ok(KeyValue { key: tag.key, value: cut(tag.value, TAG_VALUE) })
+        })
+        .collect()
 }
 
 /// Params that are logged, as they are stored.
@@ -304,6 +311,15 @@ mod tests {
             assert!(key("name", "name", bad).is_err(), "{bad}");
         }
         assert!(key("name", "name", &"x".repeat(251)).is_err());
+    }
+
+    #[test]
+    fn a_new_runs_tags_may_have_any_name_that_can_be_kept() {
+        let tag = |key: &str| KeyValue { key: key.to_owned(), value: "v".repeat(TAG_VALUE + 1) };
+        let kept = free_tags(vec![tag("../up"), tag("semi;colon")]).unwrap();
+        assert_eq!(kept.iter().map(|t| t.value.len()).collect::<Vec<_>>(), [TAG_VALUE, TAG_VALUE]);
+        assert!(free_tags(vec![tag(&"k".repeat(KEY + 1))]).is_err());
+        assert!(free_tags((0..=BATCH).map(|i| tag(&i.to_string())).collect()).is_err());
     }
 
     #[test]

@@ -53,6 +53,15 @@ impl From<StoreError> for TrackingError {
     }
 }
 
+impl From<ControlError> for TrackingError {
+    fn from(error: ControlError) -> Self {
+        match error {
+            ControlError::Store(error) => error.into(),
+            error => Self::State(error.to_string()),
+        }
+    }
+}
+
 impl From<BlobError> for TrackingError {
     fn from(error: BlobError) -> Self {
         match error {

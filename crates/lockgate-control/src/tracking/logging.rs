@@ -64,6 +64,10 @@ async fn set_params(tx: &mut Tx, run: &str, params: &[KeyValue], alone: bool) ->
 
 async fn set_tag(tx: &mut Tx, run: &str, tag: &KeyValue) -> Result<(), TrackingError> {
     if tag.key == NAME_TAG {
+        // A run keeps its name rather than have none.
+        if tag.value.is_empty() {
+            return Ok(());
+        }
         tx.update_run(run, &RunUpdate { name: Some(tag.value.clone()), ..RunUpdate::default() }).await?;
     }
     Ok(tx.set_run_tag(run, tag).await?)

@@ -68,7 +68,7 @@ impl Tracking {
         may_track(actor)?;
         let name = new.name.filter(|name| !name.is_empty()).unwrap_or_else(|| self.new_name());
         checks::logged_model_name(&name)?;
-        let (params, tags) = (checks::params(new.params)?, checks::free_tags(new.tags));
+        let (params, tags) = (checks::params(new.params)?, checks::free_tags(new.tags)?);
         let (model_id, now) = (format!("m-{}", self.new_id()), self.clock.now_ms());
         let (experiment_id, model_type, source_run_id) =
             (new.experiment_id, new.model_type, new.source_run_id);
@@ -187,7 +187,7 @@ impl Tracking {
         tags: Vec<KeyValue>,
     ) -> Result<(), TrackingError> {
         may_track(actor)?;
-        let tags = checks::free_tags(tags);
+        let tags = checks::free_tags(tags)?;
         let (id, now) = (id.to_owned(), self.clock.now_ms());
         self.write(move |tx| {
             Box::pin(async move {

@@ -213,8 +213,7 @@ impl Tracking {
 /// Refuses to take a registered model, its name, or one of its versions, away while an environment serves it.
 pub(super) async fn is_free(tx: &mut Conn, name: &str, version: Option<u64>) -> Result<(), TrackingError> {
     let Ok(model) = ModelName::new(name) else { return Ok(()) };
-    let deployments =
-        states::deployments(tx, None, Some(&model)).await.map_err(|e| TrackingError::State(e.to_string()))?;
+    let deployments = states::deployments(tx, None, Some(&model)).await.map_err(TrackingError::from)?;
     for (environment, deployment) in deployments {
         let traffic = deployment.traffic();
         let sides = [traffic.main, traffic.split.map(|(revision, _, _)| revision)];

@@ -101,7 +101,7 @@ impl Tracking {
         may_track(actor)?;
         checks::experiment_id(&new.experiment_id)?;
         let name = name_of(&new, || self.new_name());
-        let mut tags = checks::free_tags(new.tags);
+        let mut tags = checks::free_tags(new.tags)?;
         let (run_id, created_by) = (self.new_id(), actor.id.to_string());
         let start_time = new.start_time.unwrap_or_else(|| self.clock.now_ms());
         let (experiment_id, user_id) = (new.experiment_id, new.user_id);

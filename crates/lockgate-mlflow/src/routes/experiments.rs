@@ -58,7 +58,7 @@ async fn by_name(Call { tracking, actor, message }: Call) -> Answer {
 
 async fn search(Call { tracking, actor, message }: Call) -> Answer {
     // There is no default: whoever doesn't say how many gets an error, as from MLflow's own server.
-    let part = Part::read(&message, 0, &Limit::stored(50_000))?;
+    let part = Part::read(&message, 0, Limit::stored(50_000))?;
     let search = Search {
         clauses: filter::clauses(Noun::Experiment, &message.text_or_empty("filter")?)?,
         order: filter::orders(Noun::Experiment, &message.texts("order_by")?)?,

@@ -127,7 +127,7 @@ async fn log_model(Call { tracking, actor, message }: Call) -> Answer {
 
 async fn history(Call { tracking, actor, message }: Call) -> Answer {
     let (run, key) = (message.run_id()?, message.required("metric_key")?);
-    let part = Part::read(&message, HISTORY, &Limit::stored(i64::from(i32::MAX)))?;
+    let part = Part::read(&message, HISTORY, Limit::stored(i64::from(i32::MAX)))?;
     let page = part.page();
     let mut found = tracking.metric_history(&actor, &run, &key, page.limit, page.offset).await?;
     let token = part.cut(&mut found);

@@ -96,7 +96,7 @@ async fn search(Call { tracking, actor, message }: Call) -> Answer {
     let order = message.messages("order_by")?.iter().map(order).collect::<Result<Vec<_>, _>>()?;
     // The token is good for this query only.
     let query = format!("{experiments:?} {text} {datasets:?} {order:?}");
-    let part = Part::bound(&message, 50, &Limit::stored(50_000), Some(query))?;
+    let part = Part::bound(&message, 50, Limit::stored(50_000), Some(query))?;
     let search =
         Search { clauses: filter::clauses(Noun::LoggedModel, &text)?, order, datasets, page: part.page() };
     let mut found = tracking.search_logged_models(&actor, &experiments, search).await?;

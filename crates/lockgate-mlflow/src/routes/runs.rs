@@ -41,7 +41,7 @@ async fn by_id(Call { tracking, actor, message }: Call) -> Answer {
 }
 
 async fn search(Call { tracking, actor, message }: Call) -> Answer {
-    let part = Part::read(&message, 1000, &Limit::asked(50_000))?;
+    let part = Part::read(&message, 1000, Limit::asked(50_000))?;
     let search = Search {
         clauses: filter::clauses(Noun::Run, &message.text_or_empty("filter")?)?,
         order: filter::orders(Noun::Run, &message.texts("order_by")?)?,

@@ -51,7 +51,7 @@ async fn download_uri(Call { tracking, actor, message }: Call) -> Answer {
 }
 
 async fn search(Call { tracking, actor, message }: Call) -> Answer {
-    let part = Part::read(&message, 200_000, &Limit::of_versions())?;
+    let part = Part::read(&message, 200_000, Limit::of_versions())?;
     let search = Search {
         clauses: without_prompts(Noun::ModelVersion, &message.text_or_empty("filter")?)?,
         order: filter::orders(Noun::ModelVersion, &message.texts("order_by")?)?,

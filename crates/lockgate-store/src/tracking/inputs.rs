@@ -2,7 +2,7 @@
 
 use super::experiments::key_value;
 use super::rows_of;
-use super::types::{Dataset, DatasetInput, Run};
+use super::types::{Dataset, DatasetInput, DatasetSummary, Run};
 use crate::conn::{Conn, Tx, opt_text, query, text};
 use crate::error::{StoreError, no_nul};
 use crate::statements::statements;
@@ -12,7 +12,7 @@ statements! {
     SUMMARIES = "SELECT DISTINCT d.name, d.digest, t.value AS context FROM datasets d \
               JOIN run_inputs i ON i.dataset_id = d.id \
               LEFT JOIN input_tags t ON t.run_id = i.run_id AND t.dataset_id = d.id AND t.key = 'mlflow.data.context' \
-              WHERE d.experiment_id = $1 ORDER BY d.name, d.digest, context LIMIT 1000";
+              WHERE d.experiment_id = $1 ORDER BY d.name, d.digest, context LIMIT $2";
     FIND = "SELECT id FROM datasets WHERE experiment_id = $1 AND name = $2 AND digest = $3";
     INSERT = "INSERT INTO datasets (id, experiment_id, name, digest, source_type, source, schema_text, profile_text) \
               VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
@@ -22,6 +22,9 @@ statements! {
     MODEL = "INSERT INTO run_models (run_id, model_id, role, step) VALUES ($1, $2, $3, $4) \
              ON CONFLICT (run_id, model_id, role) DO UPDATE SET step = excluded.step";
 }
+
+/// How many datasets are summed up at once.
+const SUMMARIES_AT_MOST: i64 = 1000;
 
 /// The datasets of runs, each with the run's id.
 pub(super) async fn datasets(
@@ -57,21 +60,8 @@ pub(super) async fn datasets(
     Ok(found)
 }
 
-/// A dataset that runs of an experiment used, and what as.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DatasetSummary {
-    /// The experiment's number.
-    pub experiment_id: i64,
-    /// Its name.
-    pub name: String,
-    /// Its digest.
-    pub digest: String,
-    /// What it was used as (`mlflow.data.context`), where that was said.
-    pub context: Option<String>,
-}
-
 impl Conn {
-    /// The datasets of experiments, each once for every context, up to 1000.
+    /// The datasets of experiments, each once for every context; as with MLflow's own server up to [`SUMMARIES_AT_MOST`].
     ///
     /// # Errors
     /// Where the database can't be read.
@@ -81,7 +71,8 @@ impl Conn {
     ) -> Result<Vec<DatasetSummary>, StoreError> {
         let mut found = Vec::new();
         for experiment in experiments {
-            for row in self.fetch_all(query(SUMMARIES).bind(*experiment)).await? {
+            let left = SUMMARIES_AT_MOST - i64::try_from(found.len()).unwrap_or(SUMMARIES_AT_MOST);
+            for row in self.fetch_all(query(SUMMARIES).bind(*experiment).bind(left)).await? {
                 found.push(DatasetSummary {
                     experiment_id: *experiment,
                     name: text(&row, "name")?,
@@ -90,13 +81,9 @@ impl Conn {
                 });
             }
         }
-        found.truncate(SUMMARY_LIMIT);
         Ok(found)
     }
 }
-
-/// How many summaries MLflow's own server gives at the most.
-const SUMMARY_LIMIT: usize = 1000;
 
 impl Tx {
     /// Notes that a run used a dataset, which becomes known as `new_id` where there is none of this name and digest.

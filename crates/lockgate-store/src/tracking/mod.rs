@@ -26,11 +26,10 @@ pub mod search;
 mod tests;
 pub mod types;
 
-pub use inputs::DatasetSummary;
 pub use search::{Clause, Comparator, Field, Operand, Order, Page, Search};
 pub use types::{
-    AliasMove, Artifact, Dataset, DatasetInput, Experiment, KeyValue, Lifecycle, LoggedModel, Metric,
-    ModelVersion, RegisteredModel, Run, RunUpdate,
+    AliasMove, Artifact, Dataset, DatasetInput, DatasetSummary, Experiment, KeyValue, Lifecycle, LoggedModel,
+    Metric, ModelVersion, RegisteredModel, Run, RunUpdate,
 };
 
 use crate::conn::{Conn, Query, query_dynamic};

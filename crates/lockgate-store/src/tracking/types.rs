@@ -151,6 +151,19 @@ pub struct DatasetInput {
     pub tags: Vec<KeyValue>,
 }
 
+/// A dataset that runs of an experiment used, and what as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatasetSummary {
+    /// The experiment's number.
+    pub experiment_id: i64,
+    /// Its name.
+    pub name: String,
+    /// Its digest.
+    pub digest: String,
+    /// What it was used as (`mlflow.data.context`), where that was said.
+    pub context: Option<String>,
+}
+
 /// MLflow 3's logged model: a model's files with a place of their own.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoggedModel {
