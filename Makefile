@@ -59,9 +59,9 @@ e2e: base postgres $(VENV)/.clients $(STOCK)/.installed
 lint: tools ## Format, clippy, tidy, licences
 	cargo xtask lint
 
-bench: base $(VENV)/.clients ## Measure beside other servers (benches/)
+bench: base $(VENV)/.clients ## Measure beside other servers (BENCH=tracking: MLflow's; benches/)
 	cargo build --release --locked --package lockgate
-	LOCKGATE_BIN="$(TARGET)/release/lockgate" "$(VENV)/bin/python" benches/run.py $(ARGS)
+	LOCKGATE_BIN="$(TARGET)/release/lockgate" "$(VENV)/bin/python" "benches/$(or $(BENCH),run).py" $(ARGS)
 
 soak: base $(VENV)/.clients ## Run under traffic and faults for a long time (benches/)
 	cargo build --release --locked --package lockgate

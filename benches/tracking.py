@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Measures Lockgate's tracking server beside stock `mlflow server`, on SQLite, in one run.
 
-    LOCKGATE_BIN=target/release/lockgate python benches/tracking.py
-    python benches/tracking.py --runs 10000     as many runs to search (stock needs minutes to take them in)
+    make bench BENCH=tracking           or: LOCKGATE_BIN=target/release/lockgate python benches/tracking.py
+    python benches/tracking.py --runs 1000      fewer runs to search (stock needs minutes to take 10,000 in)
 
 Stock is measured in both ways: as it comes (4 worker processes, whose keep-alive answers wait 40 ms for an acknowledgement) and with one
 worker, which avoids that. Everything is asked by HTTP/1.1 over kept-open connections on loopback. Beside them: how many durable commits of
@@ -12,12 +12,14 @@ one row bare SQLite does on the same disk. The results go to benches/results/tra
 import argparse
 import http.client
 import json
+import os
 import random
 import shutil
 import sqlite3
 import statistics
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from harness import CACHE, HERE, PROGRAM, Processes, free_port, load, peers, pss_mb, say, tree, wait_until, write_requests
@@ -59,8 +61,6 @@ class Server:
 
 
 def start(processes, scratch):
-    import os
-
     stock_env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     mlflow = peers() / "mlflow"
 
@@ -109,6 +109,12 @@ def log_batch(server, scratch, connections, seconds):
     return under_load(server, scratch, bodies, connections, seconds)["rps"] * 1000
 
 
+def together(count, work):
+    """Runs `work(i)` in so many threads; what goes wrong in one goes wrong here."""
+    with ThreadPoolExecutor(count) as pool:
+        list(pool.map(work, range(count)))
+
+
 def clients(count, seconds, work):
     """How often per second `work(connection)` is done by so many clients."""
     done, end = [0] * count, time.monotonic() + seconds
@@ -119,10 +125,8 @@ def clients(count, seconds, work):
             connection = work(connection)
             done[i] += 1
 
-    threads = [threading.Thread(target=client, args=(i,)) for i in range(count)]
     begun = time.monotonic()
-    [thread.start() for thread in threads]
-    [thread.join() for thread in threads]
+    together(count, client)
     return sum(done) / (time.monotonic() - begun)
 
 
@@ -145,7 +149,7 @@ def fill(server, runs):
     experiment = server.call("POST", "/experiments/create", {"name": "searched"})["experiment_id"]
     numbers, lock = iter(range(runs)), threading.Lock()
 
-    def client():
+    def client(_):
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
         while True:
             with lock:
@@ -154,18 +158,16 @@ def fill(server, runs):
                 return
             body = {"experiment_id": experiment, "start_time": 1_700_000_000_000 + i, "run_name": f"run {i}"}
             run = server.call("POST", "/runs/create", body, connection=connection)["run"]["info"]["run_id"]
-            point = lambda k: {"key": f"m{k}", "value": (i * 7919 + k * 104729) % 10007 / 10007, "timestamp": 1, "step": 0}  # noqa: B023, E731
+            values = [(i * 7919 + k * 104729) % 10007 / 10007 for k in range(10)]
             body = {
                 "run_id": run,
-                "metrics": [point(k) for k in range(10)],
+                "metrics": [{"key": f"m{k}", "value": value, "timestamp": 1, "step": 0} for k, value in enumerate(values)],
                 "params": [{"key": f"p{k}", "value": str((i + k) % 10)} for k in range(10)],
                 "tags": [{"key": f"t{k}", "value": str(i % 7)} for k in range(5)],
             }
             server.call("POST", "/runs/log-batch", body, connection=connection)
 
-    threads = [threading.Thread(target=client) for _ in range(4)]
-    [thread.start() for thread in threads]
-    [thread.join() for thread in threads]
+    together(4, client)
     return experiment
 
 
@@ -212,7 +214,7 @@ def bare_commits(folder, seconds):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--runs", type=int, default=2000)
+    parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--points", type=int, default=100_000)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--out", type=Path, default=HERE / "results/tracking.json")
