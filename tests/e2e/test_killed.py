@@ -112,6 +112,21 @@ def test_with_the_server_gone_the_agent_rolls_back_by_itself_and_tells_it_once(r
     assert end_of(apart, promotion) == end
 
 
+def test_counts_that_an_agents_restart_cut_short_are_not_told_as_totals(running):
+    apart = running
+    for restarts in (0, 1):
+        promotion = promote(apart, "good2")
+        wait_for("the first step", lambda: apart.promotion(promotion)["stage"].get("rollout", {}).get("step") == 0)  # noqa: B023
+        for _ in range(restarts):
+            apart.end("agent-quick", signal.SIGKILL)
+            apart.start_agent("quick")
+        apart.ok("abort", promotion, "--reason", "a test")
+        assert apart.run("watch", promotion, "--timeout", "60s").returncode == 5
+        sealed = next(e for e in apart.rollout(promotion) if e["what"] == "rolled_back")
+        assert ("counted_since" in sealed) == bool(restarts), sealed
+        assert ("since the agent was started again" in apart.ok("why", promotion)) == bool(restarts)
+
+
 @pytest.mark.parametrize("name", ["good2", "error"])
 def test_a_rollout_survives_kill_9_of_server_agent_and_workers_under_traffic(running, name):
     apart = running

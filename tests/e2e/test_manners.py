@@ -105,6 +105,8 @@ def test_nobody_agrees_unseen_to_other_terms_than_what_serves_came_by(faults):
     weak = ["--set", "env.approved.probation=1s", "--set", "guard.errors.worse_by=10000%"]
     view = promote(faults, "good2", *weak, environment="approved", codes=(4,), user="carol@example.com")
     assert any(change.startswith("guard errors") for change in view["changed_terms"]), view["changed_terms"]
+    shown = next(p for p in faults.json("status", codes=(0, 4))["promotions"] if p["id"] == view["id"])
+    assert shown["changed_terms"] == view["changed_terms"]
     done = faults.run("approve", view["id"], user="bob@example.com")
     assert done.returncode == 1 and "guard errors" in done.stderr and "probation" in done.stderr and "--plan" in done.stderr
     assert faults.stage(view["id"]) == "awaiting-approval"
@@ -115,6 +117,26 @@ def test_nobody_agrees_unseen_to_other_terms_than_what_serves_came_by(faults):
     view = promote(faults, "good2", environment="approved", codes=(4,), user="carol@example.com")
     assert view["changed_terms"] == []
     faults.ok("abort", view["id"], "--reason", "enough")
+
+
+def test_a_gate_that_asked_for_less_once_is_no_evidence_for_what_it_asks_now(edited):
+    path = edited.folder / "lockgate.toml"
+    text = path.read_text()
+    strict = text.replace("[env.quick]\nafter = \"dev\"\n", "[env.quick]\nafter = \"dev\"\ngates = { later = {} }\n")
+    strict = strict.replace('run = "true"', 'run = "false"').replace("[env.approved]\nafter = \"dev\"", "[env.approved]\nafter = \"quick\"")
+    assert strict.count("later") > text.count("later") and 'after = "quick"' in strict
+    path.write_text(strict)
+    release = template_release(edited, "good")
+    straight = ["--set", 'env.quick.rollout=["100%"]']
+    # Whoever asks brings an easier question along, which passes and serves.
+    edited.ok("promote", release, "--env", "quick", *straight, "--set", "gate.later.run=true", "--wait", "--timeout", "60s")
+    done = edited.run("plan", release, "--env", "approved", "--json")
+    assert any("gate `later` of `quick` as it is now" in sentence for sentence in json.loads(done.stdout)["obstacles"])
+    assert edited.run("promote", release, "--env", "approved").returncode == 1
+    # Where the easier question comes along here, too, the plan says it to those who are asked to agree.
+    view = edited.json("promote", release, "--env", "approved", "--set", "gate.later.run=true", codes=(4,), user="carol@example.com")
+    terms = {term["name"]: term["text"] for term in view["terms"]}
+    assert "run true" in terms["quick gate later"], terms
 
 
 def test_a_gate_that_was_added_later_is_missing_before_anybody_approves_and_can_be_made_up_for(faults):
@@ -139,7 +161,8 @@ def test_what_an_up_that_was_killed_left_behind_stops_nobody_else(faults):
     stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     try:
         note.write_text(json.dumps({**written, "pid": stranger.pid}))
-        assert "nothing is running" in faults.run("up", "--stop").stderr + faults.run("up", "--stop").stdout
+        done = faults.run("up", "--stop")
+        assert "nothing is running" in done.stdout + done.stderr
         assert stranger.poll() is None
         note.write_text(json.dumps({**written, "pid": stranger.pid}))
         faults.ok("up", "--detach", "--port", str(faults.port))
@@ -163,6 +186,14 @@ def edited(template, tmp_path):
     yield lockgate
     lockgate.verified()
     lockgate.ok("up", "--stop")
+
+
+def template_release(lockgate, name):
+    """The release of a fault, by its version's alias."""
+    releases = {r["manifest"]["model_version"]: r["digest"] for r in lockgate.json("release", "list")}
+    url = f"{lockgate.server}/api/2.0/mlflow/registered-models/alias?name=toy&alias={name}"
+    _, _, answer = get(url, headers={"X-Lockgate-User": "alice@example.com"})
+    return releases[int(json.loads(answer)["model_version"]["version"])][7:19]
 
 
 def commit(folder, message):

@@ -2,7 +2,7 @@
 
 use crate::AgentError;
 use lockgate_core::digest::Digest;
-use lockgate_core::gate::{Envelope, Outcome, PublicKey};
+use lockgate_core::gate::{Envelope, GateSpec, Outcome, PublicKey};
 use lockgate_core::id::{EnvironmentName, GateName};
 use lockgate_core::plan::Plan;
 use std::collections::BTreeMap;
@@ -43,7 +43,7 @@ impl Trust {
 }
 
 /// Checks that every gate of this environment and of those before it has passed for this very release, by the signatures
-/// of the agents that ran them, and that this environment's evidence is bound to this very plan.
+/// of the agents that ran them, that each was asked what the plan asks, and that this environment's evidence is bound to this very plan.
 ///
 /// # Errors
 /// The first thing that is missing or doesn't fit.
@@ -59,17 +59,17 @@ pub(crate) fn verify(
         Ok(hash) if hash == *plan_hash => {}
         _ => return fail("the plan is not the one that its hash names".to_owned()),
     }
-    for gate in plan.gates.keys() {
-        let finding = check(trust, plan, &plan.environment, gate, own.get(gate))?;
-        if finding != *plan_hash {
+    for (gate, spec) in &plan.gates {
+        let bound_to = check(trust, plan, &plan.environment, (gate, spec), own.get(gate))?;
+        if bound_to != *plan_hash {
             return fail(format!("the evidence of gate `{gate}` is bound to another plan"));
         }
     }
     let none = BTreeMap::new();
     for before in &plan.lineage {
         let found = lineage.get(&before.environment).unwrap_or(&none);
-        for gate in &before.gates {
-            check(trust, plan, &before.environment, gate, found.get(gate))?;
+        for (gate, spec) in &before.gates {
+            check(trust, plan, &before.environment, (gate, spec), found.get(gate))?;
         }
     }
     Ok(())
@@ -80,7 +80,7 @@ fn check(
     trust: &Trust,
     plan: &Plan,
     environment: &EnvironmentName,
-    gate: &GateName,
+    (gate, spec): (&GateName, &GateSpec),
     envelope: Option<&Envelope>,
 ) -> Result<Digest, AgentError> {
     let untrusted = AgentError::Untrusted;
@@ -93,6 +93,11 @@ fn check(
         envelope.verify(key, environment, &plan.revision.release).map_err(|e| untrusted(e.to_string()))?;
     if finding.gate != *gate {
         return Err(untrusted(format!("the evidence for gate `{gate}` is that of gate `{}`", finding.gate)));
+    }
+    if !finding.answers(spec) {
+        return Err(untrusted(format!(
+            "the evidence for gate `{gate}` in `{environment}` answers another question than the plan asks: the gate was changed"
+        )));
     }
     if finding.result != Outcome::Pass {
         return Err(untrusted(format!("gate `{gate}` in `{environment}` has not passed")));

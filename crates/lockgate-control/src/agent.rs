@@ -2,6 +2,7 @@
 
 use crate::Control;
 use crate::error::ControlError;
+use crate::planning::witness;
 use crate::projection::{EnvironmentState, State};
 use crate::states::{self, Act, Wanted};
 use lockgate_core::access::{Action, Target, authorize};
@@ -362,9 +363,7 @@ async fn lineage(
         let wanted =
             Wanted { environment: Some(&before.environment), model: Some(&plan.model), ..Wanted::default() };
         let all = states::promotions(conn, &wanted).await?;
-        let passed =
-            all.iter().filter(|p| p.plan.revision.release == plan.revision.release && p.has_passed());
-        if let Some(latest) = passed.max_by_key(|p| p.created) {
+        if let Some(latest) = witness(&all, &before.environment, &plan.revision.release) {
             found.insert(before.environment.clone(), envelopes(latest));
         }
     }

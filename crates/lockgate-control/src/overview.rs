@@ -9,7 +9,6 @@ use crate::view::{ApprovalView, EnvironmentView, GateView, PendingView, Promotio
 use lockgate_core::access::{Action, Target, authorize};
 use lockgate_core::actor::Actor;
 use lockgate_core::id::{EnvironmentName, PromotionId};
-use lockgate_core::plan::Revision;
 use lockgate_core::promotion::{Promotion, Stage, Until};
 use lockgate_store::StateRow;
 use std::collections::BTreeMap;
@@ -34,36 +33,21 @@ impl Control {
     /// One promotion, without asking who wants to know (its callers have).
     pub(crate) async fn promotion(&self, id: &PromotionId) -> Result<PromotionView, ControlError> {
         let promotion = self.load_promotion(id).await?;
-        self.view_whole(&promotion, &self.names().await?).await
+        let siblings = self.siblings(&promotion).await?;
+        Ok(self.view_promotion(&promotion, &self.names().await?, &siblings))
     }
 
-    /// A promotion with what its terms changed.
-    pub(crate) async fn view_whole(
-        &self,
-        promotion: &Promotion,
-        names: &Names,
-    ) -> Result<PromotionView, ControlError> {
-        let view = self.view_promotion(promotion, names);
-        let Some(baseline) = promotion.plan.baseline.as_ref().map(Revision::digest) else { return Ok(view) };
+    /// All promotions of the same model into the same environment.
+    pub(crate) async fn siblings(&self, promotion: &Promotion) -> Result<Vec<Promotion>, ControlError> {
         let (place, model) = (promotion.plan.environment.clone(), promotion.plan.model.clone());
-        let earlier = self
-            .store
+        self.store
             .read(move |conn| {
                 Box::pin(async move {
                     let wanted = Wanted { environment: Some(&place), model: Some(&model), stages: &[] };
                     states::promotions(conn, &wanted).await
                 })
             })
-            .await?;
-        let brought = earlier
-            .iter()
-            .filter(|p| {
-                p.plan.revision.digest() == baseline && p.entered.is_some_and(|at| at <= promotion.created)
-            })
-            .max_by_key(|p| p.entered);
-        let changed_terms =
-            brought.map_or_else(Vec::new, |before| terms::changed(&before.plan, &promotion.plan));
-        Ok(PromotionView { changed_terms, ..view })
+            .await
     }
 
     /// One promotion.
@@ -91,17 +75,16 @@ impl Control {
     ) -> Result<PromotionView, ControlError> {
         authorize(actor, Action::Read, Target::Server)?;
         let wanted = id.map(|t| t.trim_start_matches("pr_").to_ascii_uppercase());
-        let mut found: Vec<Promotion> = self
-            .promotions()
-            .await?
-            .into_iter()
+        let all = self.promotions().await?;
+        let mut found: Vec<&Promotion> = all
+            .iter()
             .filter(|p| environment.is_none_or(|e| p.plan.environment == *e))
             .filter(|p| wanted.as_ref().is_none_or(|w| !w.is_empty() && p.id.as_str().ends_with(w.as_str())))
             .collect();
         found.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
         match (found.pop(), found.is_empty(), id) {
             (Some(one), _, None) | (Some(one), true, Some(_)) => {
-                self.view_whole(&one, &self.names().await?).await
+                Ok(self.view_promotion(one, &self.names().await?, &all))
             }
             (Some(_), false, Some(text)) => {
                 Err(ControlError::invalid(format!("several promotions end with {text}"))
@@ -116,7 +99,8 @@ impl Control {
         }
     }
 
-    pub(crate) fn view_promotion(&self, p: &Promotion, names: &Names) -> PromotionView {
+    /// A promotion for people; `all` holds at least all promotions of the same place, to tell which terms changed.
+    pub(crate) fn view_promotion(&self, p: &Promotion, names: &Names, all: &[Promotion]) -> PromotionView {
         let gates = p
             .plan
             .gates
@@ -161,7 +145,7 @@ impl Control {
             live,
             sides,
             terms: terms::terms(&p.plan),
-            changed_terms: Vec::new(),
+            changed_terms: terms::changed(&p.plan, all),
             pending: p
                 .pending()
                 .map(|i| PendingView { what: i.kind, by: named(names, &i.by), reason: i.reason.clone() })
@@ -224,7 +208,7 @@ impl Control {
             .find(|p| p.stage.is_active())
             .or(promotions.first())
             .map_or_else(|| "lockgate release create MODEL".to_owned(), |p| next(p));
-        let promotions = promotions.into_iter().map(|p| self.view_promotion(p, &names)).collect();
+        let promotions = promotions.into_iter().map(|p| self.view_promotion(p, &names, &all)).collect();
         Ok(StatusView { project: Some(project.name.clone()), now, environments, promotions, next })
     }
 

@@ -108,7 +108,7 @@ fn lineage(project: &Project, environment: &ResolvedEnvironment) -> Vec<Lineage>
         .environments
         .iter()
         .filter(|e| seen.contains(&e.name))
-        .map(|e| Lineage { environment: e.name.clone(), gates: e.gates.keys().cloned().collect() })
+        .map(|e| Lineage { environment: e.name.clone(), gates: e.gates.clone() })
         .collect()
 }
 

@@ -80,7 +80,8 @@ impl Control {
         };
         Ok(PlanView {
             warnings: warnings(&plan, &forecast, &standing.promotions),
-            approval: approval_words(&plan),
+            terms: terms::terms(&plan),
+            changed_terms: terms::changed(&plan, &standing.promotions),
             rollback: rollback_words(&plan),
             plan,
             changes,
@@ -215,11 +216,7 @@ pub(crate) fn obstacles(project: &Project, plan: &Plan, standing: &Standing) -> 
         ));
     }
     let before = project.environment(&plan.environment).map(|e| e.after.clone()).unwrap_or_default();
-    let passed = |place: &EnvironmentName| {
-        promotions
-            .iter()
-            .any(|p| p.plan.environment == *place && p.plan.revision.release == *release && p.has_passed())
-    };
+    let passed = |place: &EnvironmentName| witness(promotions, place, release).is_some();
     let missing: Vec<_> =
         before.into_iter().filter(|place| !is_source(project, place) && !passed(place)).collect();
     found.extend(missing.iter().map(|place| {
@@ -238,32 +235,39 @@ pub(crate) fn obstacles(project: &Project, plan: &Plan, standing: &Standing) -> 
     found
 }
 
-/// The gates of an earlier environment that have left no evidence about the release: the agent would ask for it.
+/// The promotion whose evidence speaks for a release in an earlier environment: the latest that passed there.
+pub(crate) fn witness<'a>(
+    promotions: &'a [Promotion],
+    place: &EnvironmentName,
+    release: &Digest,
+) -> Option<&'a Promotion> {
+    promotions
+        .iter()
+        .filter(|p| p.plan.environment == *place && p.plan.revision.release == *release && p.has_passed())
+        .max_by_key(|p| p.created)
+}
+
+/// The gates of an earlier environment whose evidence about the release is missing, or answers another question than the gate
+/// asks by now: the agent would ask for it.
 fn lacking(promotions: &[Promotion], release: &Digest, station: &Lineage) -> Vec<String> {
-    let place = &station.environment;
-    let passed = |gate: &GateName| {
-        promotions.iter().any(|p| {
-            p.plan.environment == *place
-                && p.plan.revision.release == *release
-                && p.evidence.get(gate).is_some_and(|e| e.outcome == Outcome::Pass)
-        })
+    let Lineage { environment: place, gates } = station;
+    let witness = witness(promotions, place, release);
+    let answered = |gate: &GateName, spec: &GateSpec| {
+        let evidence = witness.and_then(|p| p.evidence.get(gate)).filter(|e| e.outcome == Outcome::Pass);
+        evidence.and_then(|e| e.envelope.finding_unverified()).is_some_and(|finding| finding.answers(spec))
     };
     let sentence = |gate: &GateName| {
         let short = release.short();
         format!(
-            "release {short} has not passed gate `{gate}` of `{place}`: lockgate promote {short} --env {place} --wait"
+            "release {short} has not passed gate `{gate}` of `{place}` as it is now: lockgate promote {short} --env {place} --wait"
         )
     };
-    station.gates.iter().filter(|gate| !passed(gate)).map(sentence).collect()
+    gates.iter().filter(|(gate, spec)| !answered(gate, spec)).map(|(gate, _)| sentence(gate)).collect()
 }
 
 /// Whether `environment` is where releases are made: the first one, without gates of its own. Nothing is promoted into it.
 fn is_source(project: &Project, environment: &EnvironmentName) -> bool {
     project.environment(environment).is_none_or(|e| e.after.is_empty() && e.gates.is_empty())
-}
-
-fn approval_words(plan: &Plan) -> String {
-    plan.approval.as_ref().map_or_else(|| "nobody's".to_owned(), terms::approval)
 }
 
 fn rollback_words(plan: &Plan) -> String {

@@ -263,8 +263,8 @@ async fn can_obey(conn: &mut Conn, promotion: &Promotion, kind: InstructionKind)
         .with_hint(format!("lockgate rollback {}", plan.environment))),
         Some(_) if deployment.way_back().is_some() => Ok(()),
         Some(_) => Err(ControlError::conflict(format!(
-            "there is nothing that {place} could go back to: it keeps the release that served before what serves now, and there \
-             is none (any more), nor another backup"
+            "there is nothing that {place} could go back to: it goes back by one release only, and has none before what serves \
+             now, nor another backup"
         ))
         .with_hint(format!("promote the release that it should serve: lockgate history {} lists those that it had", plan.environment))),
         None => Err(ControlError::conflict(format!(

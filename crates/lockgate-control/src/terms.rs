@@ -1,81 +1,172 @@
-//! A plan's terms in words, and in which of them two plans differ: what people say yes to.
+//! A plan's terms in words, and in which of them it differs from those by which what serves came: what people say yes to.
 
+use crate::view::Term;
 use lockgate_core::gate::GateSpec;
-use lockgate_core::plan::{ApprovalRule, Plan, RolloutPlan};
+use lockgate_core::plan::{ApprovalRule, Plan, Revision, RolloutPlan, Step};
+use lockgate_core::promotion::Promotion;
 use lockgate_core::route::WHOLE;
 use serde::Serialize;
 use serde_json::Value;
-use std::collections::BTreeMap;
 
-/// The terms of a plan, by name, in the order in which they are told.
-pub(crate) fn terms(plan: &Plan) -> Vec<(String, String)> {
-    let mut all = vec![("after".to_owned(), after(plan))];
-    all.extend(plan.gates.iter().map(|(name, spec)| (format!("gate {name}"), gate(spec))));
-    all.push(("approval".to_owned(), plan.approval.as_ref().map_or_else(|| "nobody's".to_owned(), approval)));
-    all.push(("rollout".to_owned(), steps(&plan.rollout)));
-    all.extend(plan.rollout.guards.iter().map(|(name, spec)| (format!("guard {name}"), spelled(spec))));
-    all.push(("decisions".to_owned(), decisions(&plan.rollout)));
-    all.push(("probation".to_owned(), span(plan.rollout.probation_ms)));
-    all.extend(plan.data.iter().map(|(name, path)| (format!("data {name}"), path.clone())));
-    all.extend(plan.revision.vars.iter().map(|(name, value)| (format!("variable {name}"), value.clone())));
-    all.push(("runs on".to_owned(), runs_on(&plan.rollout)));
-    all
+/// The terms of a plan, in the order in which they are told. Each field of a plan is taken here, or left out by name, so that
+/// none can be forgotten.
+pub(crate) fn terms(plan: &Plan) -> Vec<Term> {
+    let Plan {
+        project: _,
+        environment: _,
+        model: _,
+        revision: Revision { release: _, configuration: _, model_version: _, promotion: _, vars },
+        baseline: _,
+        backup,
+        lineage,
+        gates,
+        approval: rule,
+        rollout,
+        data,
+        python,
+        task,
+        target,
+        authors: _,
+        requester: _,
+        gates_ms,
+        made: _,
+    } = plan;
+    let mut all = Terms::default();
+    let stations: Vec<&str> = lineage.iter().map(|station| station.environment.as_str()).collect();
+    all.add("after", if stations.is_empty() { "nothing".to_owned() } else { stations.join(", ") });
+    for station in lineage {
+        all.extend(&format!("{} gate", station.environment), &station.gates, |spec| {
+            spelled(&spec.question())
+        });
+    }
+    all.extend("gate", gates, |spec: &GateSpec| spelled(&spec.question()));
+    all.add("gates take", format!("at most {}", span(*gates_ms)));
+    all.add("approval", approval(rule.as_ref()));
+    of_rollout(&mut all, rollout);
+    let none = || "none".to_owned();
+    all.add(
+        "backup",
+        backup.as_ref().map_or_else(none, |b| format!("v{} ({})", b.model_version, b.release.short())),
+    );
+    all.extend("data", data, Clone::clone);
+    let target = target.as_ref().map_or_else(String::new, |column| format!(", label in column {column}"));
+    all.add("task", format!("{task}{target}"));
+    all.add("Python", python.clone().unwrap_or_else(none));
+    all.extend("variable", vars, Clone::clone);
+    all.0
 }
 
-/// In which terms `new` differs from `old`, one sentence a line.
-pub(crate) fn changed(old: &Plan, new: &Plan) -> Vec<String> {
-    let (before, after): (BTreeMap<String, String>, Vec<_>) = (terms(old).into_iter().collect(), terms(new));
-    // Where there is nothing to compare with a plan has no steps, whatever the configuration says.
-    let compares = old.control().is_some() && new.control().is_some();
-    let counts = |name: &str| compares || name != "rollout";
-    let mut found: Vec<String> = after
+fn of_rollout(all: &mut Terms, rollout: &RolloutPlan) {
+    let RolloutPlan {
+        steps,
+        guards,
+        unit_header,
+        alpha_rollback,
+        alpha_promote,
+        alpha_sample_ratio,
+        deadline_ms,
+        on_inconclusive,
+        probation_ms,
+        prepare_ms,
+        workers,
+        timeout_ms,
+        memory_bytes,
+    } = rollout;
+    all.add(ROLLOUT, shares(steps));
+    all.extend("guard", guards, spelled);
+    all.add(
+        "unit",
+        unit_header.as_ref().map_or_else(|| "each request".to_owned(), |name| format!("header {name}")),
+    );
+    all.add(
+        "decisions",
+        format!(
+            "chance of a false rollback {alpha_rollback}, of a false `not worse` {alpha_promote}, of a false alarm about shares \
+             {alpha_sample_ratio}; a step waits {} for its evidence, then: {}",
+            span(*deadline_ms),
+            plain(on_inconclusive)
+        ),
+    );
+    all.add("probation", span(*probation_ms));
+    let memory = match memory_bytes {
+        0 => "no memory limit".to_owned(),
+        bytes => format!("at most {} MiB each", bytes >> 20),
+    };
+    let timeout = span(i64::try_from(*timeout_ms).unwrap_or(i64::MAX));
+    let ready = span(*prepare_ms);
+    let words = format!("{workers} worker(s), {memory}, ready within {ready}; a request may take {timeout}");
+    all.add("runs on", words);
+}
+
+/// The term that is another one where there is nothing to compare with, whatever the configuration says.
+const ROLLOUT: &str = "rollout";
+
+#[derive(Default)]
+struct Terms(Vec<Term>);
+
+impl Terms {
+    fn add(&mut self, name: &str, text: String) {
+        self.0.push(Term { name: name.to_owned(), text });
+    }
+
+    fn extend<'a, K: std::fmt::Display + 'a, V: 'a>(
+        &mut self,
+        what: &str,
+        named: impl IntoIterator<Item = (&'a K, &'a V)>,
+        words: impl Fn(&V) -> String,
+    ) {
+        named.into_iter().for_each(|(name, value)| self.add(&format!("{what} {name}"), words(value)));
+    }
+}
+
+/// In which terms a plan differs from the one by which its baseline came, one sentence a line; `all` holds the promotions of
+/// the same place. Where nothing tells by which terms that was, that is the difference.
+pub(crate) fn changed(plan: &Plan, all: &[Promotion]) -> Vec<String> {
+    let Some(baseline) = plan.baseline.as_ref().map(Revision::digest) else { return Vec::new() };
+    let before = all
         .iter()
-        .filter(|(name, text)| counts(name) && before.get(name) != Some(text))
-        .map(|(name, text)| match before.get(name) {
-            Some(was) => format!("{name}: {text} (was: {was})"),
-            None => format!("{name}: {text} (is new)"),
-        })
-        .collect();
-    let gone = before.iter().filter(|(name, _)| !after.iter().any(|(other, _)| other == *name));
-    found.extend(gone.map(|(name, was)| format!("{name}: none any more (was: {was})")));
+        .filter(|p| p.plan.environment == plan.environment && p.plan.model == plan.model)
+        .filter(|p| p.plan.revision.digest() == baseline && p.entered.is_some() && p.created < plan.made)
+        .max_by_key(|p| p.created);
+    match before {
+        Some(before) => differences(&before.plan, plan),
+        None => vec!["nothing tells by which terms what serves now came here".to_owned()],
+    }
+}
+
+fn differences(old: &Plan, new: &Plan) -> Vec<String> {
+    let compares = old.control().is_some() && new.control().is_some();
+    let counts = |term: &&Term| compares || term.name != ROLLOUT;
+    let (old, new) = (terms(old), terms(new));
+    let find = |all: &[Term], name: &str| all.iter().find(|t| t.name == name).map(|t| t.text.clone());
+    let mut found = Vec::new();
+    for Term { name, text } in new.iter().filter(counts) {
+        match find(&old, name) {
+            Some(was) if was == *text => {}
+            Some(was) => found.push(format!("{name}: {text} (was: {was})")),
+            None => found.push(format!("{name}: {text} (is new)")),
+        }
+    }
+    let gone = old.iter().filter(counts).filter(|term| find(&new, &term.name).is_none());
+    found.extend(gone.map(|term| format!("{}: none any more (was: {})", term.name, term.text)));
     found
 }
 
-fn after(plan: &Plan) -> String {
-    let stations: Vec<String> = plan
-        .lineage
-        .iter()
-        .map(|station| {
-            let gates: Vec<&str> = station.gates.iter().map(|g| g.as_str()).collect();
-            match gates.len() {
-                0 => format!("{} (no gates)", station.environment),
-                _ => format!("{} (gates {})", station.environment, gates.join(", ")),
-            }
-        })
-        .collect();
-    if stations.is_empty() { "nothing".to_owned() } else { stations.join(", ") }
-}
-
-/// A gate's terms. Which release it compares with follows from what serves, and is no term.
-fn gate(spec: &GateSpec) -> String {
-    let mut spec = spec.clone();
-    if let GateSpec::Metric { versus: Some(versus), .. } = &mut spec {
-        versus.release = None;
-    }
-    spelled(&spec)
-}
-
 /// Who must say yes, in words.
-pub(crate) fn approval(rule: &ApprovalRule) -> String {
-    let who = if rule.groups.is_empty() { "anybody".to_owned() } else { rule.groups.join(", ") };
-    let not =
-        if rule.not_author { ", but not from the release's authors or whoever asks for it" } else { "" };
-    format!("{} from {who}{not}", rule.count)
+pub(crate) fn approval(rule: Option<&ApprovalRule>) -> String {
+    let Some(ApprovalRule { count, from, groups, not_author, ttl_ms }) = rule else {
+        return "nobody's".to_owned();
+    };
+    let who = match groups.as_slice() {
+        [] => "anybody".to_owned(),
+        groups => format!("{} (people: {})", groups.join(", "), from.len()),
+    };
+    let not = if *not_author { ", but not from the release's authors or whoever asks for it" } else { "" };
+    format!("{count} from {who}{not}; within {}", span(*ttl_ms))
 }
 
-fn steps(rollout: &RolloutPlan) -> String {
-    let all: Vec<String> = rollout
-        .steps
+fn shares(steps: &[Step]) -> String {
+    let all: Vec<String> = steps
         .iter()
         .map(|step| {
             let share = format!("{}%", f64::from(step.weight) * 100.0 / f64::from(WHOLE));
@@ -85,30 +176,12 @@ fn steps(rollout: &RolloutPlan) -> String {
     all.join(", then ")
 }
 
-fn decisions(rollout: &RolloutPlan) -> String {
-    format!(
-        "chance of a false rollback {}, of a false `not worse` {}; a step waits {} for its evidence, then: {}",
-        rollout.alpha_rollback,
-        rollout.alpha_promote,
-        span(rollout.deadline_ms),
-        plain(&rollout.on_inconclusive)
-    )
-}
-
-fn runs_on(rollout: &RolloutPlan) -> String {
-    let memory = match rollout.memory_bytes {
-        0 => "no memory limit".to_owned(),
-        bytes => format!("at most {} MiB each", bytes >> 20),
-    };
-    let timeout = span(i64::try_from(rollout.timeout_ms).unwrap_or(i64::MAX));
-    format!("{} worker(s), {memory}; a request may take {timeout}", rollout.workers)
-}
-
+/// A span exactly, in the largest unit in which it is a whole number: terms are compared by their words.
 fn span(ms: i64) -> String {
+    const UNITS: [(i64, &str); 4] = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1000, "s")];
     if ms == 0 {
         return "none".to_owned();
     }
-    const UNITS: [(i64, &str); 4] = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1000, "s")];
     let unit = UNITS.iter().find(|(length, _)| ms >= *length && ms % length == 0);
     unit.map_or_else(|| format!("{ms} ms"), |(length, name)| format!("{} {name}", ms / length))
 }

@@ -78,7 +78,7 @@ impl Control {
             ),
             None => None,
         };
-        let promotion = brought.map(|p| self.view_promotion(p, &names));
+        let promotion = brought.map(|p| self.view_promotion(p, &names, &promotions));
         let release = self.view_release(release, &promotions, &names);
         Ok(TraceView { prediction: row, environment, release, promotion, run })
     }

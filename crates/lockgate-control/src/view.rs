@@ -98,8 +98,8 @@ pub struct PromotionView {
     pub live: Option<LiveRollout>,
     /// The sides that the traffic goes to right now, where the agent moves it.
     pub sides: Vec<LiveSide>,
-    /// The plan's terms: name and words.
-    pub terms: Vec<(String, String)>,
+    /// The plan's terms.
+    pub terms: Vec<Term>,
     /// In which terms the plan differs from the one by which what served before came here.
     pub changed_terms: Vec<String>,
     /// What people asked of its rollout that the agent has not done yet.
@@ -108,6 +108,15 @@ pub struct PromotionView {
     pub needs_person: bool,
     /// The next sensible command.
     pub next: String,
+}
+
+/// One term of a plan, in words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Term {
+    /// Its name, such as `rollout` or `gate quality`.
+    pub name: String,
+    /// What is agreed.
+    pub text: String,
 }
 
 /// Something that a person asked of a rollout.
@@ -158,8 +167,10 @@ pub struct PlanView {
     pub obstacles: Vec<String>,
     /// What to know beforehand.
     pub warnings: Vec<String>,
-    /// Who may approve, in words.
-    pub approval: String,
+    /// Its terms.
+    pub terms: Vec<Term>,
+    /// In which terms it differs from the plan by which what serves now came here.
+    pub changed_terms: Vec<String>,
     /// Where a rollback goes and what it needs, in words.
     pub rollback: String,
     /// What the rollout will take.

@@ -8,9 +8,9 @@ use crate::projection::source_time;
 use crate::view::{PromotionView, TimelineView, WhyView};
 use lockgate_core::access::{Action, Target, authorize};
 use lockgate_core::actor::Actor;
-use lockgate_core::clock::{Millis, rfc3339};
+use lockgate_core::clock::rfc3339;
 use lockgate_core::entry::{Effect, Entry, ResourceKind};
-use lockgate_core::event::{Event, InstructionKind, PromotionEvent, RolloutEvent};
+use lockgate_core::event::{Event, InstructionKind, PromotionEvent, RolloutEvent, Seal};
 use lockgate_core::gate::Outcome;
 use lockgate_core::guard::Verdict;
 use lockgate_core::id::PromotionId;
@@ -41,7 +41,7 @@ impl Control {
             })
             .collect();
         let answer = answer(&promotion);
-        let view = self.view_whole(&promotion, &names).await?;
+        let view = self.view_promotion(&promotion, &names, &self.siblings(&promotion).await?);
         let view = PromotionView { next: next_after_why(&promotion), ..view };
         Ok(WhyView { promotion: view, answer, timeline })
     }
@@ -77,18 +77,11 @@ fn who(names: &Names, entry: &Entry) -> String {
 fn answer(p: &Promotion) -> String {
     let subject = format!("{} v{} → {}", p.plan.model, p.plan.revision.model_version, p.plan.environment);
     match &p.stage {
-        Stage::RolledBack {
-            cause,
-            last_request_ms,
-            candidate_requests,
-            candidate_errors,
-            counted_since,
-            ..
-        } => format!(
-            "{subject} was rolled back because {}. It answered {candidate_requests} requests{}, {candidate_errors} of them badly; the \
-             last request went to it {last_request_ms} ms after the decision.",
+        Stage::RolledBack { cause, seal } => format!(
+            "{subject} was rolled back because {}. It answered {}; the last request went to it {} ms after the decision.",
             cause.summary(),
-            since(*counted_since)
+            answered(seal),
+            seal.last_request_ms
         ),
         Stage::RollingBack { cause } => format!("{subject} is going back because {}.", cause.summary()),
         Stage::Rejected { reason } => format!("{subject} was rejected: {reason}."),
@@ -123,11 +116,12 @@ fn answer(p: &Promotion) -> String {
     }
 }
 
-/// What counts leave out, where they do.
-fn since(counted: Option<Millis>) -> String {
-    counted.map_or_else(String::new, |at| {
+/// How many requests a candidate answered, and what that count leaves out, where it does.
+fn answered(seal: &Seal) -> String {
+    let since = seal.counted_since.map_or_else(String::new, |at| {
         format!(" since the agent was started again ({}; earlier ones are not counted)", rfc3339(at))
-    })
+    });
+    format!("{} requests{since}, {} of them badly", seal.candidate_requests, seal.candidate_errors)
 }
 
 /// What an entry says, as a sentence.
@@ -238,16 +232,11 @@ pub(crate) fn rollout_sentence(event: &RolloutEvent) -> String {
         RolloutEvent::RollbackApplied { took_ms } => {
             format!("every gateway has applied the way back, {took_ms} ms after the decision")
         }
-        RolloutEvent::RolledBack {
-            last_request_ms,
-            verified_ms,
-            candidate_requests,
-            candidate_errors,
-            counted_since,
-        } => format!(
-            "rolled back: last request to it {last_request_ms} ms after the decision, seen to be zero after {verified_ms} ms; it had \
-             answered {candidate_requests} requests{}, {candidate_errors} badly",
-            since(*counted_since)
+        RolloutEvent::RolledBack(seal) => format!(
+            "rolled back: last request to it {} ms after the decision, seen to be zero after {} ms; it had answered {}",
+            seal.last_request_ms,
+            seal.verified_ms,
+            answered(seal)
         ),
         RolloutEvent::FailoverDecided { summary, .. } => {
             format!("what it would go back to is broken too: {summary}")

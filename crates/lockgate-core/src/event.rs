@@ -156,6 +156,22 @@ pub struct Instruction {
     pub reason: String,
 }
 
+/// What was seen at the end of a rollback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seal {
+    /// Milliseconds from the decision to the last request that went to the candidate; 0 where none did.
+    pub last_request_ms: i64,
+    /// Milliseconds from the decision until it was verified.
+    pub verified_ms: i64,
+    /// Requests that the candidate answered over the whole rollout.
+    pub candidate_requests: u64,
+    /// Bad answers among them.
+    pub candidate_errors: u64,
+    /// Since when these were counted, where the agent was started again meanwhile: what went before is not in them.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub counted_since: Option<Millis>,
+}
+
 /// Why a rollout goes back.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "why", rename_all = "snake_case")]
@@ -285,19 +301,7 @@ pub enum RolloutEvent {
         took_ms: i64,
     },
     /// The candidate's share was seen to be zero, and the target answers.
-    RolledBack {
-        /// Milliseconds from the decision to the last request that went to the candidate; 0 where none did.
-        last_request_ms: i64,
-        /// Milliseconds from the decision until it was verified.
-        verified_ms: i64,
-        /// Requests that the candidate answered over the whole rollout.
-        candidate_requests: u64,
-        /// Bad answers among them.
-        candidate_errors: u64,
-        /// Since when these were counted, where the agent was started again meanwhile: what went before is not in them.
-        #[serde(skip_serializing_if = "Option::is_none", default)]
-        counted_since: Option<Millis>,
-    },
+    RolledBack(Seal),
     /// The target is broken too: the backup takes over.
     FailoverDecided {
         /// What was seen.

@@ -85,6 +85,24 @@ impl GateSpec {
             Self::Replay { .. } => "replay",
         }
     }
+
+    /// What the gate asks, whatever another environment serves at the time.
+    #[must_use]
+    pub fn question(&self) -> Self {
+        let mut question = self.clone();
+        if let Self::Metric { versus: Some(versus), .. } = &mut question {
+            versus.release = None;
+        }
+        question
+    }
+
+    /// The question as an input of the gate's finding, so that its signer says what was asked.
+    ///
+    /// # Errors
+    /// Where a number in it is not finite.
+    pub fn as_input(&self) -> Result<Input, NotCanonical> {
+        Ok(Input { name: "gate".to_owned(), digest: Digest::of_json(&self.question())? })
+    }
 }
 
 /// A comparison with another environment's baseline.
@@ -200,6 +218,14 @@ pub struct Finding {
     pub started: Millis,
     /// When it ended.
     pub finished: Millis,
+}
+
+impl Finding {
+    /// Whether it is an answer to what `spec` asks, and not to what a gate of the same name asked once.
+    #[must_use]
+    pub fn answers(&self, spec: &GateSpec) -> bool {
+        spec.as_input().is_ok_and(|asked| self.inputs.contains(&asked))
+    }
 }
 
 /// An in-toto statement about one release.

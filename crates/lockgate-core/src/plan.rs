@@ -67,12 +67,12 @@ pub struct ApprovalRule {
 }
 
 /// Evidence that an earlier environment must have left.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Lineage {
     /// The earlier environment.
     pub environment: EnvironmentName,
-    /// Its gates.
-    pub gates: Vec<GateName>,
+    /// Its gates: what each asks.
+    pub gates: BTreeMap<GateName, GateSpec>,
 }
 
 /// How a rollout runs.

@@ -18,7 +18,7 @@ pub use decide::{CantDo, Command};
 
 use crate::clock::Millis;
 use crate::digest::Digest;
-use crate::event::{Cause, Instruction};
+use crate::event::{Cause, Instruction, Seal};
 use crate::gate::{Envelope, Outcome};
 use crate::guard::Judgement;
 use crate::id::{GateName, PrincipalId, PromotionId};
@@ -74,17 +74,9 @@ pub enum Stage {
     RolledBack {
         /// Why.
         cause: Cause,
-        /// Milliseconds from the decision to the last request that went to the candidate.
-        last_request_ms: i64,
-        /// Milliseconds from the decision until it was verified.
-        verified_ms: i64,
-        /// Requests that the candidate answered.
-        candidate_requests: u64,
-        /// Bad answers among them.
-        candidate_errors: u64,
-        /// Since when these were counted, where the agent was started again meanwhile: what went before is not in them.
-        #[serde(skip_serializing_if = "Option::is_none", default)]
-        counted_since: Option<Millis>,
+        /// What was seen.
+        #[serde(flatten)]
+        seal: Seal,
     },
     /// The target of the rollback is broken too.
     FailingOver,

@@ -1,6 +1,6 @@
 //! The native API's client.
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, bail};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
@@ -39,6 +39,11 @@ pub(crate) struct Refusal {
     pub(crate) hint: Option<String>,
 }
 
+/// Nobody answered, or not to the end: the server may be on its way back.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Unanswered(String);
+
 impl Client {
     /// A client for the server at `base`.
     pub(crate) fn new(base: &str, user: Option<String>, token: Option<String>) -> anyhow::Result<Self> {
@@ -46,7 +51,7 @@ impl Client {
             user.as_ref().filter(|name| !name.bytes().all(|b| b == b' ' || b.is_ascii_graphic()))
         {
             bail!(
-                "`{}` can't act: a name may have letters, digits and signs of ASCII only",
+                "`{}` can't act: a name may have letters, digits and signs of ASCII only\n  hint: --as names somebody else; without it git's user.email acts",
                 name.escape_debug()
             );
         }
@@ -81,13 +86,13 @@ impl Client {
 
     async fn send(&self, request: reqwest::RequestBuilder) -> anyhow::Result<reqwest::Response> {
         let response = request.send().await.map_err(|e| {
-            if e.is_connect() {
-                anyhow!("no server answers at {}\n  hint: start it with `lockgate up`, or name another one with --server", self.base)
+            Unanswered(if e.is_connect() {
+                format!("no server answers at {}\n  hint: start it with `lockgate up`, or name another one with --server", self.base)
             } else if e.is_timeout() {
-                anyhow!("the server at {} did not answer in time", self.base)
+                format!("the server at {} did not answer in time", self.base)
             } else {
-                anyhow!("the connection to {} broke: {}", self.base, e.without_url())
-            }
+                format!("the connection to {} broke: {}", self.base, e.without_url())
+            })
         })?;
         let status = response.status();
         if status.is_success() {

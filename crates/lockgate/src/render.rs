@@ -1,7 +1,9 @@
 //! Promotions, plans and environments as text for people.
 
 use crate::output::{Out, Tone, clock, percent, span, table};
-use lockgate_control::view::{EnvironmentView, PlanView, PromotionView, ReleaseView, StatusView, WhyView};
+use lockgate_control::view::{
+    EnvironmentView, PlanView, PromotionView, ReleaseView, StatusView, Term, WhyView,
+};
 use lockgate_core::gate::Outcome;
 use lockgate_core::guard::{Judgement, Reading, Verdict};
 use lockgate_core::promotion::Stage;
@@ -45,9 +47,11 @@ pub(crate) fn stage_line(promotion: &PromotionView) -> String {
         Stage::Superseded { by } => format!("replaced by {by}"),
         Stage::Cancelled => "taken back".to_owned(),
         Stage::RollingBack { cause } => format!("going back: {}", cause.summary()),
-        Stage::RolledBack { cause, last_request_ms, verified_ms, .. } => format!(
-            "{}; last request to it {last_request_ms} ms after the decision, verified after {verified_ms} ms",
-            cause.summary()
+        Stage::RolledBack { cause, seal } => format!(
+            "{}; last request to it {} ms after the decision, verified after {} ms",
+            cause.summary(),
+            seal.last_request_ms,
+            seal.verified_ms
         ),
         Stage::FailingOver => "the backup is taking over".to_owned(),
         Stage::OnBackup => "the backup serves; a person is needed".to_owned(),
@@ -86,7 +90,7 @@ pub(crate) fn promotion(out: Out, p: &PromotionView) -> String {
         ));
     }
     for change in &p.changed_terms {
-        text.push_str(&format!("  {}      {change}\n", out.mark(Tone::Warn, "other")));
+        text.push_str(&format!("  {}    {change}\n", out.mark(Tone::Warn, "changed")));
     }
     for a in &p.pending {
         text.push_str(&format!("  {:<10} asked by {}, not carried out yet\n", a.what.as_str(), a.by));
@@ -246,22 +250,10 @@ pub(crate) fn plan(out: Out, v: &PlanView) -> String {
     for change in &v.changes {
         text.push_str(&format!("  change     {change}\n"));
     }
-    let gates: Vec<String> = p.gates.iter().map(|(name, spec)| format!("{name} ({})", spec.kind())).collect();
-    text.push_str(&format!(
-        "  gates      {}\n",
-        if gates.is_empty() { "none".to_owned() } else { gates.join(", ") }
-    ));
-    text.push_str(&format!("  approval   {}\n", v.approval));
-    let steps: Vec<String> = p
-        .rollout
-        .steps
-        .iter()
-        .map(|s| match s.hold_ms {
-            0 => percent(share(s.weight)),
-            ms => format!("{} for {}", percent(share(s.weight)), span(ms as f64 / 1000.0)),
-        })
-        .collect();
-    text.push_str(&format!("  rollout    {}\n", steps.join(", then ")));
+    text.push_str(&terms(&v.terms));
+    for change in &v.changed_terms {
+        text.push_str(&format!("  {}    {change}\n", out.mark(Tone::Warn, "changed")));
+    }
     text.push_str(&format!("  rollback   {}\n", v.rollback));
     if let Some(f) = &v.forecast {
         match f.rate {
@@ -329,9 +321,7 @@ pub(crate) fn why(out: Out, v: &WhyView) -> String {
         ));
     }
     text.push_str("\nits plan's terms\n");
-    let terms: Vec<Vec<String>> =
-        v.promotion.terms.iter().map(|(name, words)| vec![format!("  {name}"), words.clone()]).collect();
-    text.push_str(&table(&terms));
+    text.push_str(&terms(&v.promotion.terms));
     text.push_str("\nwhat happened\n");
     let rows: Vec<Vec<String>> = v
         .timeline
@@ -341,6 +331,12 @@ pub(crate) fn why(out: Out, v: &WhyView) -> String {
     text.push_str(&table(&rows));
     text.push_str(&next(out, &v.promotion.next));
     text
+}
+
+/// The terms of a plan.
+fn terms(all: &[Term]) -> String {
+    let rows: Vec<Vec<String>> = all.iter().map(|t| vec![format!("  {}", t.name), t.text.clone()]).collect();
+    table(&rows)
 }
 
 /// A release.

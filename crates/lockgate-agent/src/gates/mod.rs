@@ -117,9 +117,8 @@ fn finding(
         checked.outcome = Outcome::Error;
         checked.summary = format!("{} is not a finite number", broken.join(", "));
     }
-    if let Ok(digest) = Digest::of_json(spec) {
-        checked.inputs.push(Input { name: "gate".to_owned(), digest });
-    }
+    // Without it the finding answers no question, and counts for nothing.
+    checked.inputs.extend(spec.as_input());
     let finding = Finding {
         gate: name.clone(),
         kind: spec.kind().to_owned(),

@@ -91,25 +91,12 @@ impl Promotion {
                 Some(Stage::RollingBack { cause: cause.clone() })
             }
             RolloutEvent::RollbackApplied { .. } => None,
-            RolloutEvent::RolledBack {
-                last_request_ms,
-                verified_ms,
-                candidate_requests,
-                candidate_errors,
-                counted_since,
-            } => {
+            RolloutEvent::RolledBack(seal) => {
                 let cause = match &self.stage {
                     Stage::RollingBack { cause } => cause.clone(),
                     _ => Cause::Unhealthy { summary: String::new() },
                 };
-                Some(Stage::RolledBack {
-                    cause,
-                    last_request_ms: *last_request_ms,
-                    verified_ms: *verified_ms,
-                    candidate_requests: *candidate_requests,
-                    candidate_errors: *candidate_errors,
-                    counted_since: *counted_since,
-                })
+                Some(Stage::RolledBack { cause, seal: *seal })
             }
             RolloutEvent::FailoverDecided { .. } => Some(Stage::FailingOver),
             RolloutEvent::OnBackup => Some(Stage::OnBackup),

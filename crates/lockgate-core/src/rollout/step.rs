@@ -2,7 +2,7 @@
 
 use super::{Deployment, Observation, Phase, QUIET_MS, Readiness, Rollout, Serving, Status};
 use crate::clock::Millis;
-use crate::event::{Cause, RolloutEvent};
+use crate::event::{Cause, RolloutEvent, Seal};
 use crate::id::PromotionId;
 use crate::plan::{OnInconclusive, Revision};
 use crate::route::WHOLE;
@@ -184,12 +184,14 @@ impl Deployment {
                 .then(|| RolloutEvent::RollbackApplied { took_ms: (seen.now - decided).max(0) });
         }
         let quiet = seen.quiet_ms.is_some_and(|ms| ms >= QUIET_MS);
-        (quiet && seen.applied && seen.target == Readiness::Ready).then(|| RolloutEvent::RolledBack {
-            last_request_ms: seen.last_candidate_request.map_or(0, |at| (at - decided).max(0)),
-            verified_ms: (seen.now - decided).max(0),
-            candidate_requests: seen.candidate_requests,
-            candidate_errors: seen.candidate_errors,
-            counted_since: seen.counted_since,
+        (quiet && seen.applied && seen.target == Readiness::Ready).then(|| {
+            RolloutEvent::RolledBack(Seal {
+                last_request_ms: seen.last_candidate_request.map_or(0, |at| (at - decided).max(0)),
+                verified_ms: (seen.now - decided).max(0),
+                candidate_requests: seen.candidate_requests,
+                candidate_errors: seen.candidate_errors,
+                counted_since: seen.counted_since,
+            })
         })
     }
 

@@ -42,11 +42,10 @@ pub(crate) fn of_event(line: &Line, releases: &BTreeMap<String, Release>) -> Opt
             format!("goes back to {target}: {}", cause.summary())
         }
         RolloutEvent::RollbackApplied { took_ms } => format!("every gateway has it, after {took_ms} ms"),
-        RolloutEvent::RolledBack { candidate_requests, candidate_errors, .. } => {
-            format!(
-                "rolled back, as was seen; it had {candidate_requests} requests, {candidate_errors} of them bad"
-            )
-        }
+        RolloutEvent::RolledBack(seal) => format!(
+            "rolled back, as was seen; it had {} requests, {} of them bad",
+            seal.candidate_requests, seal.candidate_errors
+        ),
         RolloutEvent::FailoverDecided { summary, .. } => format!("fails over: {summary}"),
         RolloutEvent::OnBackup => "the backup serves; a person is needed".to_owned(),
         RolloutEvent::Stranded { summary } => format!("is stranded: {summary}"),

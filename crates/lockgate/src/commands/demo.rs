@@ -8,6 +8,7 @@ use crate::exit::Exit;
 use crate::output::{Out, Tone, span, table};
 use anyhow::{Context as _, bail};
 use lockgate_control::view::{PromotionView, StatusView, WhyView};
+use lockgate_core::event::Seal;
 use lockgate_core::promotion::Stage;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -282,8 +283,10 @@ impl Demo {
         self.run_as(AUTHOR, &["watch", "--env", "production", "--timeout", "3m"], Exit::RolledBack).await?;
         let after = begun.elapsed().as_secs_f64();
         let p = self.promotion("production").await?;
-        let Stage::RolledBack { last_request_ms, verified_ms, candidate_requests, candidate_errors, .. } =
-            &p.stage
+        let Stage::RolledBack {
+            seal: Seal { last_request_ms, verified_ms, candidate_requests, candidate_errors, .. },
+            ..
+        } = &p.stage
         else {
             bail!("the bad successor was not rolled back but is {}", p.stage_name);
         };

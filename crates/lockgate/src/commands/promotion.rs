@@ -1,7 +1,7 @@
 //! `plan`, `promote`, `approve`, `reject`, `watch`, `pause`, `resume`, `abort`, `why`.
 
 use crate::cli;
-use crate::client::{Client, Refusal};
+use crate::client::{Client, Unanswered};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::{Out, Tone};
@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use lockgate_control::view::{GateView, PlanView, PromotionRequest, PromotionView, WhyView};
 use lockgate_core::digest::Digest;
 use lockgate_core::gate::Outcome;
-use lockgate_core::id::EnvironmentName;
+use lockgate_core::id::{EnvironmentName, PromotionId};
 use lockgate_core::promotion::Stage;
 use lockgate_core::route::Role;
 use serde_json::json;
@@ -158,26 +158,8 @@ pub(crate) async fn follow(
     let begun = Instant::now();
     let mut drawn = 0;
     let mut said = String::new();
-    let mut away: Option<Instant> = None;
     loop {
-        let view: PromotionView = match client.get(&format!("promotions/{}", first.id)).await {
-            Ok(view) => view,
-            // A server that is started again goes on where it was; whoever waits for the promotion does, too.
-            Err(error) if error.downcast_ref::<Refusal>().is_none() => {
-                if away.is_none() {
-                    out.aside("the server does not answer; waiting for it");
-                }
-                if away.get_or_insert_with(Instant::now).elapsed() > AWAY
-                    || timeout.is_some_and(|t| begun.elapsed() > t)
-                {
-                    return Err(error);
-                }
-                tokio::time::sleep(LOOK_EVERY).await;
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        away = None;
+        let view = look(out, client, &first.id, timeout.map(|t| begun + t)).await?;
         let text = render::promotion(out, &view);
         if out.is_live() {
             drawn = out.redraw(drawn, &text);
@@ -204,6 +186,34 @@ pub(crate) async fn follow(
             return Ok(if still { Exit::Held } else { exit_of(&view.stage, &view.gates) });
         }
         tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// A promotion as it stands. A server that is started again goes on where it was, and whoever waits for a promotion does, too:
+/// for [`AWAY`], but not beyond the time that the waiting may take.
+async fn look(
+    out: Out,
+    client: &Client,
+    id: &PromotionId,
+    until: Option<Instant>,
+) -> anyhow::Result<PromotionView> {
+    let begun = Instant::now();
+    let mut said = false;
+    loop {
+        match client.get(&format!("promotions/{id}")).await {
+            Err(error) if error.is::<Unanswered>() => {
+                let now = Instant::now();
+                if now - begun > AWAY || until.is_some_and(|until| now > until) {
+                    return Err(error);
+                }
+                if !said {
+                    out.aside("the server does not answer; waiting for it");
+                    said = true;
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            answer => return answer,
+        }
     }
 }
 
@@ -315,7 +325,7 @@ pub(crate) async fn rollback(ctx: &Context, args: &cli::Rollback) -> anyhow::Res
 async fn follow_rollback(out: Out, client: &Client, first: &PromotionView) -> anyhow::Result<Exit> {
     let begun = Instant::now();
     loop {
-        let view: PromotionView = client.get(&format!("promotions/{}", first.id)).await?;
+        let view = look(out, client, &first.id, None).await?;
         if view.stage.is_terminal() {
             out.show(&view, || render::promotion(out, &view))?;
             return Ok(exit_of_rollback(&view.stage));
@@ -331,7 +341,7 @@ async fn follow_rollback(out: Out, client: &Client, first: &PromotionView) -> an
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lockgate_core::event::Cause;
+    use lockgate_core::event::{Cause, Seal};
     use lockgate_core::id::{GateName, PrincipalId};
     use lockgate_core::promotion::{Held, RolloutView, Until};
 
@@ -359,11 +369,13 @@ mod tests {
     fn a_wanted_rollback_is_done_when_it_has_gone_back() {
         let back = Stage::RolledBack {
             cause: Cause::Person { by: PrincipalId::new("u_x").unwrap(), reason: String::new() },
-            last_request_ms: 1,
-            verified_ms: 2,
-            candidate_requests: 0,
-            counted_since: None,
-            candidate_errors: 0,
+            seal: Seal {
+                last_request_ms: 1,
+                verified_ms: 2,
+                candidate_requests: 0,
+                candidate_errors: 0,
+                counted_since: None,
+            },
         };
         assert_eq!(exit_of_rollback(&back), Exit::Done);
         assert_eq!(exit_of(&back, &[]), Exit::RolledBack);

@@ -15,24 +15,26 @@ pub(crate) fn outdated(ctx: &Context) -> anyhow::Result<Vec<String>> {
     Ok(project.pipeline.iter().filter_map(|stage| runner.outdated(stage)).collect())
 }
 
-/// Whether something that was made at a time was made by a stage on the very inputs that lie here now; nothing where no
-/// stage ran here, so that nobody can say.
+/// Whether something that was made at a time was made by a stage on the very inputs that lie here now, and by no other;
+/// nothing where no stage ran here, so that nobody can say.
 pub(crate) fn made_here(ctx: &Context, at: Millis) -> anyhow::Result<Option<bool>> {
     let project = crate::commands::project::load(ctx)?;
     let runner = runner(ctx, &project)?;
-    let mut any = false;
+    let (mut any, mut by_this, mut by_other) = (false, false, false);
     for stage in &project.pipeline {
-        let Ok((_, parts)) = runner.key(stage) else { continue };
+        let parts = runner.key(stage).ok().map(|(_, parts)| parts);
         for record in runner.records(stage).iter().filter(|record| record.ended > 0) {
             any = true;
             let took = (record.seconds * 1000.0).ceil() as Millis;
-            let during = record.ended - took - SLACK_MS..=record.ended + SLACK_MS;
-            if during.contains(&at) && changed(record, &parts).is_empty() {
-                return Ok(Some(true));
+            if !(record.ended - took - SLACK_MS..=record.ended + SLACK_MS).contains(&at) {
+                continue;
             }
+            let same = parts.as_ref().is_some_and(|parts| changed(record, parts).is_empty());
+            (by_this, by_other) = (by_this || same, by_other || !same);
         }
     }
-    Ok(any.then_some(false))
+    // Where a stage on other inputs ran at that time, too, it may have been that one.
+    Ok(any.then_some(by_this && !by_other))
 }
 
 /// How far the server's clock may be off from this machine's.
