@@ -6,7 +6,8 @@
 //! | `checks`, `python` | MLflow's limits and rules for names; values as its messages show them |
 //! | `experiments`, `runs`, `logging` | experiments; runs; what runs log |
 //! | `models` | MLflow's logged models |
-//! | `registry`, `versions`, `aliases` | registered models, their versions and aliases |
+//! | `registry`, `versions`, `aliases`, `stages` | registered models, their versions, aliases and stages |
+//! | `governed` | aliases and stages that say what an environment serves |
 //! | `sources` | where a version's files come from |
 //! | `artifacts`, `places` | files below runs and models; the paths and URIs that name them |
 //! | `resolve` | what the rest of the control plane asks about models and runs |
@@ -23,6 +24,7 @@ mod artifacts;
 mod checks;
 pub mod error;
 mod experiments;
+pub(crate) mod governed;
 mod logging;
 mod models;
 mod names;
@@ -32,6 +34,7 @@ mod registry;
 mod resolve;
 mod runs;
 mod sources;
+mod stages;
 #[cfg(test)]
 mod tests;
 mod versions;
@@ -42,13 +45,14 @@ pub use experiments::NewExperiment;
 pub use lockgate_store::tracking::{
     AliasMove, Artifact, Clause, Comparator, Dataset, DatasetInput, DatasetSummary, Experiment, Field,
     KeyValue, Lifecycle, LoggedModel, Metric, ModelVersion, Operand, Order, Page, RegisteredModel, Run,
-    RunUpdate, Search,
+    RunUpdate, Search, StageMove,
 };
 pub use logging::{Batch, Inputs};
 pub use models::{ModelStatus, NewLoggedModel};
 pub use registry::NewRegisteredModel;
 pub use resolve::{ModelVersionInfo, RunSummary};
 pub use runs::{NewRun, RunStatus};
+pub use stages::VersionStage;
 pub use versions::NewModelVersion;
 
 use futures_util::future::BoxFuture;

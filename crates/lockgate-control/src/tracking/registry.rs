@@ -55,7 +55,7 @@ impl Tracking {
             updated: now,
             tags: new.tags,
             aliases: Vec::new(),
-            latest: None,
+            latest: Vec::new(),
         };
         self.write(move |tx| {
             Box::pin(async move {
@@ -158,7 +158,8 @@ impl Tracking {
                 is_free(tx, &name, None).await?;
                 for (alias, _) in model.aliases {
                     let (name, actor) = (name.clone(), actor.clone());
-                    tx.move_alias(&AliasMove { name, alias, version: None, actor, at }).await?;
+                    let promotion = String::new();
+                    tx.move_alias(&AliasMove { name, alias, version: None, actor, at, promotion }).await?;
                 }
                 Ok(tx.delete_registered_model(&name).await?)
             })

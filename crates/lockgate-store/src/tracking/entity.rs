@@ -134,7 +134,7 @@ pub(crate) const REGISTERED_MODELS: Entity = Entity {
 pub(crate) const MODEL_VERSIONS: Entity = Entity {
     name: "model versions",
     select: "SELECT t.name, t.version, t.description, t.user_id, t.created_by, t.source, t.storage_location, \
-             t.run_id, t.run_link, t.model_id, t.created, t.updated FROM model_versions t",
+             t.run_id, t.run_link, t.model_id, t.created, t.updated, t.stage FROM model_versions t",
     attributes: &[
         words("name", "t.name"),
         words("run_id", "t.run_id"),

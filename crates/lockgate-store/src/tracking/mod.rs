@@ -6,7 +6,7 @@
 //! | `experiments`, `runs`, `logged` | experiments; runs; metrics, params and tags |
 //! | `inputs` | the datasets and models that a run used or made |
 //! | `models` | MLflow's logged models |
-//! | `registry`, `registry_changes` | registered models, versions, aliases and their history |
+//! | `registry`, `registry_changes`, `stages` | registered models, versions, aliases, stages and their history |
 //! | `artifacts` | which bytes lie under which path |
 //! | [`search`], `entity` | searches put together from conditions |
 //!
@@ -22,6 +22,7 @@ mod registry;
 mod registry_changes;
 mod runs;
 pub mod search;
+mod stages;
 #[cfg(test)]
 mod tests;
 pub mod types;
@@ -29,7 +30,7 @@ pub mod types;
 pub use search::{Clause, Comparator, Field, Operand, Order, Page, Search};
 pub use types::{
     AliasMove, Artifact, Dataset, DatasetInput, DatasetSummary, Experiment, KeyValue, Lifecycle, LoggedModel,
-    Metric, ModelVersion, RegisteredModel, Run, RunUpdate,
+    Metric, ModelVersion, RegisteredModel, Run, RunUpdate, StageMove,
 };
 
 use crate::conn::{Conn, Query, query_dynamic};
@@ -76,6 +77,7 @@ pub(crate) fn statements() -> Vec<(&'static str, &'static str)> {
         runs::ALL,
         search::ALL,
         search::example::ALL,
+        stages::ALL,
     ]
     .concat()
 }

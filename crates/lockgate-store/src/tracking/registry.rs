@@ -18,13 +18,14 @@ statements! {
     NEXT_VERSION = "SELECT next_version FROM registered_models WHERE name = $1";
     TAKE_VERSION = "UPDATE registered_models SET next_version = next_version + 1, updated = $2 WHERE name = $1";
     VERSION = "SELECT name, version, description, user_id, created_by, source, storage_location, run_id, run_link, \
-               model_id, created, updated FROM model_versions WHERE name = $1 AND version = $2";
-    NEWEST_VERSION = "SELECT name, version, description, user_id, created_by, source, storage_location, run_id, \
-               run_link, model_id, created, updated FROM model_versions WHERE name = $1 \
-               ORDER BY version DESC LIMIT 1";
+               model_id, created, updated, stage FROM model_versions WHERE name = $1 AND version = $2";
+    NEWEST_VERSIONS = "SELECT t.name, t.version, t.description, t.user_id, t.created_by, t.source, t.storage_location, \
+               t.run_id, t.run_link, t.model_id, t.created, t.updated, t.stage FROM model_versions t \
+               JOIN (SELECT MAX(version) AS newest, MIN(version) AS oldest FROM model_versions WHERE name = $1 \
+               GROUP BY stage) m ON m.newest = t.version WHERE t.name = $1 ORDER BY m.oldest";
     INSERT_VERSION = "INSERT INTO model_versions (name, version, description, user_id, created_by, source, \
-               storage_location, run_id, run_link, model_id, created, updated) \
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+               storage_location, run_id, run_link, model_id, created, updated, stage) \
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
     DESCRIBE_VERSION = "UPDATE model_versions SET description = $3, updated = $4 WHERE name = $1 AND version = $2";
     VERSION_TAGS = "SELECT key, value FROM model_version_tags WHERE name = $1 AND version = $2 ORDER BY key";
     SET_VERSION_TAG = "INSERT INTO model_version_tags (name, version, key, value) VALUES ($1, $2, $3, $4) \
@@ -34,9 +35,9 @@ statements! {
     SET_ALIAS = "INSERT INTO aliases (name, alias, version) VALUES ($1, $2, $3) \
                ON CONFLICT (name, alias) DO UPDATE SET version = excluded.version";
     DELETE_ALIAS = "DELETE FROM aliases WHERE name = $1 AND alias = $2";
-    NOTE_MOVE = "INSERT INTO alias_history (seq, name, alias, version, actor, at_ms) \
-               SELECT COALESCE(MAX(seq), 0) + 1, $1, $2, $3, $4, $5 FROM alias_history";
-    MOVES = "SELECT name, alias, version, actor, at_ms FROM alias_history WHERE name = $1 ORDER BY seq";
+    NOTE_MOVE = "INSERT INTO alias_history (seq, name, alias, version, actor, at_ms, promotion) \
+               SELECT COALESCE(MAX(seq), 0) + 1, $1, $2, $3, $4, $5, $6 FROM alias_history";
+    MOVES = "SELECT name, alias, version, actor, at_ms, promotion FROM alias_history WHERE name = $1 ORDER BY seq";
 }
 
 fn model(row: &AnyRow) -> Result<RegisteredModel, StoreError> {
@@ -48,7 +49,7 @@ fn model(row: &AnyRow) -> Result<RegisteredModel, StoreError> {
         updated: int(row, "updated")?,
         tags: Vec::new(),
         aliases: Vec::new(),
-        latest: None,
+        latest: Vec::new(),
     })
 }
 
@@ -66,6 +67,7 @@ fn version(row: &AnyRow) -> Result<ModelVersion, StoreError> {
         model_id: text(row, "model_id")?,
         created: int(row, "created")?,
         updated: int(row, "updated")?,
+        stage: text(row, "stage")?,
         tags: Vec::new(),
         aliases: Vec::new(),
     })
@@ -114,23 +116,24 @@ impl Conn {
         }
         for model in &mut models {
             model.aliases.sort();
-            model.latest = self.newest_version(&model.name).await?.map(Box::new);
+            model.latest = self.newest_versions(&model.name).await?;
         }
         Ok(models)
     }
 
-    /// The newest version of a model with its tags, without its aliases.
+    /// The newest version of a model in each stage, with their tags, without their aliases; the stages in the order in which
+    /// versions came.
     ///
     /// # Errors
     /// Where the database can't be read.
-    pub async fn newest_version(&mut self, name: &str) -> Result<Option<ModelVersion>, StoreError> {
-        let Some(row) = self.fetch_optional(query(NEWEST_VERSION).bind(name.to_owned())).await? else {
-            return Ok(None);
-        };
-        let mut found = version(&row)?;
-        let tags = self.fetch_all(query(VERSION_TAGS).bind(name.to_owned()).bind(found.version)).await?;
-        found.tags = tags.iter().map(key_value).collect::<Result<_, _>>()?;
-        Ok(Some(found))
+    pub async fn newest_versions(&mut self, name: &str) -> Result<Vec<ModelVersion>, StoreError> {
+        let rows = self.fetch_all(query(NEWEST_VERSIONS).bind(name.to_owned())).await?;
+        let mut found: Vec<ModelVersion> = rows.iter().map(version).collect::<Result<_, _>>()?;
+        for one in &mut found {
+            let tags = self.fetch_all(query(VERSION_TAGS).bind(name.to_owned()).bind(one.version)).await?;
+            one.tags = tags.iter().map(key_value).collect::<Result<_, _>>()?;
+        }
+        Ok(found)
     }
 
     /// One version of a model with its tags and aliases.
@@ -197,6 +200,7 @@ impl Conn {
                 version: opt_int(row, "version")?,
                 actor: text(row, "actor")?,
                 at: int(row, "at_ms")?,
+                promotion: text(row, "promotion")?,
             })
         };
         rows.iter().map(one).collect()
@@ -264,7 +268,7 @@ impl Tx {
         let statement = statement.bind(new.source.clone()).bind(new.storage_location.clone());
         let statement =
             statement.bind(new.run_id.clone()).bind(new.run_link.clone()).bind(new.model_id.clone());
-        self.execute(statement.bind(new.created).bind(new.updated)).await?;
+        self.execute(statement.bind(new.created).bind(new.updated).bind(new.stage.clone())).await?;
         for tag in &new.tags {
             self.set_model_version_tag(&new.name, new.version, tag).await?;
         }
@@ -314,6 +318,6 @@ impl Tx {
         };
         self.execute(statement).await?;
         let note = query(NOTE_MOVE).bind(new.name.clone()).bind(new.alias.clone()).bind(new.version);
-        self.execute(note.bind(new.actor.clone()).bind(new.at)).await.map(|_| ())
+        self.execute(note.bind(new.actor.clone()).bind(new.at).bind(new.promotion.clone())).await.map(|_| ())
     }
 }

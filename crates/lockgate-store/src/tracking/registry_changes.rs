@@ -13,6 +13,7 @@ statements! {
     RENAME_VERSION_TAGS = "UPDATE model_version_tags SET name = $2 WHERE name = $1";
     RENAME_ALIASES = "UPDATE aliases SET name = $2 WHERE name = $1";
     RENAME_MOVES = "UPDATE alias_history SET name = $2 WHERE name = $1";
+    RENAME_STAGE_MOVES = "UPDATE stage_history SET name = $2 WHERE name = $1";
     TOUCH = "UPDATE registered_models SET updated = $2 WHERE name = $1";
     DELETE = "DELETE FROM registered_models WHERE name = $1";
     DELETE_TAGS = "DELETE FROM registered_model_tags WHERE name = $1";
@@ -54,7 +55,7 @@ impl Tx {
         for sql in [RENAME, RENAME_VERSIONS] {
             self.execute(query(sql).bind(old.to_owned()).bind(new.to_owned()).bind(now)).await?;
         }
-        for sql in [RENAME_TAGS, RENAME_VERSION_TAGS, RENAME_ALIASES, RENAME_MOVES] {
+        for sql in [RENAME_TAGS, RENAME_VERSION_TAGS, RENAME_ALIASES, RENAME_MOVES, RENAME_STAGE_MOVES] {
             self.execute(query(sql).bind(old.to_owned()).bind(new.to_owned())).await?;
         }
         Ok(())
