@@ -1,7 +1,9 @@
 """From a training script to a prediction that can be explained, by the commands that the quickstart tells."""
 
 import json
+from pathlib import Path
 
+import mlflow
 import pytest
 from conftest import post
 from mlflow import MlflowClient, MlflowException
@@ -115,3 +117,21 @@ def test_mlflow_says_what_production_serves_and_nobody_can_make_it_say_something
     history = project.json("model", "history", "tumour", "--alias", "production")
     assert [(move["version"], move["by"]) for move in history] == [(int(served.version), "agent of production")]
     assert history[0]["promotion"] in project.ok("model", "history", "tumour")
+
+
+def test_an_environment_is_a_place_for_mlflow_s_clients_whose_registry_holds_what_was_promoted_there(project, serving, tmp_path):
+    inside = MlflowClient(f"{project.server}/env/production")
+    served = inside.get_model_version_by_alias("tumour", "production")
+    assert served.version == MlflowClient(project.server).get_model_version_by_alias("tumour", "production").version
+    with pytest.raises(MlflowException, match="only promotions change it") as refused:
+        inside.create_model_version("tumour", f"models:/tumour/{served.version}")
+    assert refused.value.error_code == "PERMISSION_DENIED"
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"{project.server}/env/production")
+    try:
+        assert Path(mlflow.artifacts.download_artifacts("models:/tumour@production", dst_path=str(tmp_path))).is_dir()
+        assert (tmp_path / "MLmodel").is_file()
+    finally:
+        mlflow.set_tracking_uri(before)
+    assert inside.create_experiment("what production does by itself")
+    assert MlflowClient(project.server).get_experiment_by_name("what production does by itself") is None

@@ -107,6 +107,66 @@ async fn aliases_and_stages_follow_what_is_served() {
 }
 
 #[tokio::test]
+async fn an_environments_registry_holds_what_was_promoted_there() {
+    let bench = Bench::new(false).await;
+    bench.register(3).await;
+    let (mut staging, mut agent) =
+        (Agent::new(&bench, "staging").await, Agent::new(&bench, "production").await);
+    let tracking = bench.control.tracking();
+    let production = tracking.within("production").await.unwrap();
+    production.registered_model(&bench.ana, "m").await.unwrap_err();
+    for version in [1, 3] {
+        let release = bench.release(&plain(version)).await;
+        staging.confirm(&release).await;
+        agent.confirm(&release).await;
+    }
+    let numbers = async |tracking: &crate::tracking::Tracking| {
+        let search = crate::tracking::Search {
+            clauses: vec![],
+            order: vec![],
+            datasets: vec![],
+            page: crate::tracking::Page { limit: 9, offset: 0 },
+        };
+        let found = tracking.search_model_versions(&bench.ana, search).await.unwrap();
+        let mut numbers: Vec<i64> = found.iter().map(|v| v.version).collect();
+        numbers.sort_unstable();
+        numbers
+    };
+    assert_eq!((numbers(tracking).await, numbers(&production).await), (vec![1, 2, 3], vec![1, 3]));
+    let served = production.version_by_alias(&bench.ana, "m", "production").await.unwrap();
+    let source = tracking.model_version(&bench.ana, "m", "3").await.unwrap();
+    assert_eq!((served.version, &served.name), (3, &"m".to_owned()));
+    assert_eq!(served.storage_location, source.storage_location);
+
+    // Nothing comes in by another door.
+    let copy = NewModelVersion {
+        name: "m".to_owned(),
+        source: "models:/m/1".to_owned(),
+        ..NewModelVersion::default()
+    };
+    let why = refused(production.create_model_version(&bench.ana, copy).await.map(drop)).unwrap_err();
+    assert!(why.contains("only promotions change it") && why.contains("--env production"), "{why}");
+    let model = NewRegisteredModel { name: "other".to_owned(), ..NewRegisteredModel::default() };
+    refused(production.create_registered_model(&bench.ana, model).await.map(drop)).unwrap_err();
+    for alias in ["production", "champion"] {
+        refused(production.set_alias(&bench.ana, "m", alias, "1").await).unwrap_err();
+    }
+    let archived = production.transition_stage(&bench.ana, "m", "1", VersionStage::Archived, false).await;
+    refused(archived.map(drop)).unwrap_err();
+    refused(production.delete_model_version(&bench.ana, "m", "1").await).unwrap_err();
+    refused(production.rename_registered_model(&bench.ana, "m", "n").await.map(drop)).unwrap_err();
+    refused(production.delete_registered_model(&bench.ana, "m").await).unwrap_err();
+
+    // What is deleted where it was registered stays where it served.
+    tracking.delete_model_version(&bench.ana, "m", "1").await.unwrap();
+    bench.control.rollback(&bench.ana, &place("production"), None, "no").await.unwrap();
+    agent.go().await;
+    assert_eq!(bench.alias("production").await, None);
+    let back = production.version_by_alias(&bench.ana, "m", "production").await.unwrap();
+    assert_eq!(back.version, 1);
+}
+
+#[tokio::test]
 async fn a_version_names_its_release_and_nobody_can_change_that() {
     let bench = Bench::new(false).await;
     bench.register(1).await;
@@ -114,7 +174,7 @@ async fn a_version_names_its_release_and_nobody_can_change_that() {
     let tracking = bench.control.tracking();
     let tag = KeyValue { key: "lockgate.release".to_owned(), value: release.to_string() };
     let found = tracking.model_version(&bench.ana, "m", "1").await.unwrap();
-    assert_eq!(found.tags, [tag.clone()]);
+    assert_eq!(found.tags, std::slice::from_ref(&tag));
     let forged = KeyValue { value: "sha256:0".to_owned(), ..tag.clone() };
     tracking.set_model_version_tag(&bench.ana, "m", "1", forged).await.unwrap_err();
     tracking.delete_model_version_tag(&bench.ana, "m", "1", &tag.key).await.unwrap_err();

@@ -1,7 +1,7 @@
 //! Aliases and stages that an environment owns: they say what serves there, so only promotions move them.
 
 use super::stages::VersionStage;
-use super::{AliasMove, KeyValue, StageMove, TrackingError};
+use super::{AliasMove, KeyValue, ModelVersion, StageMove, TrackingError, workspaces};
 use crate::configuration;
 use crate::error::ControlError;
 use crate::projection::{ReleaseState, State};
@@ -12,7 +12,7 @@ use lockgate_core::actor::Actor;
 use lockgate_core::clock::Millis;
 use lockgate_core::id::{EnvironmentName, ModelName, PromotionId};
 use lockgate_core::promotion::Promotion;
-use lockgate_store::{Conn, Tx};
+use lockgate_store::{Conn, DEFAULT_WORKSPACE, Tx};
 
 /// The tag that names a version's newest release. People can't set it.
 pub(super) const RELEASE_TAG: &str = "lockgate.release";
@@ -42,6 +42,10 @@ pub(super) async fn check_alias(
     alias: &str,
     version: Option<i64>,
 ) -> Result<(), TrackingError> {
+    workspaces::may_register(conn).await?;
+    if conn.workspace() != DEFAULT_WORKSPACE {
+        return Ok(());
+    }
     for environment in environments(conn).await?.iter().filter(|e| e.owns_alias(alias)) {
         if serves(conn, &environment.name, model).await? != version {
             let what = format!("alias `{alias}` says what environment `{}` serves", environment.name);
@@ -59,6 +63,10 @@ pub(super) async fn check_stage(
     from: VersionStage,
     to: VersionStage,
 ) -> Result<(), TrackingError> {
+    workspaces::may_register(conn).await?;
+    if conn.workspace() != DEFAULT_WORKSPACE {
+        return Ok(());
+    }
     for environment in environments(conn).await? {
         let stage = environment.stage.as_deref().and_then(VersionStage::read);
         let served = serves(conn, &environment.name, model).await? == Some(version);
@@ -208,7 +216,52 @@ pub(crate) async fn follow(tx: &mut Tx, moved: &Moved<'_>) -> Result<(), Control
         // What serves again was deleted from the registry meanwhile; its release still has it.
         version = None;
     }
-    for alias in aliases {
+    hand_over(tx, moved, version).await?;
+    point(tx, moved, &aliases, version).await?;
+    tx.enter(moved.environment.as_str());
+    // The environment's registry keeps what was deleted elsewhere.
+    let own = moved.after.and_then(|version| i64::try_from(version).ok());
+    let own = match own {
+        Some(number) => tx.model_version(moved.model.as_str(), number).await?.map(|own| own.version),
+        None => None,
+    };
+    point(tx, moved, &aliases, own).await?;
+    tx.enter(DEFAULT_WORKSPACE);
+    if let Some(stage) = environment.and_then(|e| VersionStage::read(e.stage.as_deref()?)) {
+        follow_with_stage(tx, moved, stage, version, &all).await?;
+    }
+    Ok(())
+}
+
+/// Puts what an environment serves from now on into its own registry, under its own number.
+async fn hand_over(tx: &mut Tx, moved: &Moved<'_>, version: Option<i64>) -> Result<(), ControlError> {
+    let (name, Some(number)) = (moved.model.as_str(), version) else { return Ok(()) };
+    let (Some(model), Some(version)) =
+        (tx.registered_model(name).await?, tx.model_version(name, number).await?)
+    else {
+        return Ok(());
+    };
+    tx.enter(moved.environment.as_str());
+    if tx.registered_model(name).await?.is_none() {
+        tx.insert_registered_model(&model).await?;
+    }
+    if tx.model_version(name, number).await?.is_none() {
+        let stage = VersionStage::None.as_str().to_owned();
+        tx.insert_model_version(&ModelVersion { updated: moved.at, stage, ..version }).await?;
+        tx.reserve_versions(name, number).await?;
+    }
+    tx.enter(DEFAULT_WORKSPACE);
+    Ok(())
+}
+
+/// Lets aliases point to a version, or nowhere.
+async fn point(
+    tx: &mut Tx,
+    moved: &Moved<'_>,
+    aliases: &[&str],
+    version: Option<i64>,
+) -> Result<(), ControlError> {
+    for alias in aliases.iter().copied() {
         if tx.alias(moved.model.as_str(), alias).await? != version {
             tx.move_alias(&AliasMove {
                 name: moved.model.to_string(),
@@ -220,9 +273,6 @@ pub(crate) async fn follow(tx: &mut Tx, moved: &Moved<'_>) -> Result<(), Control
             })
             .await?;
         }
-    }
-    if let Some(stage) = environment.and_then(|e| VersionStage::read(e.stage.as_deref()?)) {
-        follow_with_stage(tx, moved, stage, version, &all).await?;
     }
     Ok(())
 }

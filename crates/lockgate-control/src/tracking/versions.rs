@@ -4,7 +4,7 @@ use super::governed::RELEASE_TAG;
 use super::registry::is_free;
 use super::{
     AliasMove, KeyValue, ModelVersion, Search, Tracking, TrackingError, VersionStage, checks, may_read,
-    may_track, places, registry, sources,
+    may_track, places, registry, sources, workspaces,
 };
 use lockgate_core::actor::Actor;
 use lockgate_store::Conn;
@@ -60,6 +60,7 @@ impl Tracking {
         self.write(move |tx| {
             Box::pin(async move {
                 registry::found(tx, &new.name).await?;
+                workspaces::may_register(tx).await?;
                 let NewModelVersion { name, source, run_id, model_id, run_link, description, tags } = new;
                 let mut version = ModelVersion {
                     name,
@@ -198,6 +199,7 @@ impl Tracking {
         self.write(move |tx| {
             Box::pin(async move {
                 let version = found(tx, &name, number).await?;
+                workspaces::may_register(tx).await?;
                 is_free(tx, &name, u64::try_from(number).ok()).await?;
                 for alias in version.aliases {
                     let (name, actor) = (name.clone(), actor.clone());

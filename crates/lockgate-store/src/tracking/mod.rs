@@ -7,6 +7,7 @@
 //! | `inputs` | the datasets and models that a run used or made |
 //! | `models` | MLflow's logged models |
 //! | `registry`, `registry_changes`, `stages` | registered models, versions, aliases, stages and their history |
+//! | `workspaces` | what belongs together, apart from the rest |
 //! | `artifacts` | which bytes lie under which path |
 //! | [`search`], `entity` | searches put together from conditions |
 //!
@@ -26,11 +27,12 @@ mod stages;
 #[cfg(test)]
 mod tests;
 pub mod types;
+mod workspaces;
 
 pub use search::{Clause, Comparator, Field, Operand, Order, Page, Search};
 pub use types::{
     AliasMove, Artifact, Dataset, DatasetInput, DatasetSummary, Experiment, KeyValue, Lifecycle, LoggedModel,
-    Metric, ModelVersion, RegisteredModel, Run, RunUpdate, StageMove,
+    Metric, ModelVersion, RegisteredModel, Run, RunUpdate, StageMove, Workspace,
 };
 
 use crate::conn::{Conn, Query, query_dynamic};
@@ -78,6 +80,7 @@ pub(crate) fn statements() -> Vec<(&'static str, &'static str)> {
         search::ALL,
         search::example::ALL,
         stages::ALL,
+        workspaces::ALL,
     ]
     .concat()
 }

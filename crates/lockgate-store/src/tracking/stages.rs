@@ -12,7 +12,7 @@ statements! {
     TOUCH = "UPDATE registered_models SET updated = $2 WHERE name = $1";
     NOTE = "INSERT INTO stage_history (seq, name, version, from_stage, to_stage, promotion, actor, at_ms) \
             SELECT COALESCE(MAX(seq), 0) + 1, $1, $2, $3, $4, $5, $6, $7 FROM stage_history";
-    MOVES = "SELECT name, version, from_stage, to_stage, promotion, actor, at_ms FROM stage_history \
+    MOVES = "SELECT version, from_stage, to_stage, promotion, actor, at_ms FROM stage_history \
              WHERE name = $1 ORDER BY seq";
 }
 
@@ -22,7 +22,7 @@ impl Conn {
     /// # Errors
     /// Where the database can't be read.
     pub async fn versions_in_stage(&mut self, name: &str, stage: &str) -> Result<Vec<i64>, StoreError> {
-        let rows = self.fetch_all(query(IN_STAGE).bind(name.to_owned()).bind(stage.to_owned())).await?;
+        let rows = self.fetch_all(query(IN_STAGE).bind(self.key(name)).bind(stage.to_owned())).await?;
         rows.iter().map(|row| int(row, "version")).collect()
     }
 
@@ -31,10 +31,10 @@ impl Conn {
     /// # Errors
     /// Where the database can't be read.
     pub async fn stage_history(&mut self, name: &str) -> Result<Vec<StageMove>, StoreError> {
-        let rows = self.fetch_all(query(MOVES).bind(name.to_owned())).await?;
+        let rows = self.fetch_all(query(MOVES).bind(self.key(name))).await?;
         let one = |row: &AnyRow| {
             Ok(StageMove {
-                name: text(row, "name")?,
+                name: name.to_owned(),
                 version: int(row, "version")?,
                 from: text(row, "from_stage")?,
                 to: text(row, "to_stage")?,
@@ -54,13 +54,14 @@ impl Tx {
     /// # Errors
     /// Where the database can't be written.
     pub async fn move_stage(&mut self, new: &StageMove) -> Result<(), StoreError> {
-        let to = query(MOVE).bind(new.name.clone()).bind(new.version).bind(new.to.clone()).bind(new.at);
+        let to = query(MOVE).bind(self.key(&new.name)).bind(new.version).bind(new.to.clone()).bind(new.at);
         self.execute(to).await?;
-        self.execute(query(TOUCH).bind(new.name.clone()).bind(new.at)).await?;
+        let statement = query(TOUCH).bind(self.key(&new.name)).bind(new.at);
+        self.execute(statement).await?;
         if new.from == new.to {
             return Ok(());
         }
-        let note = query(NOTE).bind(new.name.clone()).bind(new.version).bind(new.from.clone());
+        let note = query(NOTE).bind(self.key(&new.name)).bind(new.version).bind(new.from.clone());
         let note = note.bind(new.to.clone()).bind(new.promotion.clone()).bind(new.actor.clone());
         self.execute(note.bind(new.at)).await.map(|_| ())
     }

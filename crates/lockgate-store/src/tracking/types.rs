@@ -193,6 +193,17 @@ pub struct LoggedModel {
     pub metrics: Vec<Metric>,
 }
 
+/// A workspace that somebody made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workspace {
+    /// Its name.
+    pub name: String,
+    /// What it is for.
+    pub description: Option<String>,
+    /// Below which URI its experiments' artifacts lie, where it says so.
+    pub artifact_root: Option<String>,
+}
+
 /// A name in the registry.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RegisteredModel {
