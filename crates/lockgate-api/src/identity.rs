@@ -37,7 +37,7 @@ pub async fn identify(
     next: Next,
 ) -> Response {
     // What clients and load balancers ask before they sign in; nothing in the answers is anybody's.
-    if matches!(request.uri().path(), "/health" | "/version" | "/api/3.0/mlflow/server-info") {
+    if is_open(request.uri().path()) {
         return next.run(request).await;
     }
     match actor(&control, &identity, request.method(), request.headers()).await {
@@ -47,6 +47,16 @@ pub async fn identify(
         }
         Err(error) => error.into_response(),
     }
+}
+
+/// Whether a path, also one below an environment's prefix, needs no sign-in.
+fn is_open(path: &str) -> bool {
+    let path = match path.strip_prefix("/env/").and_then(|rest| rest.find('/').map(|end| &rest[end..])) {
+        Some(below) => below,
+        None => path,
+    };
+    let info = ["/api/3.0/mlflow/server-info", "/ajax-api/3.0/mlflow/server-info"];
+    matches!(path, "/health" | "/version") || info.contains(&path)
 }
 
 async fn actor(

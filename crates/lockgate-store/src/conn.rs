@@ -1,7 +1,7 @@
 //! A connection within a transaction, as reads ([`Conn`]) and writes ([`Tx`]) see it.
 
 use crate::error::{StoreError, classify};
-use crate::place::Place;
+use crate::place::{Engine, Place};
 use lockgate_core::clock::{Clock, Millis};
 use sqlx::any::{Any, AnyArguments, AnyRow};
 use sqlx::{AnyConnection, AssertSqlSafe, ColumnIndex, Decode, Row, Transaction, Type};
@@ -55,6 +55,11 @@ impl Conn {
     #[must_use]
     pub fn workspace(&self) -> &str {
         &self.workspace
+    }
+
+    /// Whether the engine is SQLite, whose LIKE ignores case.
+    pub(crate) fn is_sqlite(&self) -> bool {
+        self.place.engine == Engine::Sqlite
     }
 
     fn raw(&mut self) -> &mut AnyConnection {

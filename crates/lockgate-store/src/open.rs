@@ -78,6 +78,8 @@ pub(crate) fn readers(place: &Place, size: u32, read_only: bool) -> Result<Pool<
     let pool = AnyPoolOptions::new()
         .max_connections(size.max(1))
         .acquire_timeout(WAIT)
+        // A file doesn't go away between two reads; a server's connection may.
+        .test_before_acquire(engine == Engine::Postgres)
         .after_connect(move |connection, _| -> BoxFuture<'_, Result<(), sqlx::Error>> {
             Box::pin(async move {
                 sqlx::raw_sql(AssertSqlSafe(reader_settings(engine))).execute(connection).await.map(|_| ())

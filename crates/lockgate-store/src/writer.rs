@@ -1,13 +1,13 @@
 //! Group commit: one task runs every write, as many as wait in one transaction, and answers after the commit.
 //!
-//! Each job runs in a savepoint of its own, so that a failing one is rolled back alone. There is no timer: a
+//! Each job runs in a savepoint of its own, so that a failing one is rolled back alone; the first one needs none. There is no timer: a
 //! transaction ends as soon as nobody waits. One slow `fsync` is thus shared by all writes that arrive during it.
 
 use crate::conn::{DEFAULT_WORKSPACE, Tx};
 use crate::error::StoreError;
 use crate::lock::FileLock;
 use crate::open;
-use crate::place::Place;
+use crate::place::{Engine, Place};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use lockgate_core::clock::Clock;
@@ -159,7 +159,11 @@ impl Writer {
         };
         while let Some(mut job) = next.take() {
             if job.wanted() {
-                let ran = step(&mut tx, &mut *job, self.job_timeout).await;
+                let ran = if batch.kept == 0 {
+                    alone(&mut tx, &mut *job, self.job_timeout, self.place.engine).await
+                } else {
+                    step(&mut tx, &mut *job, self.job_timeout).await
+                };
                 batch.done.push(job);
                 batch.kept += usize::from(ran?);
             }
@@ -205,6 +209,17 @@ struct Batch {
     done: Vec<Box<dyn Job>>,
     kept: usize,
     closing: Option<oneshot::Sender<()>>,
+}
+
+/// Runs a job while there is nothing in the transaction yet that others want kept: the transaction is its savepoint. An error
+/// means that the whole transaction is lost.
+async fn alone(tx: &mut Tx, job: &mut dyn Job, limit: Duration, engine: Engine) -> Result<bool, StoreError> {
+    let keep = job.run(tx, limit).await;
+    if !keep {
+        limited(tx, "ROLLBACK").await?;
+        limited(tx, engine.begin_write()).await?;
+    }
+    Ok(keep)
 }
 
 /// Runs one job in its savepoint. An error means that the whole transaction is lost.

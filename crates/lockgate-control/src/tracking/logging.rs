@@ -88,9 +88,9 @@ impl Tracking {
         let run = run.to_owned();
         self.write(move |tx| {
             Box::pin(async move {
-                runs::active(tx, &run).await?;
+                let experiment = runs::active(tx, &run).await?.experiment_id;
                 set_params(tx, &run, &params, alone).await?;
-                tx.log_metrics(&run, &metrics).await?;
+                tx.log_metrics(experiment, &run, &metrics).await?;
                 for tag in &tags {
                     set_tag(tx, &run, tag).await?;
                 }

@@ -22,15 +22,18 @@ pub(crate) struct Beside {
 pub(crate) struct Entity {
     /// For people, in errors.
     pub(crate) name: &'static str,
-    /// Columns and table, with alias `t`.
-    pub(crate) select: &'static str,
+    /// Its columns, of a table with alias `t`.
+    pub(crate) columns: &'static str,
+    pub(crate) table: &'static str,
     pub(crate) attributes: &'static [Attribute],
     pub(crate) metrics: Option<Beside>,
     pub(crate) params: Option<Beside>,
     pub(crate) tags: Option<Beside>,
     pub(crate) datasets: Option<Beside>,
-    /// Whether metrics carry the dataset they were measured on.
+    /// Whether metrics carry the dataset they were measured on; a key then has several rows.
     pub(crate) metrics_by_dataset: bool,
+    /// How its table joins the one of metrics that has an index by experiment, key and value, with alias `o`.
+    pub(crate) ranks: Option<Beside>,
     /// The order where none was asked for, and what breaks ties.
     pub(crate) order: &'static str,
     pub(crate) ties: &'static str,
@@ -50,7 +53,8 @@ const fn beside(from: &'static str, belongs: &'static str) -> Option<Beside> {
 
 pub(crate) const EXPERIMENTS: Entity = Entity {
     name: "experiments",
-    select: "SELECT t.id, t.name, t.artifact_location, t.lifecycle, t.created, t.updated FROM experiments t",
+    columns: "t.id, t.name, t.artifact_location, t.lifecycle, t.created, t.updated",
+    table: "experiments",
     attributes: &[
         words("name", "t.name"),
         number("experiment_id", "t.id"),
@@ -63,14 +67,15 @@ pub(crate) const EXPERIMENTS: Entity = Entity {
     tags: beside("experiment_tags s", "s.experiment_id = t.id"),
     datasets: None,
     metrics_by_dataset: false,
+    ranks: None,
     order: "t.created DESC, t.id ASC",
     ties: "t.id DESC",
 };
 
 pub(crate) const RUNS: Entity = Entity {
     name: "runs",
-    select: "SELECT t.run_id, t.experiment_id, t.name, t.user_id, t.created_by, t.status, t.start_time, t.end_time, \
-             t.artifact_uri, t.lifecycle FROM runs t",
+    columns: "t.run_id, t.experiment_id, t.name, t.user_id, t.created_by, t.status, t.start_time, t.end_time, t.artifact_uri, t.lifecycle",
+    table: "runs",
     attributes: &[
         words("run_id", "t.run_id"),
         words("run_name", "t.name"),
@@ -91,14 +96,15 @@ pub(crate) const RUNS: Entity = Entity {
         "i.run_id = t.run_id",
     ),
     metrics_by_dataset: false,
+    ranks: beside("latest_metrics o", "o.run_id = t.run_id"),
     order: "t.start_time DESC, t.run_id ASC",
     ties: "t.start_time DESC, t.run_id ASC",
 };
 
 pub(crate) const LOGGED_MODELS: Entity = Entity {
     name: "logged models",
-    select: "SELECT t.model_id, t.experiment_id, t.name, t.model_type, t.source_run_id, t.status, t.artifact_uri, \
-             t.created, t.updated FROM logged_models t",
+    columns: "t.model_id, t.experiment_id, t.name, t.model_type, t.source_run_id, t.status, t.artifact_uri, t.created, t.updated",
+    table: "logged_models",
     attributes: &[
         words("name", "t.name"),
         words("model_id", "t.model_id"),
@@ -114,27 +120,30 @@ pub(crate) const LOGGED_MODELS: Entity = Entity {
     tags: beside("logged_model_tags s", "s.model_id = t.model_id"),
     datasets: None,
     metrics_by_dataset: true,
+    ranks: None,
     order: "t.created DESC, t.model_id ASC",
     ties: "t.created DESC, t.model_id ASC",
 };
 
 pub(crate) const REGISTERED_MODELS: Entity = Entity {
     name: "registered models",
-    select: "SELECT t.label AS name, t.description, t.created_by, t.created, t.updated FROM registered_models t",
+    columns: "t.label AS name, t.description, t.created_by, t.created, t.updated",
+    table: "registered_models",
     attributes: &[words("name", "t.label"), number("last_updated_timestamp", "t.updated")],
     metrics: None,
     params: None,
     tags: beside("registered_model_tags s", "s.name = t.name"),
     datasets: None,
     metrics_by_dataset: false,
+    ranks: None,
     order: "t.label ASC",
     ties: "t.label ASC",
 };
 
 pub(crate) const MODEL_VERSIONS: Entity = Entity {
     name: "model versions",
-    select: "SELECT t.label AS name, t.version, t.description, t.user_id, t.created_by, t.source, t.storage_location, \
-             t.run_id, t.run_link, t.model_id, t.created, t.updated, t.stage FROM model_versions t",
+    columns: "t.label AS name, t.version, t.description, t.user_id, t.created_by, t.source, t.storage_location, t.run_id, t.run_link, t.model_id, t.created, t.updated, t.stage",
+    table: "model_versions",
     attributes: &[
         words("name", "t.label"),
         words("run_id", "t.run_id"),
@@ -148,6 +157,7 @@ pub(crate) const MODEL_VERSIONS: Entity = Entity {
     tags: beside("model_version_tags s", "s.name = t.name AND s.version = t.version"),
     datasets: None,
     metrics_by_dataset: false,
+    ranks: None,
     order: "t.updated DESC, t.label ASC, t.version DESC",
     ties: "t.label ASC, t.version DESC",
 };

@@ -1,7 +1,7 @@
 //! What runs log: metrics, params and tags.
 
 use super::types::{KeyValue, Metric};
-use super::{CHUNK, rows_of, tuples};
+use super::{CHUNK, places, rows_of, tuples};
 use crate::conn::{Conn, Tx, int, query, query_dynamic, real, text};
 use crate::error::{StoreError, no_nul};
 use crate::statements::statements;
@@ -31,14 +31,12 @@ statements! {
                     ON CONFLICT DO NOTHING";
     INSERT_METRICS = "INSERT INTO metrics (run_id, key, logged_at, step, value, is_nan) \
                       VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
-    UPSERT_LATEST = "INSERT INTO latest_metrics (run_id, key, logged_at, step, value, is_nan) \
-                     VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (run_id, key) DO UPDATE SET \
+    UPSERT_LATEST = "INSERT INTO latest_metrics (run_id, key, logged_at, step, value, is_nan, experiment_id) \
+                     VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (run_id, key) DO UPDATE SET \
                      logged_at = excluded.logged_at, step = excluded.step, value = excluded.value, \
                      is_nan = excluded.is_nan WHERE (excluded.step, excluded.logged_at, excluded.value) > \
                      (latest_metrics.step, latest_metrics.logged_at, latest_metrics.value)";
 }
-
-const ONE_ROW: &str = "($1, $2, $3, $4, $5, $6)";
 
 pub(super) fn metric(row: &AnyRow) -> Result<Metric, StoreError> {
     let value = if int(row, "is_nan")? == 0 { real(row, "value")? } else { f64::NAN };
@@ -146,17 +144,22 @@ impl Conn {
 }
 
 impl Tx {
-    /// Adds points; those that are there already are left as they are. Keeps the newest of each key.
+    /// Adds points of a run of an experiment; those that are there already are left as they are. Keeps the newest of each key.
     ///
     /// # Errors
     /// Where they can't be stored.
-    pub async fn log_metrics(&mut self, run: &str, metrics: &[Metric]) -> Result<(), StoreError> {
+    pub async fn log_metrics(
+        &mut self,
+        experiment: i64,
+        run: &str,
+        metrics: &[Metric],
+    ) -> Result<(), StoreError> {
         for metric in metrics {
             no_nul("a metric's key", &metric.key)?;
         }
         let all: Vec<&Metric> = metrics.iter().collect();
-        self.insert_points(INSERT_METRICS, run, &all).await?;
-        self.insert_points(UPSERT_LATEST, run, &newest(metrics)).await?;
+        self.insert_points(INSERT_METRICS, 6, (experiment, run), &all).await?;
+        self.insert_points(UPSERT_LATEST, 7, (experiment, run), &newest(metrics)).await?;
         for metric in metrics {
             if let Some(model) = &metric.model_id {
                 self.log_model_metric(run, model, metric).await?;
@@ -165,14 +168,23 @@ impl Tx {
         Ok(())
     }
 
-    async fn insert_points(&mut self, sql: &str, run: &str, points: &[&Metric]) -> Result<(), StoreError> {
+    async fn insert_points(
+        &mut self,
+        sql: &str,
+        columns: usize,
+        (experiment, run): (i64, &str),
+        points: &[&Metric],
+    ) -> Result<(), StoreError> {
         for chunk in points.chunks(CHUNK) {
-            let text = sql.replacen(ONE_ROW, &tuples(chunk.len(), 6), 1);
+            let text = sql.replacen(&places(0, columns), &tuples(chunk.len(), columns), 1);
             let mut statement = query_dynamic(text);
             for point in chunk {
                 let (value, is_nan) = stored(point.value);
                 statement = statement.bind(run.to_owned()).bind(point.key.clone()).bind(point.logged_at);
                 statement = statement.bind(point.step).bind(value).bind(is_nan);
+                if columns > 6 {
+                    statement = statement.bind(experiment);
+                }
             }
             self.execute(statement).await?;
         }

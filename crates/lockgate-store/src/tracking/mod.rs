@@ -77,7 +77,6 @@ pub(crate) fn statements() -> Vec<(&'static str, &'static str)> {
         registry::ALL,
         registry_changes::ALL,
         runs::ALL,
-        search::ALL,
         search::example::ALL,
         stages::ALL,
         workspaces::ALL,

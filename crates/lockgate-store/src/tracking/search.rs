@@ -1,14 +1,9 @@
 //! Searches: conditions and orders become one statement.
 
 use super::entity::{Attribute, Beside, Entity};
-use crate::conn::{Conn, Query, query, query_dynamic};
+use crate::conn::{Conn, Query, query_dynamic};
 use crate::error::{StoreError, no_nul};
-use crate::statements::statements;
 use sqlx::any::AnyRow;
-
-statements! {
-    LIKE_IGNORES_CASE = "SELECT CAST(CASE WHEN 'a' LIKE 'A' THEN 1 ELSE 0 END AS BIGINT)";
-}
 
 /// What a condition or an order is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -297,45 +292,94 @@ impl Statement {
         self.push(if ascending { " ASC, " } else { " DESC, " });
     }
 
-    fn order(&mut self, entity: &Entity, order: &Order, search: &Search) -> Result<(), StoreError> {
-        let (kind, beside, key) = match &order.field {
-            Field::Attribute(name) => {
-                let attribute = attribute(entity, name)?;
-                self.push(&format!("CASE WHEN {} IS NULL THEN 1 ELSE 0 END, ", attribute.column));
-                self.push(attribute.column);
-                self.direction(order.ascending, attribute.text);
-                return Ok(());
-            }
-            Field::Metric(key) => ("metrics", &entity.metrics, key),
-            Field::Param(key) => ("params", &entity.params, key),
-            Field::Tag(key) => ("tags", &entity.tags, key),
-            Field::Dataset(_) => return Err(invalid("datasets have no order")),
-        };
-        let beside = missing(entity, kind, beside)?;
-        let metric = kind == "metrics";
+    /// The rows that order number `i` goes by, joined: one for each key, or none.
+    fn join(&mut self, entity: &Entity, i: usize, order: &Order) -> Result<(), StoreError> {
+        let Some((beside, key)) = joined(entity, order)? else { return Ok(()) };
+        let alias = format!("o{i}");
+        let table = beside.from.strip_suffix(" s").unwrap_or(beside.from);
+        let belongs = beside.belongs.replace("s.", &format!("{alias}."));
+        self.push(&format!(" LEFT JOIN {table} {alias} ON {belongs} AND {alias}.key = "));
+        self.words(key);
+        Ok(())
+    }
+
+    fn order(&mut self, entity: &Entity, i: usize, order: &Order, search: &Search) -> Result<(), StoreError> {
+        let metric = matches!(order.field, Field::Metric(_));
+        if let Field::Attribute(name) = order.field {
+            let attribute = attribute(entity, name)?;
+            self.push(&format!("CASE WHEN {} IS NULL THEN 1 ELSE 0 END, ", attribute.column));
+            self.push(attribute.column);
+            self.direction(order.ascending, attribute.text);
+        } else if joined(entity, order)?.is_some() {
+            // Values, then NaN, then those that have none.
+            let rank = if metric { format!("o{i}.is_nan") } else { "0".to_owned() };
+            self.push(&format!("CASE WHEN o{i}.key IS NULL THEN 2 ELSE {rank} END, o{i}.value"));
+            self.direction(order.ascending, !metric);
+        } else {
+            self.measured_order(entity, order, search)?;
+        }
+        Ok(())
+    }
+
+    /// An order by a metric that was measured on several datasets.
+    fn measured_order(&mut self, entity: &Entity, order: &Order, search: &Search) -> Result<(), StoreError> {
+        let Field::Metric(key) = &order.field else { return Err(invalid("datasets have no order")) };
+        let beside = missing(entity, "metrics", &entity.metrics)?;
         let datasets = order.dataset.clone().map_or_else(|| search.datasets.clone(), |one| vec![one]);
         for (column, head) in [("s.is_nan", "COALESCE((SELECT "), ("s.value", "(SELECT ")] {
-            if !metric && column == "s.is_nan" {
-                self.push("CASE WHEN EXISTS (SELECT 1");
-                self.beside(beside, key);
-                self.push(") THEN 0 ELSE 1 END, ");
-                continue;
-            }
             self.push(head);
             self.push(column);
             self.beside(beside, key);
-            if metric && entity.metrics_by_dataset {
-                self.measured_on(&datasets);
-            }
-            self.push(if metric { " ORDER BY s.step DESC, s.logged_at DESC LIMIT 1)" } else { ")" });
+            self.measured_on(&datasets);
+            self.push(" ORDER BY s.step DESC, s.logged_at DESC LIMIT 1)");
             if column == "s.is_nan" {
                 self.push(", 2), ");
             } else {
-                self.direction(order.ascending, !metric);
+                self.direction(order.ascending, false);
             }
         }
         Ok(())
     }
+
+    /// Workspace and conditions.
+    fn filter(&mut self, entity: &Entity, search: &Search, workspace: &str) -> Result<(), StoreError> {
+        self.push(" WHERE t.workspace = ");
+        self.words(workspace);
+        for clause in &search.clauses {
+            self.push(" AND (");
+            self.clause(entity, clause, search)?;
+            self.push(")");
+        }
+        let on_metrics = search.clauses.iter().any(|clause| matches!(clause.field, Field::Metric(_)));
+        if let (true, false, false, Some(metrics)) =
+            (entity.metrics_by_dataset, search.datasets.is_empty(), on_metrics, &entity.metrics)
+        {
+            self.push(&format!(" AND EXISTS (SELECT 1 FROM {} WHERE {}", metrics.from, metrics.belongs));
+            self.measured_on(&search.datasets);
+            self.push(")");
+        }
+        Ok(())
+    }
+
+    fn finished(mut self, page: Page) -> Result<Query<'static>, StoreError> {
+        self.push(" LIMIT ");
+        self.value(Operand::Int(page.limit));
+        self.push(" OFFSET ");
+        self.value(Operand::Int(page.offset));
+        self.values.into_iter().try_fold(query_dynamic(self.text), bound)
+    }
+}
+
+/// The table and the key of an order that goes by rows of which there is one for each key.
+fn joined<'e>(entity: &'e Entity, order: &'e Order) -> Result<Option<(&'e Beside, &'e str)>, StoreError> {
+    Ok(match &order.field {
+        Field::Metric(_) if entity.metrics_by_dataset => None,
+        Field::Metric(key) => Some((missing(entity, "metrics", &entity.metrics)?, key)),
+        Field::Param(key) => Some((missing(entity, "params", &entity.params)?, key)),
+        Field::Tag(key) => Some((missing(entity, "tags", &entity.tags)?, key)),
+        Field::Attribute(_) => None,
+        Field::Dataset(_) => return Err(invalid("datasets have no order")),
+    })
 }
 
 fn invalid(why: &str) -> StoreError {
@@ -383,6 +427,17 @@ fn bound(statement: Query<'static>, value: Operand) -> Result<Query<'static>, St
     })
 }
 
+/// The one experiment that a search is about.
+fn experiment(search: &Search) -> Option<i64> {
+    let mut about = search.clauses.iter().filter(|clause| clause.field == Field::Attribute("experiment_id"));
+    let (Some(clause), None) = (about.next(), about.next()) else { return None };
+    match (clause.comparator, &clause.operand) {
+        (Comparator::Eq, Operand::Int(id)) => Some(*id),
+        (Comparator::In, Operand::Ints(ids)) => ids.first().copied().filter(|_| ids.len() == 1),
+        _ => None,
+    }
+}
+
 impl Conn {
     /// Runs a search.
     pub(crate) async fn search(
@@ -390,36 +445,70 @@ impl Conn {
         entity: &Entity,
         search: &Search,
     ) -> Result<Vec<AnyRow>, StoreError> {
-        let like_ignores_case = self.scalar(query(LIKE_IGNORES_CASE)).await? == Some(1);
-        let mut statement =
-            Statement { text: entity.select.to_owned(), values: Vec::new(), like_ignores_case };
-        statement.push(" WHERE t.workspace = ");
-        statement.words(self.workspace());
-        for clause in &search.clauses {
-            statement.push(" AND (");
-            statement.clause(entity, clause, search)?;
-            statement.push(")");
+        if let Some(ranked) = self.ranked(entity, search)? {
+            let rows = self.fetch_all(ranked).await?;
+            // A page that is not full goes on with those whose metric is NaN, or that have none.
+            if rows.len() as i64 == search.page.limit {
+                return Ok(rows);
+            }
         }
-        let on_metrics = search.clauses.iter().any(|clause| matches!(clause.field, Field::Metric(_)));
-        if let (true, false, false, Some(metrics)) =
-            (entity.metrics_by_dataset, search.datasets.is_empty(), on_metrics, &entity.metrics)
-        {
-            statement.push(&format!(" AND EXISTS (SELECT 1 FROM {} WHERE {}", metrics.from, metrics.belongs));
-            statement.measured_on(&search.datasets);
-            statement.push(")");
+        let mut statement = self.statement();
+        statement.push(&format!("SELECT {} FROM {} t", entity.columns, entity.table));
+        for (i, order) in search.order.iter().enumerate() {
+            statement.join(entity, i, order)?;
         }
+        statement.filter(entity, search, self.workspace())?;
         statement.push(" ORDER BY ");
-        for order in &search.order {
-            statement.order(entity, order, search)?;
+        for (i, order) in search.order.iter().enumerate() {
+            statement.order(entity, i, order, search)?;
         }
         statement.push(if search.order.is_empty() { entity.order } else { entity.ties });
-        statement.push(" LIMIT ");
-        statement.value(Operand::Int(search.page.limit));
-        statement.push(" OFFSET ");
-        statement.value(Operand::Int(search.page.offset));
-        let Statement { text, values, .. } = statement;
-        let finished = values.into_iter().try_fold(query_dynamic(text), bound)?;
-        self.fetch_all(finished).await
+        self.fetch_all(statement.finished(search.page)?).await
+    }
+
+    fn statement(&self) -> Statement {
+        Statement { text: String::new(), values: Vec::new(), like_ignores_case: self.is_sqlite() }
+    }
+
+    /// The same for what is ordered by a metric within one experiment: an index leads to the first ones, however many there
+    /// are. It finds only those whose metric is a number.
+    fn ranked(&self, entity: &Entity, search: &Search) -> Result<Option<Query<'static>>, StoreError> {
+        let (Some(ranks), Some(experiment)) = (&entity.ranks, experiment(search)) else { return Ok(None) };
+        let Some((Field::Metric(key), first)) = search.order.first().map(|order| (&order.field, order))
+        else {
+            return Ok(None);
+        };
+        let mut statement = self.statement();
+        // SQLite goes through the tables of a cross join in their order.
+        let (from, table) = (ranks.from, entity.table);
+        statement.push(&format!("SELECT {} FROM {from} CROSS JOIN {table} t", entity.columns));
+        for (i, order) in search.order.iter().enumerate().skip(1) {
+            statement.join(entity, i, order)?;
+        }
+        let is_rank = |clause: &Clause| {
+            clause.field == first.field
+                && matches!(clause.operand, Operand::Int(_) | Operand::Real(_))
+                && clause.comparator != Comparator::Ne
+        };
+        let (on_rank, others) = search.clauses.iter().cloned().partition::<Vec<_>, _>(is_rank);
+        let others = Search { clauses: others, ..search.clone() };
+        statement.filter(entity, &others, self.workspace())?;
+        statement.push(&format!(" AND {} AND o.experiment_id = ", ranks.belongs));
+        statement.value(Operand::Int(experiment));
+        statement.push(" AND o.key = ");
+        statement.words(key);
+        statement.push(" AND o.is_nan = 0");
+        for clause in &on_rank {
+            statement.push(" AND ");
+            statement.compare("o.value", clause.comparator, &clause.operand)?;
+        }
+        statement.push(" ORDER BY o.value");
+        statement.direction(first.ascending, false);
+        for (i, order) in search.order.iter().enumerate().skip(1) {
+            statement.order(entity, i, order, search)?;
+        }
+        statement.push(entity.ties);
+        statement.finished(search.page).map(Some)
     }
 }
 

@@ -61,9 +61,9 @@ async fn four_runs(bench: &Bench) -> crate::Store {
                 for (i, id) in ["a", "b", "c", "d"].into_iter().enumerate() {
                     tx.insert_run(&new_run(id, NOON + i as i64)).await?;
                 }
-                tx.log_metrics("a", &[point("m", 0.5, 0), point("m", 0.1, 1)]).await?;
-                tx.log_metrics("b", &[point("m", f64::NAN, 0)]).await?;
-                tx.log_metrics("c", &[point("m", 0.9, 0)]).await?;
+                tx.log_metrics(1, "a", &[point("m", 0.5, 0), point("m", 0.1, 1)]).await?;
+                tx.log_metrics(1, "b", &[point("m", f64::NAN, 0)]).await?;
+                tx.log_metrics(1, "c", &[point("m", 0.9, 0)]).await?;
                 tx.insert_param("a", &pair("depth", "Ten_x")).await?;
                 tx.insert_param("c", &pair("depth", "tenyx")).await?;
                 tx.set_run_tag("a", &pair("t", "1")).await?;
@@ -79,7 +79,7 @@ both_engines! {
     async fn a_run_is_read_as_it_was_logged(bench: Bench) {
         let store = four_runs(&bench).await;
         store.write(|tx| Box::pin(async move {
-            tx.log_metrics("a", &[point("m", 0.1, 1), point("inf", f64::NEG_INFINITY, -3)]).await?;
+            tx.log_metrics(1, "a", &[point("m", 0.1, 1), point("inf", f64::NEG_INFINITY, -3)]).await?;
             tx.update_run("a", &RunUpdate { status: Some("FINISHED".into()), end_time: Some(NOON + 9), name: None }).await?;
             let dataset = Dataset { name: "d".into(), digest: "1".into(), source_type: "s".into(), source: "x".into(), schema: None, profile: Some("{}".into()) };
             let input = DatasetInput { dataset, tags: vec![pair("mlflow.data.context", "train")] };
@@ -108,8 +108,8 @@ both_engines! {
         let many: Vec<Metric> = (0..1000).map(|i| point(&format!("k{}", i % 7), i as f64, (i * 37) % 1000)).collect();
         let expected: f64 = many.iter().filter(|m| m.key == "k3").max_by_key(|m| m.step).unwrap().value;
         store.write(move |tx| Box::pin(async move {
-            tx.log_metrics("d", &many).await?;
-            tx.log_metrics("d", &[point("k3", -1.0, 0)]).await
+            tx.log_metrics(1, "d", &many).await?;
+            tx.log_metrics(1, "d", &[point("k3", -1.0, 0)]).await
         })).await.unwrap();
         let run = store.read(|conn| Box::pin(async move { conn.run("d").await })).await.unwrap().unwrap();
         assert_eq!(run.metrics.iter().find(|m| m.key == "k3").unwrap().value, expected);
@@ -119,7 +119,7 @@ both_engines! {
     async fn a_sample_is_spread_evenly_and_has_both_ends(bench: Bench) {
         let store = four_runs(&bench).await;
         let many: Vec<Metric> = (0..1000).map(|i| point("long", i as f64, i)).collect();
-        store.write(move |tx| Box::pin(async move { tx.log_metrics("d", &many).await })).await.unwrap();
+        store.write(move |tx| Box::pin(async move { tx.log_metrics(1, "d", &many).await })).await.unwrap();
         let sample = |most: usize, steps: (i64, i64)| {
             let store = store.clone();
             async move {
@@ -208,7 +208,7 @@ both_engines! {
                 let model = LoggedModel { model_id: id.into(), experiment_id: 0, name: "n".into(), model_type: String::new(), source_run_id: "a".into(), status: "LOGGED_MODEL_PENDING".into(), artifact_uri: "u".into(), created: NOON, updated: NOON, params: vec![pair("p", "1")], tags: vec![], metrics: vec![] };
                 tx.insert_logged_model(&model).await?;
                 let metric = Metric { dataset: Some((data.into(), "1".into())), model_id: Some(id.into()), ..point("acc", value, 0) };
-                tx.log_metrics("a", &[metric]).await?;
+                tx.log_metrics(1, "a", &[metric]).await?;
             }
             let order = vec![Order { field: Field::Metric("acc".into()), ascending: false, dataset: None }];
             let mut wanted = search(vec![clause(Field::Metric("acc".into()), Comparator::Gt, Operand::Real(0.1))], order);
