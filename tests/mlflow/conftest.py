@@ -33,12 +33,12 @@ def fresh(tmp_path_factory):
     yield from serve(tmp_path_factory)
 
 
-def serve(tmp_path_factory):
+def serve(tmp_path_factory, *options):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     home = tmp_path_factory.mktemp("server")
-    command = [PROGRAM, "server", "--trust-loopback", "--listen", address, "--home", str(home)]
+    command = [PROGRAM, "server", "--trust-loopback", "--listen", address, "--home", str(home), *options]
     with open(home / "log", "wb") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log)
     try:

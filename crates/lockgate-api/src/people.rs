@@ -40,6 +40,7 @@ pub(crate) fn routes() -> Router<Control> {
         .route("/api/v1/environments/{environment}/worker-log", get(worker_log))
         .route("/api/v1/history", get(history))
         .route("/api/v1/models/{model}/history", get(model_history))
+        .route("/api/v1/webhooks/deliveries", get(deliveries))
         .route("/api/v1/predictions/{id}", get(trace))
         .route("/api/v1/audit", get(audit))
         .route("/api/v1/audit/verify", get(verify))
@@ -240,6 +241,19 @@ async fn history(
     Query(query): Query<History>,
 ) -> Answer<Vec<lockgate_control::view::HistoryRow>> {
     Ok(Json(control.history(&actor, &query.environment, query.model.as_ref(), query.at).await?))
+}
+
+#[derive(Deserialize)]
+struct Deliveries {
+    limit: Option<u32>,
+}
+
+async fn deliveries(
+    State(control): State<Control>,
+    Extension(actor): Extension<Actor>,
+    Query(query): Query<Deliveries>,
+) -> Answer<Vec<lockgate_control::view::DeliveryView>> {
+    Ok(Json(control.deliveries(&actor, query.limit.unwrap_or(100)).await?))
 }
 
 #[derive(Deserialize)]

@@ -93,6 +93,12 @@ impl Control {
         }
     }
 
+    /// The same with somebody who brings messages to webhooks.
+    #[must_use]
+    pub fn with_courier(self, courier: Arc<dyn tracking::Courier>) -> Self {
+        Self { tracking: self.tracking.with_courier(courier), ..self }
+    }
+
     /// Tracking data and the model registry.
     #[must_use]
     pub fn tracking(&self) -> &tracking::Tracking {

@@ -5,7 +5,10 @@ use crate::error::ControlError;
 use crate::people::{Names, named};
 use crate::states::{self, Wanted};
 use crate::terms;
-use crate::view::{ApprovalView, EnvironmentView, GateView, PendingView, PromotionView, StatusView};
+use crate::tracking::Page;
+use crate::view::{
+    ApprovalView, DeliveryView, EnvironmentView, GateView, PendingView, PromotionView, StatusView,
+};
 use lockgate_core::access::{Action, Target, authorize};
 use lockgate_core::actor::Actor;
 use lockgate_core::id::{EnvironmentName, PromotionId};
@@ -14,6 +17,30 @@ use lockgate_store::StateRow;
 use std::collections::BTreeMap;
 
 impl Control {
+    /// The newest messages to webhooks, the newest first.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn deliveries(&self, actor: &Actor, most: u32) -> Result<Vec<DeliveryView>, ControlError> {
+        let all = Page { limit: i64::from(u32::MAX), offset: 0 };
+        let names: BTreeMap<String, String> =
+            self.tracking.webhooks(actor, all).await?.into_iter().map(|one| (one.id, one.name)).collect();
+        let found = self.tracking.deliveries(actor, i64::from(most)).await?;
+        Ok(found
+            .into_iter()
+            .map(|one| DeliveryView {
+                id: format!("{}-{}", one.webhook_id, one.seq),
+                webhook: names.get(&one.webhook_id).cloned().unwrap_or_default(),
+                event: one.event,
+                state: one.state.as_str().to_owned(),
+                attempts: one.attempts,
+                at: one.created,
+                due: one.due,
+                outcome: one.outcome,
+            })
+            .collect())
+    }
+
     /// The rows of one kind of state.
     pub(crate) async fn rows(&self, kind: &'static str) -> Result<Vec<StateRow>, ControlError> {
         self.store.read(move |conn| Box::pin(async move { states::all(conn, kind).await })).await

@@ -4,18 +4,19 @@ use crate::Control;
 use crate::error::ControlError;
 use crate::projection::{self, State};
 use crate::tracking::governed::{self, Moved};
+use crate::tracking::webhooks;
 use lockgate_core::access::Action;
 use lockgate_core::actor::{Actor, ActorKind};
 use lockgate_core::clock::Millis;
 use lockgate_core::digest::commitment;
 use lockgate_core::entry::{Effect, Entry, Resource, Source};
-use lockgate_core::event::{Event, PromotionEvent};
+use lockgate_core::event::{Event, PromotionEvent, RolloutEvent};
 use lockgate_core::id::{EnvironmentName, ModelName, PromotionId, ulid};
 use lockgate_core::promotion::{Command, Promotion, Stage};
 use lockgate_core::rollout::Deployment;
 use lockgate_store::people::Sealed;
 use lockgate_store::{Conn, NewEntry, StateFilter, StateRow, States, Tx};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The stages in which a promotion waits for evidence, people or its turn, some of them with a deadline.
 pub(crate) const WAITING: [&str; 3] = ["gating", "awaiting-approval", "queued"];
@@ -215,6 +216,9 @@ async fn carry_out(tx: &mut Tx, entry: &Entry) -> Result<(), ControlError> {
         let is = version(&deployment);
         let state = State::Deployment(Box::new(deployment));
         tx.save_state(row("Deployment", &id, entry, &state)?).await?;
+        if let State::Promotion(promotion) = &after {
+            tell(tx, entry, promotion).await?;
+        }
         if let State::Promotion(promotion) = &after
             && was != is
         {
@@ -235,6 +239,22 @@ async fn carry_out(tx: &mut Tx, entry: &Entry) -> Result<(), ControlError> {
         }
     }
     Ok(())
+}
+
+/// Tells webhooks how a promotion ended.
+async fn tell(tx: &mut Tx, entry: &Entry, promotion: &Promotion) -> Result<(), ControlError> {
+    let Some(Event::Rollout(event)) = &entry.event else { return Ok(()) };
+    let plan = &promotion.plan;
+    let data = json!({
+        "promotion": promotion.id, "environment": plan.environment, "name": plan.model,
+        "version": plan.revision.model_version.to_string(), "release": plan.revision.release,
+    });
+    let event = match &**event {
+        RolloutEvent::Promoted { .. } => webhooks::Event::promoted(data),
+        RolloutEvent::RolledBack(_) => webhooks::Event::rolled_back(data),
+        _ => return Ok(()),
+    };
+    Ok(webhooks::notify(tx, &event).await?)
 }
 
 impl Control {

@@ -259,6 +259,28 @@ pub struct HistoryRow {
     pub seq: u64,
 }
 
+/// A message to a webhook, and how far it has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeliveryView {
+    /// The message's id, which its receiver sees, too.
+    pub id: String,
+    /// The webhook's name.
+    pub webhook: String,
+    /// What it tells.
+    pub event: String,
+    /// `pending`, `delivered` or `failed`.
+    pub state: String,
+    /// How often it was tried.
+    pub attempts: u64,
+    /// When it happened.
+    pub at: Millis,
+    /// When it is tried (again), or when it was settled.
+    pub due: Millis,
+    /// How the last attempt ended.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub outcome: Option<String>,
+}
+
 /// One move of an alias or of a version's stage in the registry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelMove {

@@ -10,8 +10,8 @@
 //! | `wire` | answers |
 //! | `error` | errors in MLflow's shape |
 //!
-//! An unknown route is answered with 404 and no JSON: clients then fall back to what an older server offers. Traces,
-//! prompts' optimisation, gateways and the like are such routes.
+//! An unknown route is answered with 404 and no JSON: clients then fall back to what an older server offers. Prompts'
+//! optimisation, gateways and the like are such routes.
 
 mod call;
 mod error;

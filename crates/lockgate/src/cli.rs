@@ -91,6 +91,8 @@ pub(crate) enum Command {
     /// Look at the model registry
     #[command(subcommand)]
     Model(Model),
+    /// Show what was told to webhooks, and what couldn't be
+    Webhooks(Webhooks),
     /// Show how one prediction came about
     Trace(Trace),
     /// Show the log of a stage, gate or worker
@@ -161,6 +163,9 @@ pub(crate) struct Server {
     /// Stop when standard input ends: whoever started this has gone
     #[arg(long, hide = true)]
     pub(crate) tied: bool,
+    /// Let webhooks lead to private addresses and to HTTP: whoever may make one can then reach this server's own network
+    #[arg(long, env = "LOCKGATE_WEBHOOKS_ALLOW_PRIVATE")]
+    pub(crate) webhooks_allow_private: bool,
 }
 
 /// `agent`
@@ -381,6 +386,14 @@ pub(crate) struct ModelHistory {
     /// Where they pointed at this time, for example 2026-11-24T12:00:00Z
     #[arg(long, value_name = "TIME")]
     pub(crate) at: Option<String>,
+}
+
+/// `webhooks`
+#[derive(Debug, Args)]
+pub(crate) struct Webhooks {
+    /// How many of the newest messages
+    #[arg(long, default_value_t = 30)]
+    pub(crate) limit: u32,
 }
 
 /// `trace`

@@ -8,6 +8,7 @@
 //! | `client` | the native API's client |
 //! | `render`, `output` | text for people, JSON for programs |
 //! | `exit` | exit codes |
+//! | `courier` | messages to other servers |
 //! | `git` | what is asked of Git |
 //! | `lock` | one `up` for a state folder |
 //! | `processes` | processes of this machine |
@@ -17,6 +18,7 @@ mod cli;
 mod client;
 mod commands;
 mod context;
+mod courier;
 mod exit;
 mod git;
 mod lock;
@@ -60,6 +62,7 @@ fn start(cli: Cli) -> anyhow::Result<Exit> {
     if let Command::Worker(args) = &cli.command {
         return commands::worker::worker(args);
     }
+    world::tls();
     let isolation = match &cli.command {
         Command::Agent(args) => Some(commands::agent::enclose(args)?),
         _ => None,
@@ -101,6 +104,7 @@ async fn run(cli: Cli, isolation: Option<String>) -> anyhow::Result<Exit> {
         Command::Logs(args) => commands::look::logs(&ctx, args).await,
         Command::Audit(args) => commands::look::audit(&ctx, args).await,
         Command::Model(cli::Model::History(args)) => commands::look::model_history(&ctx, args).await,
+        Command::Webhooks(args) => commands::look::webhooks(&ctx, args).await,
         Command::Env(args) => commands::look::env(&ctx, args).await,
         Command::Predict(args) => commands::predict::predict(&ctx, args).await,
         Command::Demo(args) => commands::demo::demo(&ctx, args).await,

@@ -72,3 +72,9 @@ pub(crate) async fn told_to_stop(tied: bool) {
         () = orphaned => {}
     }
 }
+
+/// Says with which cryptography TLS is spoken; every client needs to know before it is made.
+pub(crate) fn tls() {
+    // Whoever said it before said the same.
+    let _known = rustls::crypto::ring::default_provider().install_default();
+}

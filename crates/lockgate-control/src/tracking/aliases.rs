@@ -1,8 +1,9 @@
 //! Aliases: names that point to a version and can be moved; every move is remembered.
 
+use super::webhooks::{Event, notify};
 use super::{
     AliasMove, ModelVersion, Tracking, TrackingError, checks, governed, may_read, may_track, registry,
-    versions,
+    sources, versions,
 };
 use lockgate_core::actor::Actor;
 use lockgate_store::Conn;
@@ -71,13 +72,15 @@ impl Tracking {
         let new = AliasMove { version: Some(number), ..self.moved(actor, name, alias) };
         self.write(move |tx| {
             Box::pin(async move {
-                versions::found(tx, &new.name, number).await?;
+                let version = versions::found(tx, &new.name, number).await?;
                 governed::check_alias(tx, &new.name, &new.alias, new.version).await?;
                 // A repeated request is no move.
-                if tx.alias(&new.name, &new.alias).await? != new.version {
-                    tx.move_alias(&new).await?;
+                if tx.alias(&new.name, &new.alias).await? == new.version {
+                    return Ok(());
                 }
-                Ok(())
+                tx.move_alias(&new).await?;
+                let prompt = sources::is_prompt(&version);
+                notify(tx, &Event::alias(&new.name, prompt, &new.alias, new.version)).await
             })
         })
         .await
@@ -95,10 +98,11 @@ impl Tracking {
             Box::pin(async move {
                 registry::found(tx, &new.name).await?;
                 governed::check_alias(tx, &new.name, &new.alias, None).await?;
-                if tx.alias(&new.name, &new.alias).await?.is_some() {
-                    tx.move_alias(&new).await?;
-                }
-                Ok(())
+                let Some(number) = tx.alias(&new.name, &new.alias).await? else { return Ok(()) };
+                let version = versions::found(tx, &new.name, number).await?;
+                tx.move_alias(&new).await?;
+                let prompt = sources::is_prompt(&version);
+                notify(tx, &Event::alias(&new.name, prompt, &new.alias, None)).await
             })
         })
         .await

@@ -1,6 +1,7 @@
 //! Aliases and stages that an environment owns: they say what serves there, so only promotions move them.
 
 use super::stages::VersionStage;
+use super::webhooks::{self, Event};
 use super::{AliasMove, KeyValue, ModelVersion, StageMove, TrackingError, workspaces};
 use crate::configuration;
 use crate::error::ControlError;
@@ -272,6 +273,8 @@ async fn point(
                 promotion: moved.promotion.to_string(),
             })
             .await?;
+            let event = Event::alias(moved.model.as_str(), false, alias, version);
+            webhooks::notify(tx, &event).await.map_err(ControlError::from)?;
         }
     }
     Ok(())
@@ -303,6 +306,8 @@ async fn follow_with_stage(
             }
         }
         if found.stage != to.as_str() {
+            let event = Event::stage_changed(model, number, &found.stage, to.as_str());
+            webhooks::notify(tx, &event).await.map_err(ControlError::from)?;
             tx.move_stage(&StageMove {
                 name: model.to_owned(),
                 version: number,

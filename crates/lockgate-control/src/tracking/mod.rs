@@ -7,6 +7,7 @@
 //! | `experiments`, `runs`, `logging` | experiments; runs; what runs log |
 //! | `models` | MLflow's logged models |
 //! | `registry`, `versions`, `aliases`, `stages` | registered models, their versions, aliases and stages |
+//! | `webhooks` | telling others what happens |
 //! | `workspaces` | experiments and registries apart from each other; each environment has its own |
 //! | `governed` | aliases and stages that say what an environment serves |
 //! | `sources` | where a version's files come from |
@@ -39,15 +40,16 @@ mod stages;
 #[cfg(test)]
 mod tests;
 mod versions;
+pub(crate) mod webhooks;
 mod workspaces;
 
 pub use artifacts::{Listed, Opened};
 pub use error::TrackingError;
 pub use experiments::NewExperiment;
 pub use lockgate_store::tracking::{
-    AliasMove, Artifact, Clause, Comparator, Dataset, DatasetInput, DatasetSummary, Experiment, Field,
-    KeyValue, Lifecycle, LoggedModel, Metric, ModelVersion, Operand, Order, Page, RegisteredModel, Run,
-    RunUpdate, Search, StageMove, Workspace,
+    AliasMove, Artifact, Clause, Comparator, Dataset, DatasetInput, DatasetSummary, Delivery, DeliveryState,
+    Experiment, Field, KeyValue, Lifecycle, LoggedModel, Metric, ModelVersion, Operand, Order, Page,
+    RegisteredModel, Run, RunUpdate, Search, StageMove, Webhook, Workspace,
 };
 pub use logging::{Batch, Inputs};
 pub use models::{ModelStatus, NewLoggedModel};
@@ -56,6 +58,7 @@ pub use resolve::{ModelVersionInfo, RunSummary};
 pub use runs::{NewRun, RunStatus};
 pub use stages::VersionStage;
 pub use versions::NewModelVersion;
+pub use webhooks::{Answer, Courier, OWN_EVENTS, Parcel, STOCK_EVENTS, WebhookChange, WebhookTest};
 pub use workspaces::WorkspaceChange;
 
 use futures_util::future::BoxFuture;
@@ -102,6 +105,8 @@ pub struct Tracking {
     entropy: Arc<dyn Entropy>,
     /// Whose experiments and models these are.
     workspace: Arc<str>,
+    /// Who brings messages to webhooks, where somebody does.
+    courier: Option<Arc<dyn Courier>>,
 }
 
 impl std::fmt::Debug for Tracking {
@@ -114,7 +119,7 @@ impl Tracking {
     /// Puts the use cases over a database and a blob store.
     #[must_use]
     pub fn new(store: Store, blobs: BlobStore, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
-        Self { store, blobs, clock, entropy, workspace: DEFAULT_WORKSPACE.into() }
+        Self { store, blobs, clock, entropy, workspace: DEFAULT_WORKSPACE.into(), courier: None }
     }
 
     /// 32 random hexadecimal digits: the form of MLflow's ids.

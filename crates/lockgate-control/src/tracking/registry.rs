@@ -1,5 +1,6 @@
 //! Registered models.
 
+use super::webhooks::{Event, notify};
 use super::{
     AliasMove, KeyValue, RegisteredModel, Search, Tracking, TrackingError, checks, may_read, may_track,
     workspaces,
@@ -63,6 +64,8 @@ impl Tracking {
                 workspaces::may_register(tx).await?;
                 name_is_free(tx, &model.name).await?;
                 tx.insert_registered_model(&model).await?;
+                let description = model.description.as_deref();
+                notify(tx, &Event::model_created(&model.name, &model.tags, description)).await?;
                 Ok(model)
             })
         })
@@ -142,6 +145,9 @@ impl Tracking {
                 }
                 // To itself, too: MLflow's own server counts that as an update of all versions.
                 tx.rename_registered_model(&name, &new_name, now).await?;
+                if name != new_name {
+                    notify(tx, &Event::model_renamed(&name, &new_name)).await?;
+                }
                 found(tx, &new_name).await
             })
         })
@@ -165,7 +171,8 @@ impl Tracking {
                     let promotion = String::new();
                     tx.move_alias(&AliasMove { name, alias, version: None, actor, at, promotion }).await?;
                 }
-                Ok(tx.delete_registered_model(&name).await?)
+                tx.delete_registered_model(&name).await?;
+                notify(tx, &Event::model_deleted(&name)).await
             })
         })
         .await
@@ -186,8 +193,12 @@ impl Tracking {
         let name = name.to_owned();
         self.write(move |tx| {
             Box::pin(async move {
-                found(tx, &name).await?;
-                Ok(tx.set_registered_model_tag(&name, &tag).await?)
+                let tags = found(tx, &name).await?.tags;
+                tx.set_registered_model_tag(&name, &tag).await?;
+                match Event::model_tag(&name, &tags, &tag.key, Some(&tag.value)) {
+                    Some(event) => notify(tx, &event).await,
+                    None => Ok(()),
+                }
             })
         })
         .await
@@ -207,8 +218,12 @@ impl Tracking {
         let (name, key) = (name.to_owned(), key.to_owned());
         self.write(move |tx| {
             Box::pin(async move {
-                found(tx, &name).await?;
-                Ok(tx.delete_registered_model_tag(&name, &key).await?)
+                let tags = found(tx, &name).await?.tags;
+                tx.delete_registered_model_tag(&name, &key).await?;
+                match Event::model_tag(&name, &tags, &key, None) {
+                    Some(event) => notify(tx, &event).await,
+                    None => Ok(()),
+                }
             })
         })
         .await

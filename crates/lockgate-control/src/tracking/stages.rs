@@ -1,5 +1,6 @@
 //! MLflow's stages, for old clients. New ones use aliases.
 
+use super::webhooks::{Event, notify};
 use super::{ModelVersion, StageMove, Tracking, TrackingError, governed, may_track, versions};
 use lockgate_core::actor::Actor;
 
@@ -78,11 +79,16 @@ impl Tracking {
                 if archive {
                     for other in tx.versions_in_stage(&name, stage.as_str()).await? {
                         if other != number {
-                            tx.move_stage(&to(other, stage.as_str(), VersionStage::Archived)).await?;
+                            let moved = to(other, stage.as_str(), VersionStage::Archived);
+                            tx.move_stage(&moved).await?;
+                            notify(tx, &Event::stage_changed(&name, other, &moved.from, &moved.to)).await?;
                         }
                     }
                 }
                 tx.move_stage(&to(number, &found.stage, stage)).await?;
+                if found.stage != stage.as_str() {
+                    notify(tx, &Event::stage_changed(&name, number, &found.stage, stage.as_str())).await?;
+                }
                 versions::found(tx, &name, number).await
             })
         })

@@ -2,6 +2,7 @@
 
 use super::governed::RELEASE_TAG;
 use super::registry::is_free;
+use super::webhooks::{Event, notify};
 use super::{
     AliasMove, KeyValue, ModelVersion, Search, Tracking, TrackingError, VersionStage, checks, may_read,
     may_track, places, registry, sources, workspaces,
@@ -98,6 +99,7 @@ impl Tracking {
                 let missing = || TrackingError::missing("The registered model is gone");
                 version.version = tx.take_version(&version.name, now).await?.ok_or_else(missing)?;
                 tx.insert_model_version(&version).await?;
+                notify(tx, &Event::version_created(&version)).await?;
                 Ok(version)
             })
         })
@@ -206,7 +208,8 @@ impl Tracking {
                     let promotion = String::new();
                     tx.move_alias(&AliasMove { name, alias, version: None, actor, at, promotion }).await?;
                 }
-                Ok(tx.delete_model_version(&name, number, at).await?)
+                tx.delete_model_version(&name, number, at).await?;
+                notify(tx, &Event::version_deleted(&name, number)).await
             })
         })
         .await
@@ -228,8 +231,9 @@ impl Tracking {
         checks::version_tag(&tag)?;
         self.write(move |tx| {
             Box::pin(async move {
-                found(tx, &name, number).await?;
-                Ok(tx.set_model_version_tag(&name, number, &tag).await?)
+                let version = found(tx, &name, number).await?;
+                tx.set_model_version_tag(&name, number, &tag).await?;
+                notify(tx, &Event::version_tag(&version, &tag.key, Some(&tag.value))).await
             })
         })
         .await
@@ -251,8 +255,9 @@ impl Tracking {
         let (name, number, key) = (name.to_owned(), number(version)?, key.to_owned());
         self.write(move |tx| {
             Box::pin(async move {
-                found(tx, &name, number).await?;
-                Ok(tx.delete_model_version_tag(&name, number, &key).await?)
+                let version = found(tx, &name, number).await?;
+                tx.delete_model_version_tag(&name, number, &key).await?;
+                notify(tx, &Event::version_tag(&version, &key, None)).await
             })
         })
         .await

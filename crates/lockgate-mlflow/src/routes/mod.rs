@@ -9,6 +9,7 @@ mod registry;
 mod runs;
 mod server;
 mod versions;
+mod webhooks;
 mod workspaces;
 
 use axum::Router;
@@ -27,6 +28,7 @@ fn plain() -> Router<Tracking> {
         .merge(models::routes())
         .merge(registry::routes())
         .merge(versions::routes())
+        .merge(webhooks::routes())
         .merge(artifacts::routes());
     let mut all = server::routes().merge(files::downloads());
     for api in ["/api", "/ajax-api"] {

@@ -7,6 +7,7 @@
 //! | `inputs` | the datasets and models that a run used or made |
 //! | `models` | MLflow's logged models |
 //! | `registry`, `registry_changes`, `stages` | registered models, versions, aliases, stages and their history |
+//! | `webhooks` | webhooks and the outbox of their deliveries |
 //! | `workspaces` | what belongs together, apart from the rest |
 //! | `artifacts` | which bytes lie under which path |
 //! | [`search`], `entity` | searches put together from conditions |
@@ -27,12 +28,14 @@ mod stages;
 #[cfg(test)]
 mod tests;
 pub mod types;
+mod webhooks;
 mod workspaces;
 
 pub use search::{Clause, Comparator, Field, Operand, Order, Page, Search};
 pub use types::{
-    AliasMove, Artifact, Dataset, DatasetInput, DatasetSummary, Experiment, KeyValue, Lifecycle, LoggedModel,
-    Metric, ModelVersion, RegisteredModel, Run, RunUpdate, StageMove, Workspace,
+    AliasMove, Artifact, Dataset, DatasetInput, DatasetSummary, Delivery, DeliveryState, Experiment,
+    KeyValue, Lifecycle, LoggedModel, Metric, ModelVersion, RegisteredModel, Run, RunUpdate, StageMove,
+    Webhook, Workspace,
 };
 
 use crate::conn::{Conn, Query, query_dynamic};
@@ -79,6 +82,7 @@ pub(crate) fn statements() -> Vec<(&'static str, &'static str)> {
         runs::ALL,
         search::example::ALL,
         stages::ALL,
+        webhooks::ALL,
         workspaces::ALL,
     ]
     .concat()

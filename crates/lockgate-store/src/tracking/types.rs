@@ -306,3 +306,97 @@ pub struct Artifact {
     /// How many they are.
     pub size: u64,
 }
+
+/// Somebody elsewhere who wants to be told what happens.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Webhook {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Where deliveries go.
+    pub url: String,
+    /// What it is for.
+    pub description: Option<String>,
+    /// What deliveries are signed with.
+    pub secret: Option<String>,
+    /// `ACTIVE` or `DISABLED`.
+    pub status: String,
+    /// When it was made.
+    pub created: Millis,
+    /// When it was changed.
+    pub updated: Millis,
+    /// What it wants to be told: `model_version.created` and so on.
+    pub events: Vec<String>,
+}
+
+impl std::fmt::Debug for Webhook {
+    /// Without the secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Webhook").field("id", &self.id).field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+/// How far a delivery has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeliveryState {
+    /// It will be tried, perhaps again.
+    Pending,
+    /// It arrived.
+    Delivered,
+    /// It was given up.
+    Failed,
+}
+
+impl DeliveryState {
+    /// The text form.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Delivered => "delivered",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl std::str::FromStr for DeliveryState {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        [Self::Pending, Self::Delivered, Self::Failed].into_iter().find(|s| s.as_str() == text).ok_or(())
+    }
+}
+
+/// One message to one webhook.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// Its number.
+    pub seq: i64,
+    /// The webhook.
+    pub webhook_id: String,
+    /// What it tells.
+    pub event: String,
+    /// The message, JSON.
+    pub payload: String,
+    /// How far it has come.
+    pub state: DeliveryState,
+    /// How often it was tried.
+    pub attempts: u64,
+    /// When it happened.
+    pub created: Millis,
+    /// When it is tried (again), or when it was settled.
+    pub due: Millis,
+    /// How the last attempt ended.
+    pub outcome: Option<String>,
+    /// Where it goes.
+    pub url: String,
+    /// What it is signed with.
+    pub secret: Option<String>,
+}
+
+impl std::fmt::Debug for Delivery {
+    /// Without the secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Delivery").field("seq", &self.seq).field("url", &self.url).finish_non_exhaustive()
+    }
+}

@@ -7,7 +7,8 @@ use crate::output::{Tone, clock, percent, table};
 use crate::render;
 use anyhow::{Context as _, bail};
 use lockgate_control::view::{
-    AuditView, EnvironmentView, HistoryRow, ModelMove, Pointer, ReleaseView, StatusView, TraceView,
+    AuditView, DeliveryView, EnvironmentView, HistoryRow, ModelMove, Pointer, ReleaseView, StatusView,
+    TraceView,
 };
 use lockgate_core::promotion::Stage;
 
@@ -145,6 +146,33 @@ pub(crate) async fn model_history(ctx: &Context, args: &cli::ModelHistory) -> an
             };
             let promotion = moved.promotion.clone().unwrap_or_else(|| "-".to_owned());
             lines.push(vec![clock(moved.at), what, to, moved.by.clone(), promotion]);
+        }
+        table(&lines)
+    })?;
+    Ok(Exit::Done)
+}
+
+/// `webhooks`
+pub(crate) async fn webhooks(ctx: &Context, args: &cli::Webhooks) -> anyhow::Result<Exit> {
+    let path = format!("webhooks/deliveries?limit={}", args.limit);
+    let all: Vec<DeliveryView> = ctx.client()?.get(&path).await?;
+    ctx.out.show(&all, || {
+        if all.is_empty() {
+            return "nothing was told to a webhook so far\n".to_owned();
+        }
+        let head = ["happened (UTC)", "webhook", "event", "state", "tried", "next try", "last answer"];
+        let mut lines = vec![head.map(str::to_owned).to_vec()];
+        for one in &all {
+            let next = if one.state == "pending" { clock(one.due) } else { "-".to_owned() };
+            lines.push(vec![
+                clock(one.at),
+                one.webhook.clone(),
+                one.event.clone(),
+                one.state.clone(),
+                one.attempts.to_string(),
+                next,
+                one.outcome.clone().unwrap_or_else(|| "-".to_owned()),
+            ]);
         }
         table(&lines)
     })?;

@@ -1,6 +1,7 @@
 //! `server`: the control plane alone.
 
 use crate::cli;
+use crate::courier::HttpCourier;
 use crate::exit::Exit;
 use crate::world;
 use anyhow::{Context as _, bail};
@@ -14,6 +15,9 @@ use std::time::Duration;
 
 /// How often promotions are looked at without anything having happened: deadlines pass by themselves.
 const RECONCILE_EVERY: Duration = Duration::from_secs(1);
+
+/// How often the outbox is looked at.
+const DELIVER_EVERY: Duration = Duration::from_millis(250);
 
 /// `server`
 pub(crate) async fn server(args: &cli::Server) -> anyhow::Result<Exit> {
@@ -48,17 +52,20 @@ pub(crate) async fn server(args: &cli::Server) -> anyhow::Result<Exit> {
         args.database.clone().unwrap_or_else(|| args.home.join("lockgate.db").to_string_lossy().into_owned());
     let store = Store::open(&database, StoreOptions::new(clock.clone())).await?;
     let blobs = BlobStore::open(args.home.join("blobs")).await?;
-    let control = Control::new(store.clone(), blobs, clock, entropy);
+    let courier = Arc::new(HttpCourier::new(args.webhooks_allow_private)?);
+    let control = Control::new(store.clone(), blobs, clock, entropy).with_courier(courier);
     let identity = Identity {
         accounts: Arc::new(accounts),
         trust_loopback: args.trust_loopback,
         listen: listener.local_addr()?,
     };
     let guarded = routes(&control, identity);
+    let deliverer = tokio::spawn(deliver(control.clone()));
     let reconciler = tokio::spawn(reconcile(control));
     tracing::info!(listen = %args.listen, "the server is ready");
     axum::serve(listener, guarded).with_graceful_shutdown(world::told_to_stop(args.tied)).await?;
     reconciler.abort();
+    deliverer.abort();
     store.close().await;
     Ok(Exit::Done)
 }
@@ -78,6 +85,20 @@ async fn reconcile(control: Control) {
             tracing::error!(%error, "promotions can't be moved on; trying again");
         }
         tokio::time::sleep(RECONCILE_EVERY).await;
+    }
+}
+
+/// Sends what webhooks are to be told, for as long as there is anything due.
+async fn deliver(control: Control) {
+    loop {
+        match control.tracking().deliver().await {
+            Ok(0) => tokio::time::sleep(DELIVER_EVERY).await,
+            Ok(_) => {}
+            Err(error) => {
+                tracing::error!(%error, "webhooks can't be told; trying again");
+                tokio::time::sleep(RECONCILE_EVERY).await;
+            }
+        }
     }
 }
 

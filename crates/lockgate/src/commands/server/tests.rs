@@ -41,6 +41,7 @@ impl Serving {
 
     /// Asks as the holder of a token, or as whom a loopback client claims to be.
     async fn ask(&self, who: &str, method: Method, path: &str, body: Option<Value>) -> (StatusCode, String) {
+        crate::world::tls();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         let mut request = http.request(method, format!("{}{path}", self.base));
         request = match who.strip_prefix("token ") {
