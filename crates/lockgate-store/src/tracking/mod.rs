@@ -7,6 +7,7 @@
 //! | `inputs` | the datasets and models that a run used or made |
 //! | `models` | MLflow's logged models |
 //! | `registry`, `registry_changes` | registered models, versions, aliases and their history |
+//! | `import` | rows of another store, with its ids and times |
 //! | `artifacts` | which bytes lie under which path |
 //! | [`search`], `entity` | searches put together from conditions |
 //!
@@ -15,6 +16,7 @@
 mod artifacts;
 mod entity;
 mod experiments;
+mod import;
 mod inputs;
 mod logged;
 mod models;
@@ -68,6 +70,7 @@ pub(crate) fn statements() -> Vec<(&'static str, &'static str)> {
     [
         artifacts::ALL,
         experiments::ALL,
+        import::ALL,
         inputs::ALL,
         logged::ALL,
         models::ALL,
