@@ -9,6 +9,7 @@
 //! | `registry`, `versions`, `aliases` | registered models, their versions and aliases |
 //! | `sources` | where a version's files come from |
 //! | `artifacts`, `places` | files below runs and models; the paths and URIs that name them |
+//! | [`exchange`], `import` | records that stores exchange; taking them in |
 //! | `resolve` | what the rest of the control plane asks about models and runs |
 //! | `names` | made-up names for runs and models without one |
 //!
@@ -22,7 +23,9 @@ mod aliases;
 mod artifacts;
 mod checks;
 pub mod error;
+pub mod exchange;
 mod experiments;
+mod import;
 mod logging;
 mod models;
 mod names;

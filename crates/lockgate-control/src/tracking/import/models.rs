@@ -1,0 +1,62 @@
+//! Logged models.
+
+use super::new;
+use crate::tracking::exchange::convert::metric;
+use crate::tracking::exchange::digests::same_model_points;
+use crate::tracking::exchange::{LoggedModelRecord, Outcome, pairs_of};
+use crate::tracking::{LoggedModel, Metric, TrackingError, places};
+use lockgate_store::Tx;
+
+fn differences(found: &LoggedModel, record: &LoggedModelRecord) -> Vec<&'static str> {
+    let ours = LoggedModelRecord::of(found);
+    let pairs = [
+        ("experiment", ours.experiment_id == record.experiment_id),
+        ("name", ours.name == record.name),
+        ("type", ours.model_type == record.model_type),
+        ("run", ours.source_run_id == record.source_run_id),
+        ("status", ours.status == record.status),
+        ("time", ours.created == record.created),
+        ("params", ours.params == record.params),
+        ("tags", ours.tags == record.tags),
+        ("metrics", same_model_points(&ours.metrics, &record.metrics)),
+        ("artifact location", record.artifact_uri.as_ref().is_none_or(|given| *given == found.artifact_uri)),
+    ];
+    pairs.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
+}
+
+pub(super) async fn take(tx: &mut Tx, record: &LoggedModelRecord) -> Result<Outcome, TrackingError> {
+    if !places::is_model_id(&record.model_id) {
+        return Ok(Outcome::conflict(
+            "its id is none of MLflow's: m- and 32 hexadecimal digits are expected",
+        ));
+    }
+    if let Some(found) = tx.logged_model(&record.model_id).await? {
+        return Ok(Outcome::compared("a logged model of this id", &differences(&found, record)));
+    }
+    if tx.experiment(record.experiment_id).await?.is_none() {
+        return Ok(Outcome::conflict(format!("there is no experiment {} here", record.experiment_id)));
+    }
+    let here = || places::of_logged_model(&places::of_experiment(record.experiment_id), &record.model_id);
+    tx.insert_logged_model(&LoggedModel {
+        model_id: record.model_id.clone(),
+        experiment_id: record.experiment_id,
+        name: record.name.clone(),
+        model_type: record.model_type.clone(),
+        source_run_id: record.source_run_id.clone(),
+        status: record.status.clone(),
+        artifact_uri: record.artifact_uri.clone().unwrap_or_else(here),
+        created: record.created,
+        updated: record.updated,
+        params: pairs_of(&record.params),
+        tags: pairs_of(&record.tags),
+        metrics: Vec::new(),
+    })
+    .await?;
+    let points: Vec<Metric> = record
+        .metrics
+        .iter()
+        .map(|one| Metric { dataset: one.dataset.clone(), ..metric(&one.point, &one.run_id) })
+        .collect();
+    tx.add_model_points(&record.model_id, &points).await?;
+    Ok(new())
+}
