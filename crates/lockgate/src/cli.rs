@@ -100,6 +100,9 @@ pub(crate) enum Command {
     Env(Env),
     /// Ask a model for predictions
     Predict(Predict),
+    /// Take in a whole store of tracking data: experiments, runs, artifacts, the model registry
+    #[command(subcommand)]
+    Import(Import),
     /// Run the whole story on real data: train, promote, break, roll back
     Demo(Demo),
     /// Print a completion script for your shell
@@ -429,6 +432,26 @@ pub(crate) struct Predict {
     /// The unit's value for the configured header
     #[arg(long)]
     pub(crate) unit: Option<String>,
+}
+
+/// `import …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Import {
+    /// Take in what an MLflow server, database or folder holds, with its ids and times; said again, it goes on where it was
+    Mlflow(ImportMlflow),
+}
+
+/// `import mlflow`
+#[derive(Debug, Args)]
+pub(crate) struct ImportMlflow {
+    /// Where from: http://HOST:PORT of a server, sqlite:///FILE or the file, or a folder such as ./mlruns
+    pub(crate) source: String,
+    /// The folder behind `mlflow-artifacts:` addresses of a database (the server's --artifacts-destination)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) artifacts: Option<PathBuf>,
+    /// Say what would be taken, and what stands in the way, and write nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 /// `demo`

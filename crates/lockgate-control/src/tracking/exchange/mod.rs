@@ -274,6 +274,12 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// What will become of something that can't be there yet.
+    #[must_use]
+    pub fn would_be_new() -> Self {
+        Self::new(Fate::New)
+    }
+
     pub(super) fn new(fate: Fate) -> Self {
         Self { fate, why: None, id: None, count: None }
     }
