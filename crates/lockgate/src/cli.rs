@@ -103,6 +103,9 @@ pub(crate) enum Command {
     /// Take in a whole store of tracking data: experiments, runs, artifacts, the model registry
     #[command(subcommand)]
     Import(Import),
+    /// Write everything that the server holds of tracking data to a folder
+    #[command(subcommand)]
+    Export(Export),
     /// Run the whole story on real data: train, promote, break, roll back
     Demo(Demo),
     /// Print a completion script for your shell
@@ -452,6 +455,21 @@ pub(crate) struct ImportMlflow {
     /// Say what would be taken, and what stands in the way, and write nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+/// `export …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Export {
+    /// Write a file store that MLflow opens (it wants MLFLOW_ALLOW_FILE_STORE=true); said again, it goes on where it was
+    Mlflow(ExportMlflow),
+}
+
+/// `export mlflow`
+#[derive(Debug, Args)]
+pub(crate) struct ExportMlflow {
+    /// The folder: an empty one, or that of an export that was broken off
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
 }
 
 /// `demo`

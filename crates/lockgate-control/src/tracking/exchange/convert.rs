@@ -78,6 +78,7 @@ impl LoggedModelRecord {
     pub fn of(model: &LoggedModel) -> Self {
         let mut metrics: Vec<ModelPoint> = model.metrics.iter().map(model_point).collect();
         super::digests::sort_model_points(&mut metrics);
+        super::digests::dedup_model_points(&mut metrics);
         Self {
             model_id: model.model_id.clone(),
             experiment_id: model.experiment_id,
@@ -92,6 +93,25 @@ impl LoggedModelRecord {
             tags: map(&model.tags),
             metrics,
         }
+    }
+
+    /// The names of what differs, but for the artifacts' place and the time of the last change.
+    #[must_use]
+    pub fn differences(&self, other: &Self) -> Vec<&'static str> {
+        let mut metrics = other.metrics.clone();
+        super::digests::sort_model_points(&mut metrics);
+        let pairs = [
+            ("experiment", self.experiment_id == other.experiment_id),
+            ("name", self.name == other.name),
+            ("type", self.model_type == other.model_type),
+            ("run", self.source_run_id == other.source_run_id),
+            ("status", self.status == other.status),
+            ("time", self.created == other.created),
+            ("params", self.params == other.params),
+            ("tags", self.tags == other.tags),
+            ("metrics", super::digests::same_model_points(&self.metrics, &metrics)),
+        ];
+        pairs.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
     }
 }
 

@@ -98,19 +98,19 @@ pub(super) fn sort_model_points(points: &mut [ModelPoint]) {
     });
 }
 
+fn same_model_point(a: &ModelPoint, b: &ModelPoint) -> bool {
+    let number = |p: &ModelPoint| (p.point.at, p.point.step, bits(p.point.value));
+    (&a.point.key, &a.run_id, &a.dataset, number(a)) == (&b.point.key, &b.run_id, &b.dataset, number(b))
+}
+
+/// Leaves one of equal neighbours.
+pub(super) fn dedup_model_points(points: &mut Vec<ModelPoint>) {
+    points.dedup_by(|a, b| same_model_point(a, b));
+}
+
 /// Whether two sorted lists of points say the same.
-pub(crate) fn same_model_points(a: &[ModelPoint], b: &[ModelPoint]) -> bool {
-    let key = |p: &ModelPoint| {
-        (
-            p.point.key.clone(),
-            p.run_id.clone(),
-            p.dataset.clone(),
-            p.point.at,
-            p.point.step,
-            bits(p.point.value),
-        )
-    };
-    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| key(a) == key(b))
+pub(super) fn same_model_points(a: &[ModelPoint], b: &[ModelPoint]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same_model_point(a, b))
 }
 
 /// The points of one run, in any order. It takes 32 bytes a point.

@@ -2,26 +2,16 @@
 
 use super::new;
 use crate::tracking::exchange::convert::metric;
-use crate::tracking::exchange::digests::same_model_points;
 use crate::tracking::exchange::{LoggedModelRecord, Outcome, pairs_of};
 use crate::tracking::{LoggedModel, Metric, TrackingError, places};
 use lockgate_store::Tx;
 
 fn differences(found: &LoggedModel, record: &LoggedModelRecord) -> Vec<&'static str> {
-    let ours = LoggedModelRecord::of(found);
-    let pairs = [
-        ("experiment", ours.experiment_id == record.experiment_id),
-        ("name", ours.name == record.name),
-        ("type", ours.model_type == record.model_type),
-        ("run", ours.source_run_id == record.source_run_id),
-        ("status", ours.status == record.status),
-        ("time", ours.created == record.created),
-        ("params", ours.params == record.params),
-        ("tags", ours.tags == record.tags),
-        ("metrics", same_model_points(&ours.metrics, &record.metrics)),
-        ("artifact location", record.artifact_uri.as_ref().is_none_or(|given| *given == found.artifact_uri)),
-    ];
-    pairs.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
+    let mut differ = LoggedModelRecord::of(found).differences(record);
+    if record.artifact_uri.as_ref().is_some_and(|given| *given != found.artifact_uri) {
+        differ.push("artifact location");
+    }
+    differ
 }
 
 pub(super) async fn take(tx: &mut Tx, record: &LoggedModelRecord) -> Result<Outcome, TrackingError> {

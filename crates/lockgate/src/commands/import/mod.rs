@@ -9,11 +9,14 @@
 //! | `places` | paths and URIs as MLflow writes them |
 //! | `report` | what is told at the end |
 
+mod export;
 mod mover;
 mod places;
 mod report;
 mod sources;
 mod target;
+
+pub(crate) use export::export;
 
 use crate::cli;
 use crate::context::Context;

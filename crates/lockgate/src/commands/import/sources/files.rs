@@ -3,7 +3,10 @@
 mod experiment;
 mod meta;
 mod points;
+mod reader;
 mod registry;
+
+pub(crate) use reader::Reader;
 
 use super::{Cursor, Located, Source};
 use crate::commands::import::places;
