@@ -25,6 +25,8 @@ const PROMPTS: &str = "tags.`mlflow.prompt.is_prompt` = 'true'";
 #[derive(Debug)]
 pub(crate) struct Http {
     client: Client,
+    /// Stock servers leave some of a run out of searches.
+    terse: bool,
 }
 
 impl Http {
@@ -41,12 +43,12 @@ impl Http {
                 (Ok(user), Ok(password)) => Some((user, password)),
                 _ => None,
             };
-        Ok(Self { client: Client::new(address, None, token)?.with_password(password) })
+        Ok(Self { client: Client::new(address, None, token)?.with_password(password), terse: true })
     }
 
     /// This program's own server.
     pub(crate) fn ours(client: Client) -> Self {
-        Self { client }
+        Self { client, terse: false }
     }
 
     async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
@@ -132,7 +134,13 @@ impl Source for Http {
             "experiment_ids": [of.id.to_string()], "run_view_type": "ALL", "max_results": PAGE,
             "order_by": ["attributes.start_time ASC"],
         });
-        self.page("runs/search", "runs", body, at).await?.iter().map(parse::run).collect()
+        let page = self.page("runs/search", "runs", body, at).await?;
+        let mut found = Vec::with_capacity(page.len());
+        for run in &page {
+            let run = parse::run(run)?;
+            found.push(if self.terse { self.whole(&run.run_id).await? } else { run });
+        }
+        Ok(found)
     }
 
     async fn points(&mut self, of: &Run, at: &mut Cursor) -> anyhow::Result<Vec<Point>> {
@@ -268,6 +276,11 @@ impl Source for Http {
 }
 
 impl Http {
+    /// A run with all that belongs to it.
+    async fn whole(&self, id: &str) -> anyhow::Result<Run> {
+        parse::run(&self.get(&format!("runs/get?run_id={}", encode(id))).await?["run"])
+    }
+
     /// Where a version's files lie; its source where the server doesn't say.
     async fn download_uri(&self, version: &ModelVersion) -> String {
         let path = format!(
