@@ -1,9 +1,12 @@
 """From a training script to a prediction that can be explained, by the commands that the quickstart tells."""
 
 import json
+from pathlib import Path
 
+import mlflow
 import pytest
 from conftest import post
+from mlflow import MlflowClient, MlflowException
 
 
 def rows(project):
@@ -89,3 +92,46 @@ def test_an_environment_can_not_open_another_one_s_bytes(project, serving):
     tried = [line.split() for line in log.splitlines() if line.startswith(("open ", "shut "))]
     assert [how for how, _ in tried] == ["open", "shut", "shut", "shut"], log
     assert log.count("Permission denied") >= 3
+
+
+def test_mlflow_says_what_production_serves_and_nobody_can_make_it_say_something_else(project, serving):
+    client = MlflowClient(project.server)
+    served = client.get_model_version_by_alias("tumour", "production")
+    assert served.current_stage == "Production"
+    # The newest release of this version, which needs not be the one that serves.
+    release = project.json("release", "show", served.tags["lockgate.release"])["manifest"]
+    assert (release["model"], release["model_version"]) == ("tumour", int(served.version))
+    other = client.copy_model_version(f"models:/tumour/{served.version}", "tumour").version
+    moves = [
+        lambda: client.set_registered_model_alias("tumour", "production", other),
+        lambda: client.transition_model_version_stage("tumour", other, "Production", archive_existing_versions=True),
+    ]
+    for move in moves:
+        with pytest.raises(MlflowException, match=f"lockgate release create tumour:{other}") as refused:
+            move()
+        assert refused.value.error_code == "PERMISSION_DENIED"
+    with pytest.raises(MlflowException, match="lockgate rollback production"):
+        client.delete_registered_model_alias("tumour", "production")
+    client.delete_model_version("tumour", other)
+    assert client.get_model_version_by_alias("tumour", "production").version == served.version
+    history = project.json("model", "history", "tumour", "--alias", "production")
+    assert [(move["version"], move["by"]) for move in history] == [(int(served.version), "agent of production")]
+    assert history[0]["promotion"] in project.ok("model", "history", "tumour")
+
+
+def test_an_environment_is_a_place_for_mlflow_s_clients_whose_registry_holds_what_was_promoted_there(project, serving, tmp_path):
+    inside = MlflowClient(f"{project.server}/env/production")
+    served = inside.get_model_version_by_alias("tumour", "production")
+    assert served.version == MlflowClient(project.server).get_model_version_by_alias("tumour", "production").version
+    with pytest.raises(MlflowException, match="only promotions change it") as refused:
+        inside.create_model_version("tumour", f"models:/tumour/{served.version}")
+    assert refused.value.error_code == "PERMISSION_DENIED"
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"{project.server}/env/production")
+    try:
+        assert Path(mlflow.artifacts.download_artifacts("models:/tumour@production", dst_path=str(tmp_path))).is_dir()
+        assert (tmp_path / "MLmodel").is_file()
+    finally:
+        mlflow.set_tracking_uri(before)
+    assert inside.create_experiment("what production does by itself")
+    assert MlflowClient(project.server).get_experiment_by_name("what production does by itself") is None

@@ -463,7 +463,7 @@ class World:
         return Call("GET" if act == "by-alias" else "DELETE", "registered-models/alias", {"name": name, "alias": alias})
 
     def version(self):
-        act = self.some("create", "create", "create", "get", "get", "update", "delete", "tag", "tag", "untag", "uri")
+        act = self.some("create", "create", "create", "get", "get", "update", "delete", "tag", "tag", "untag", "uri", "stage", "stage")
         name = self.pick(self.models, self.some("no such model", ""))
         if act == "create":
             run = self.pick(self.runs)
@@ -491,7 +491,11 @@ class World:
             return Call("DELETE", "model-versions/delete", at) if self.chance(0.3) else None
         if act == "tag":
             return Call("POST", "model-versions/set-tag", {**at, "key": self.any_key(), "value": self.word()})
-        # Not yet: stages.
+        if act == "stage":
+            body = {**at, "stage": self.some("Staging", "Production", "production", "Archived", "None", "nope", "")}
+            if self.chance(0.4):
+                body["archive_existing_versions"] = self.chance(0.5)
+            return Call("POST", "model-versions/transition-stage", body)
         return Call("DELETE", "model-versions/delete-tag", {**at, "key": self.key()})
 
     def search_registry(self):
@@ -606,7 +610,8 @@ KNOWN = [
      lambda c, o, s: c.path == "model-versions/create" and c.body.get("source") in ODD_SOURCES and {o[0], s[0]} <= {400, 404}),
     ("what was deleted is not deleted again", lambda c, o, s: o[0] == 404 and c.method == "DELETE" and c.path.startswith("logged-models")),
     ("stock has no route to a tag with a slash", lambda c, o, s: "%2F" in c.path and s[0] == 404 and "" in s[1]),
-    ("what was deleted has no tags and params to set", lambda c, o, s: o[0] == 404 and s[0] == 200 and re.search("/(tags|params)", c.path)),
+    ("what was deleted is not changed any more",
+     lambda c, o, s: o[0] == 404 and s[0] == 200 and c.path.startswith("logged-models/") and c.method in ("PATCH", "POST")),
     ("a page of no registered models is a mistake", lambda c, o, s: c.path == "registered-models/search" and c.body.get("max_results") == 0),
 ]
 

@@ -99,6 +99,9 @@ def trained(experiment):
     uri = client.get_run(run.info.run_id).info.artifact_uri
     client.create_model_version("classic", f"{uri}/classic", run_id=run.info.run_id)
     client.create_registered_model("never used")
+    # A copy of another model's version, by a name that comes before it.
+    client.copy_model_version("models:/prices/3", "a copy")
+    client.transition_model_version_stage("prices", "3", "Staging")
 
 
 def many(client, experiment):

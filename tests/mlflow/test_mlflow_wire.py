@@ -24,7 +24,7 @@ def test_the_server_says_what_it_is(server):
     assert http("GET", server + "/health")[2] == b"OK"
     assert http("GET", server + "/version")[2] == b"3.17.2"
     info = json.loads(http("GET", server + "/api/3.0/mlflow/server-info")[2])
-    assert info["artifact_serving_enabled"] is True and info["workspaces_enabled"] is False
+    assert info["artifact_serving_enabled"] is True and info["workspaces_enabled"] is True
 
 
 def test_an_unknown_route_is_no_json(server):

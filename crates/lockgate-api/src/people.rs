@@ -39,6 +39,7 @@ pub(crate) fn routes() -> Router<Control> {
         .route("/api/v1/environments/{environment}/rollback", post(rollback))
         .route("/api/v1/environments/{environment}/worker-log", get(worker_log))
         .route("/api/v1/history", get(history))
+        .route("/api/v1/models/{model}/history", get(model_history))
         .route("/api/v1/predictions/{id}", get(trace))
         .route("/api/v1/audit", get(audit))
         .route("/api/v1/audit/verify", get(verify))
@@ -239,6 +240,21 @@ async fn history(
     Query(query): Query<History>,
 ) -> Answer<Vec<lockgate_control::view::HistoryRow>> {
     Ok(Json(control.history(&actor, &query.environment, query.model.as_ref(), query.at).await?))
+}
+
+#[derive(Deserialize)]
+struct ModelHistory {
+    alias: Option<String>,
+    at: Option<i64>,
+}
+
+async fn model_history(
+    State(control): State<Control>,
+    Extension(actor): Extension<Actor>,
+    Path(model): Path<String>,
+    Query(query): Query<ModelHistory>,
+) -> Answer<Vec<lockgate_control::view::ModelMove>> {
+    Ok(Json(control.model_history(&actor, &model, query.alias.as_deref(), query.at).await?))
 }
 
 #[derive(Deserialize)]

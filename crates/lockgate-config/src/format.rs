@@ -50,6 +50,8 @@ pub(crate) enum Format {
     ModelName,
     /// A name of our own: a stage, a group, a dataset.
     Label,
+    /// An alias of MLflow's registry.
+    Alias,
     /// The name of a variable.
     Variable,
     /// One of some words.
@@ -87,6 +89,7 @@ impl Format {
             Self::GuardName => GuardName::new(text).map(drop).map_err(name_problem),
             Self::ModelName => ModelName::new(text).map(drop).map_err(name_problem),
             Self::Label => reference::label(text),
+            Self::Alias => reference::alias(text),
             Self::Variable => reference::variable(text),
             Self::OneOf(words) => one_of(text, words),
             Self::OneOfSome(now, later) => match (now.contains(&text), later.contains(&text)) {
@@ -149,6 +152,7 @@ impl Format {
                 r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
             }
             Self::ModelName => r"^[^/:@\\]{1,200}$",
+            Self::Alias => r"^[A-Za-z0-9_-]{1,255}$",
             Self::Variable => r"^[A-Za-z_][A-Za-z0-9_]*$",
             Self::OneOf(_) | Self::OneOfSome(..) => return None,
             Self::Duration | Self::Latency => AMOUNT,

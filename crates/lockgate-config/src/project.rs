@@ -134,6 +134,12 @@ pub struct ResolvedEnvironment {
     pub vars: BTreeMap<String, String>,
     /// Datasets: name and path in the project.
     pub data: BTreeMap<String, String>,
+    /// MLflow's aliases that point to what serves here, beside the environment's name.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+    /// MLflow's stage of what serves here.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub stage: Option<String>,
     /// The gateway's port, where the file says one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub port: Option<u16>,
@@ -240,6 +246,20 @@ struct Configuration<'p> {
     workers: u32,
     timeout_ms: u64,
     memory_bytes: u64,
+}
+
+impl ResolvedEnvironment {
+    /// Whether an alias of MLflow's registry says what serves here. Case makes no difference: an alias that differs in
+    /// nothing else would be taken for it.
+    #[must_use]
+    pub fn owns_alias(&self, alias: &str) -> bool {
+        self.own_aliases().any(|own| own.eq_ignore_ascii_case(alias))
+    }
+
+    /// The aliases that say what serves here: the environment's name, and those that the file names.
+    pub fn own_aliases(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.name.as_str()).chain(self.aliases.iter().map(String::as_str))
+    }
 }
 
 impl Project {

@@ -14,6 +14,7 @@ use lockgate_core::entry::{Resource, ResourceKind};
 use lockgate_core::event::Event;
 use lockgate_core::id::{EnvironmentName, PrincipalId};
 use lockgate_core::plan::ApprovalRule;
+use lockgate_store::Conn;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -208,4 +209,14 @@ impl Control {
         })?;
         parse(&state.toml, &state.settings).map_err(ControlError::conflict)
     }
+}
+
+/// The applied configuration, where there is one.
+pub(crate) async fn applied(conn: &mut Conn) -> Result<Option<Project>, ControlError> {
+    for row in states::all(conn, "Project").await? {
+        if let State::Project(state) = states::read("Project", &row.state)? {
+            return parse(&state.toml, &state.settings).map(Some).map_err(ControlError::conflict);
+        }
+    }
+    Ok(None)
 }

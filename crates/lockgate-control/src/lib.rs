@@ -11,7 +11,7 @@
 //! | `quarantine` | what may not enter again by itself |
 //! | `agent`, `intake` | what agents fetch, and what they report |
 //! | `need` | which releases and bytes an agent may fetch |
-//! | `overview`, `why`, `history`, `trace` | looking at it |
+//! | `overview`, `why`, `history`, `model_history`, `trace` | looking at it |
 //! | `audit`, `names` | verifying and rebuilding |
 //! | `people` | names and opaque ids |
 //! | `states`, `projection` | log, state and query tables in one transaction |
@@ -24,6 +24,7 @@ mod error;
 mod forecast;
 mod history;
 mod intake;
+mod model_history;
 mod names;
 mod need;
 mod overview;

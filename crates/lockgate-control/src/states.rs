@@ -3,6 +3,7 @@
 use crate::Control;
 use crate::error::ControlError;
 use crate::projection::{self, State};
+use crate::tracking::governed::{self, Moved};
 use lockgate_core::access::Action;
 use lockgate_core::actor::{Actor, ActorKind};
 use lockgate_core::clock::Millis;
@@ -202,11 +203,36 @@ async fn carry_out(tx: &mut Tx, entry: &Entry) -> Result<(), ControlError> {
     let before = tx.load_state(kind, &id).await?.map(|row| read(kind, &row.state)).transpose()?;
     let Some(after) = projection::fold(entry, before)? else { return Ok(()) };
     tx.save_state(row(kind, &id, entry, &after)?).await?;
+    if let State::Release(release) = &after {
+        governed::note_release(tx, release).await?;
+    }
     if let Some((id, fold)) = projection::deployment(entry, &after) {
         let before = tx.load_state("Deployment", &id).await?;
-        let before = before.map(|row| serde_json::from_str(&row.state)).transpose()?;
-        let state = State::Deployment(Box::new(fold(before)));
+        let before: Option<Deployment> = before.map(|row| serde_json::from_str(&row.state)).transpose()?;
+        let version = |d: &Deployment| d.traffic().main.map(|revision| revision.model_version);
+        let was = before.as_ref().and_then(version);
+        let deployment = fold(before);
+        let is = version(&deployment);
+        let state = State::Deployment(Box::new(deployment));
         tx.save_state(row("Deployment", &id, entry, &state)?).await?;
+        if let State::Promotion(promotion) = &after
+            && was != is
+        {
+            let plan = &promotion.plan;
+            governed::follow(
+                tx,
+                &Moved {
+                    environment: &plan.environment,
+                    model: &plan.model,
+                    before: was,
+                    after: is,
+                    promotion: &promotion.id,
+                    actor: &entry.actor,
+                    at: projection::source_time(entry),
+                },
+            )
+            .await?;
+        }
     }
     Ok(())
 }

@@ -259,6 +259,43 @@ pub struct HistoryRow {
     pub seq: u64,
 }
 
+/// One move of an alias or of a version's stage in the registry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelMove {
+    /// When.
+    pub at: Millis,
+    /// What moved, and where to.
+    #[serde(flatten)]
+    pub pointer: Pointer,
+    /// Who moved it.
+    pub by: String,
+    /// The promotion that moved it, where it says what an environment serves.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub promotion: Option<String>,
+}
+
+/// What points to a version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Pointer {
+    /// An alias.
+    Alias {
+        /// Its name.
+        alias: String,
+        /// The version that it points to since; nothing where it was taken away.
+        version: Option<i64>,
+    },
+    /// A version's stage.
+    Stage {
+        /// The version.
+        version: i64,
+        /// The stage that it left.
+        from: String,
+        /// The stage that it is in since.
+        to: String,
+    },
+}
+
 /// One release's share.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HistoryShare {

@@ -40,12 +40,47 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     }
 }
 
+/// The header in which clients name a workspace.
+const WORKSPACE: &str = "x-mlflow-workspace";
+
+/// The environment that a URL's prefix names.
+#[derive(Debug, Clone)]
+pub(crate) struct Prefix(pub(crate) String);
+
+/// Tracking data as the request may see it: of the workspace that its header or its URL names.
+#[derive(Debug)]
+pub(crate) struct Scoped(pub(crate) Tracking);
+
+impl FromRequestParts<Tracking> for Scoped {
+    type Rejection = MlflowError;
+
+    async fn from_request_parts(parts: &mut Parts, tracking: &Tracking) -> Result<Self, MlflowError> {
+        let header = match parts.headers.get(WORKSPACE).map(|value| value.to_str().map(str::trim)) {
+            None | Some(Ok("")) => None,
+            Some(Ok(name)) => Some(name),
+            Some(Err(_)) => return Err(MlflowError::invalid("The workspace's name is no text")),
+        };
+        let prefix = parts.extensions.get::<Prefix>().map(|prefix| prefix.0.as_str());
+        let name = match (header, prefix) {
+            (None, None) => return Ok(Self(tracking.clone())),
+            (Some(header), Some(prefix)) if header != prefix => {
+                return Err(MlflowError::invalid(format!(
+                    "The URL says environment '{prefix}', but MLFLOW_WORKSPACE says '{header}': leave one of them out"
+                )));
+            }
+            (Some(name), _) | (None, Some(name)) => name,
+        };
+        Ok(Self(tracking.within(name).await?))
+    }
+}
+
 impl FromRequest<Tracking> for Call {
     type Rejection = MlflowError;
 
     async fn from_request(request: Request, tracking: &Tracking) -> Result<Self, MlflowError> {
         let (mut parts, body) = request.into_parts();
         let Caller(actor) = Caller::from_request_parts(&mut parts, tracking).await?;
+        let Scoped(tracking) = Scoped::from_request_parts(&mut parts, tracking).await?;
         let bytes = to_bytes(body, BODY_LIMIT)
             .await
             .map_err(|e| MlflowError::bad_request(format!("The body can't be received: {e}")))?;
@@ -57,7 +92,7 @@ impl FromRequest<Tracking> for Call {
             is_json(&parts.headers)?;
             Message::from_body(&bytes)?
         };
-        Ok(Self { tracking: tracking.clone(), actor, message })
+        Ok(Self { tracking, actor, message })
     }
 }
 

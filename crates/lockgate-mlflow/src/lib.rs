@@ -29,5 +29,5 @@ use lockgate_control::tracking::Tracking;
 /// MLflow's routes. The caller puts a layer around them that adds the [`lockgate_core::actor::Actor`] as an extension;
 /// without one every route but `/health`, `/version` and `server-info` answers 401.
 pub fn router(tracking: Tracking) -> Router {
-    routes::all().with_state(tracking)
+    routes::all(tracking)
 }

@@ -27,7 +27,12 @@ pub struct Conn {
     raw: Raw,
     place: Place,
     failed: Option<StoreError>,
+    /// Whose tracking data is seen and written.
+    workspace: String,
 }
+
+/// The workspace of those that name none.
+pub const DEFAULT_WORKSPACE: &str = "default";
 
 enum Raw {
     /// The writer's connection; the writer begins and ends its transactions.
@@ -38,7 +43,18 @@ enum Raw {
 
 impl Conn {
     pub(crate) fn reader(transaction: Transaction<'static, Any>, place: Place) -> Self {
-        Self { raw: Raw::Reader(transaction), place, failed: None }
+        Self { raw: Raw::Reader(transaction), place, failed: None, workspace: DEFAULT_WORKSPACE.to_owned() }
+    }
+
+    /// From here on tracking data is that of a workspace. Every job and every read begins in [`DEFAULT_WORKSPACE`].
+    pub fn enter(&mut self, workspace: &str) {
+        workspace.clone_into(&mut self.workspace);
+    }
+
+    /// The workspace whose tracking data is seen and written.
+    #[must_use]
+    pub fn workspace(&self) -> &str {
+        &self.workspace
     }
 
     fn raw(&mut self) -> &mut AnyConnection {
@@ -115,7 +131,8 @@ pub struct Tx {
 
 impl Tx {
     pub(crate) fn new(connection: Box<AnyConnection>, place: Place, clock: Arc<dyn Clock>) -> Self {
-        Self { conn: Conn { raw: Raw::Writer(connection), place, failed: None }, clock }
+        let (raw, workspace) = (Raw::Writer(connection), DEFAULT_WORKSPACE.to_owned());
+        Self { conn: Conn { raw, place, failed: None, workspace }, clock }
     }
 
     /// The time by the store's clock.

@@ -51,7 +51,7 @@ pub mod tracking;
 pub mod verify;
 mod writer;
 
-pub use conn::{Conn, Tx};
+pub use conn::{Conn, DEFAULT_WORKSPACE, Tx};
 pub use error::StoreError;
 pub use log::{Head, NewEntry};
 pub use states::{StateFilter, StateRow, States};

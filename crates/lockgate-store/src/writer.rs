@@ -3,7 +3,7 @@
 //! Each job runs in a savepoint of its own, so that a failing one is rolled back alone. There is no timer: a
 //! transaction ends as soon as nobody waits. One slow `fsync` is thus shared by all writes that arrive during it.
 
-use crate::conn::Tx;
+use crate::conn::{DEFAULT_WORKSPACE, Tx};
 use crate::error::StoreError;
 use crate::lock::FileLock;
 use crate::open;
@@ -60,6 +60,7 @@ where
         let limit = self.limit.unwrap_or(default_limit);
         Box::pin(async move {
             let Some(work) = self.work.take() else { return false };
+            tx.enter(DEFAULT_WORKSPACE);
             let attempt = AssertUnwindSafe(async { work(&mut *tx).await }).catch_unwind();
             let outcome = match tokio::time::timeout(limit, attempt).await {
                 Ok(Ok(outcome)) => outcome,

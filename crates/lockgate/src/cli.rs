@@ -88,6 +88,9 @@ pub(crate) enum Command {
     Why(Which),
     /// Show what an environment served, and when
     History(History),
+    /// Look at the model registry
+    #[command(subcommand)]
+    Model(Model),
     /// Show how one prediction came about
     Trace(Trace),
     /// Show the log of a stage, gate or worker
@@ -364,6 +367,26 @@ pub(crate) struct History {
     /// Only this model
     #[arg(long)]
     pub(crate) model: Option<String>,
+}
+
+/// `model …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Model {
+    /// Show where a model's aliases and stages pointed, when, and who moved them
+    History(ModelHistory),
+}
+
+/// `model history`
+#[derive(Debug, Args)]
+pub(crate) struct ModelHistory {
+    /// The registered model
+    pub(crate) model: String,
+    /// Only this alias
+    #[arg(long)]
+    pub(crate) alias: Option<String>,
+    /// Where they pointed at this time, for example 2026-11-24T12:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub(crate) at: Option<String>,
 }
 
 /// `trace`

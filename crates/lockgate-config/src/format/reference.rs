@@ -31,6 +31,19 @@ pub(crate) fn variable(text: &str) -> Result<(), Problem> {
     Ok(())
 }
 
+/// An alias of MLflow's registry, by its server's rule; `latest` and `v1` mean something else to it.
+pub(crate) fn alias(text: &str) -> Result<(), Problem> {
+    let problem = |help: &str| Problem::new(format!("{} is not an alias", quoted(text)), help);
+    if text.len() > 255 || !text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') {
+        return Err(problem("use letters, digits, `_` and `-`: champion"));
+    }
+    let number = text.strip_prefix(['v', 'V']).is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
+    if number || text.eq_ignore_ascii_case("latest") {
+        return Err(problem("MLflow takes it for a version: choose another name, such as champion"));
+    }
+    Ok(())
+}
+
 /// A path inside the project.
 pub(crate) fn path(text: &str) -> Result<(), Problem> {
     let help = "write it from the folder of lockgate.toml: \"data/train.parquet\"";

@@ -60,6 +60,16 @@ pub(crate) const ENVIRONMENT: &[Key] = &[
         Shape::Either(&[Shape::Map(&DATASETS), Shape::Text(Format::DataSource)]),
         "The environment's datasets: name and path.",
     ),
+    Key::new(
+        "aliases",
+        Shape::List(&Shape::Text(Format::Alias), Length::AtLeastOne),
+        "MLflow aliases that point to what serves here, beside the one that is the environment's name.",
+    ),
+    Key::new(
+        "stage",
+        Shape::Text(Format::OneOf(&["Staging", "Production"])),
+        "MLflow's stage of what serves here. Default: `Staging` for an environment of the name `staging`, `Production` for `production` and `prod`.",
+    ),
     Key::new("port", Shape::Integer(1, 65_535), "The gateway's port."),
     Key::new("workers", Shape::Integer(1, 1_000), "Worker processes for each release (1)."),
     Key::new("timeout", Shape::Text(Format::Duration), "How long one attempt of a request may take (2s)."),

@@ -49,6 +49,14 @@ pub(crate) fn environment(
         gates_ms: reader.positive_duration("gates_deadline", 60 * MINUTE),
         vars: texts(node.get("vars")),
         data: data.unwrap_or_default(),
+        aliases: node
+            .get("aliases")
+            .map(Node::list)
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|item| Some(item.text()?.to_owned()))
+            .collect(),
+        stage: node.text_at("stage").or(stage_by_name(&name)).map(str::to_owned),
         port: reader.whole("port"),
         workers: reader.whole("workers").unwrap_or(1),
         timeout_ms: u64::try_from(reader.positive_duration("timeout", 2 * SECOND)).unwrap_or(0),
@@ -61,6 +69,15 @@ pub(crate) fn environment(
     };
     report.absorb(own);
     read
+}
+
+/// MLflow's stage for an environment of a name that says it.
+fn stage_by_name(name: &EnvironmentName) -> Option<&'static str> {
+    match name.as_str() {
+        "staging" => Some("Staging"),
+        "production" | "prod" => Some("Production"),
+        _ => None,
+    }
 }
 
 /// What the whole project asks for and no environment can have yet.

@@ -17,6 +17,7 @@ pub(crate) fn environments(context: &Context<'_>, report: &mut Report) -> Vec<Re
     let merged: Vec<(&str, Node)> =
         entries.iter().map(|(name, _)| (*name, inherited(name, context, report))).collect();
     check_ports(&merged, context, report);
+    check_names_in_mlflow(&merged, context, report);
     let after: Vec<Vec<usize>> =
         merged.iter().map(|(name, node)| predecessors(name, node, &merged, report)).collect();
     let ordered = order(&after).unwrap_or_else(|cycle| {
@@ -121,5 +122,26 @@ fn check_ports(all: &[(&str, Node)], context: &Context<'_>, report: &mut Report)
         let message = format!("port {port} of environment `{name}` is already `{other}`'s");
         let help = format!("give [env.{name}] a port of its own");
         report.error(at, &Path::of(&["env", name, "port"]), message, Some(help));
+    }
+}
+
+/// An alias and a stage of MLflow's registry can say of one environment only what serves there. The name of an environment is
+/// its alias.
+fn check_names_in_mlflow(all: &[(&str, Node)], context: &Context<'_>, report: &mut Report) {
+    let mut taken: BTreeMap<(&str, String), &str> =
+        all.iter().map(|(name, _)| (("alias", name.to_ascii_lowercase()), *name)).collect();
+    for (name, node) in all {
+        let own = |key: &str| context.root.get("env").and_then(|e| e.get(name)?.get(key)).is_some();
+        let aliases =
+            node.get("aliases").map(Node::list).unwrap_or_default().iter().map(|n| ("alias", "aliases", n));
+        for (what, key, item) in aliases.chain(node.get("stage").map(|n| ("stage", "stage", n))) {
+            let Some(text) = item.text() else { continue };
+            let entry = (what, text.to_ascii_lowercase());
+            let Some(other) = taken.insert(entry, name).filter(|other| other != name) else { continue };
+            let at = if own(key) { &item.at } else { node.get("like").map_or(&item.at, |like| &like.at) };
+            let message = format!("{what} `{text}` of environment `{name}` is already `{other}`'s");
+            let help = format!("give [env.{name}] {key} of its own");
+            report.error(at, &Path::of(&["env", name, key]), message, Some(help));
+        }
     }
 }

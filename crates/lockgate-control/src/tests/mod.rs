@@ -1,6 +1,7 @@
 //! The use cases over a real store, with the agent's own machine at the other end of the wire.
 
 mod intake;
+mod pointers;
 mod proof;
 mod quarantine;
 mod serving;

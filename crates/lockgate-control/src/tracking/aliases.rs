@@ -1,7 +1,8 @@
 //! Aliases: names that point to a version and can be moved; every move is remembered.
 
 use super::{
-    AliasMove, ModelVersion, Tracking, TrackingError, checks, may_read, may_track, registry, versions,
+    AliasMove, ModelVersion, Tracking, TrackingError, checks, governed, may_read, may_track, registry,
+    versions,
 };
 use lockgate_core::actor::Actor;
 use lockgate_store::Conn;
@@ -15,10 +16,11 @@ pub(super) async fn version(
     let model = registry::found(conn, name).await?;
     let number = match version.parse() {
         Ok(number) => number,
-        Err(_) if version.eq_ignore_ascii_case("latest") => model
-            .latest
-            .map(|latest| latest.version)
-            .ok_or_else(|| TrackingError::missing(format!("Latest version not found for model {name}.")))?,
+        Err(_) if version.eq_ignore_ascii_case("latest") => {
+            model.latest.iter().map(|latest| latest.version).max().ok_or_else(|| {
+                TrackingError::missing(format!("Latest version not found for model {name}."))
+            })?
+        }
         Err(_) => {
             let found = model.aliases.iter().find(|(alias, _)| alias == version).map(|(_, number)| *number);
             // MLflow answers so, not with "missing".
@@ -53,7 +55,8 @@ impl Tracking {
     /// Points an alias to a version.
     ///
     /// # Errors
-    /// Where there is no such version or the alias is not allowed.
+    /// Where there is no such version, the alias is not allowed, or it says what an environment serves, and that is
+    /// something else.
     pub async fn set_alias(
         &self,
         actor: &Actor,
@@ -69,6 +72,7 @@ impl Tracking {
         self.write(move |tx| {
             Box::pin(async move {
                 versions::found(tx, &new.name, number).await?;
+                governed::check_alias(tx, &new.name, &new.alias, new.version).await?;
                 // A repeated request is no move.
                 if tx.alias(&new.name, &new.alias).await? != new.version {
                     tx.move_alias(&new).await?;
@@ -82,7 +86,7 @@ impl Tracking {
     /// Takes an alias away; nothing happens where there is none.
     ///
     /// # Errors
-    /// Where there is no such model.
+    /// Where there is no such model, or the alias says what an environment serves.
     pub async fn delete_alias(&self, actor: &Actor, name: &str, alias: &str) -> Result<(), TrackingError> {
         may_track(actor)?;
         checks::alias_form(alias)?;
@@ -90,6 +94,7 @@ impl Tracking {
         self.write(move |tx| {
             Box::pin(async move {
                 registry::found(tx, &new.name).await?;
+                governed::check_alias(tx, &new.name, &new.alias, None).await?;
                 if tx.alias(&new.name, &new.alias).await?.is_some() {
                     tx.move_alias(&new).await?;
                 }
@@ -116,6 +121,7 @@ impl Tracking {
             version: None,
             actor: actor.id.to_string(),
             at: self.clock.now_ms(),
+            promotion: String::new(),
         }
     }
 }

@@ -79,6 +79,15 @@ async fn owned(conn: &mut Conn, place: &Place) -> Result<(), TrackingError> {
     Err(TrackingError::invalid(format!("Invalid path: these artifacts lie at {uri}")))
 }
 
+/// Whether the root's owner belongs to the workspace. A registered version's files may belong to several.
+pub(super) async fn is_seen(conn: &mut Conn, place: &Place) -> Result<bool, TrackingError> {
+    Ok(match &place.owner {
+        Owner::Run(id) => conn.run_row(id).await?.is_some(),
+        Owner::Model(id) => conn.has_logged_model(id).await?,
+        Owner::Version => true,
+    })
+}
+
 /// The place of a path that is to be written.
 fn writable(path: &str) -> Result<Place, TrackingError> {
     let path = places::checked(path)?;
@@ -129,6 +138,9 @@ impl Tracking {
         let (found, below) = self
             .read(move |conn| {
                 Box::pin(async move {
+                    if !is_seen(conn, &wanted).await? {
+                        return Ok((None, Vec::new()));
+                    }
                     let found = conn.artifact(&wanted.root, &wanted.path).await?;
                     let below = match found {
                         Some(_) => Vec::new(),
@@ -159,7 +171,12 @@ impl Tracking {
         let prefix = place.prefix();
         let files = self
             .read(move |conn| {
-                Box::pin(async move { Ok(conn.artifacts(&place.root, &place.prefix()).await?) })
+                Box::pin(async move {
+                    if !is_seen(conn, &place).await? {
+                        return Ok(Vec::new());
+                    }
+                    Ok(conn.artifacts(&place.root, &place.prefix()).await?)
+                })
             })
             .await?;
         Ok(folder(&files, &prefix))

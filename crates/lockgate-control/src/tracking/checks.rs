@@ -1,6 +1,7 @@
 //! MLflow's limits and its rules for names. The messages are MLflow's own: its clients' tests know them.
 
 use super::error::TrackingError;
+use super::governed::RELEASE_TAG;
 use super::python;
 use lockgate_store::tracking::{Dataset, DatasetInput, KeyValue, Metric};
 use serde_json::Value;
@@ -220,6 +221,20 @@ pub(super) fn location(text: &str) -> Checked {
 pub(super) fn registry_tag(tag: &KeyValue) -> Checked {
     key("key", "key", &tag.key)?;
     at_most("value", REGISTRY_TAG_VALUE, &tag.value)
+}
+
+/// A tag of a registered version. Some say what this server knows, and are its own.
+pub(super) fn version_tag(tag: &KeyValue) -> Checked {
+    own_tag(&tag.key)?;
+    registry_tag(tag)
+}
+
+/// Whether people may set or take away a version's tag.
+pub(super) fn own_tag(key: &str) -> Checked {
+    if key == RELEASE_TAG {
+        return refuse(format!("Tag '{key}' is set by `lockgate release create` and can't be changed"));
+    }
+    Ok(())
 }
 
 /// A registered model's name.

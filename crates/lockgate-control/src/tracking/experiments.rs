@@ -73,7 +73,10 @@ impl Tracking {
             Box::pin(async move {
                 name_is_free(tx, &name).await?;
                 let id = tx.next_experiment_id().await?;
-                let artifact_location = given.unwrap_or_else(|| places::of_experiment(id));
+                let workspace = tx.workspace().to_owned();
+                let root = tx.find_workspace(&workspace).await?.and_then(|found| found.artifact_root);
+                let artifact_location =
+                    given.unwrap_or_else(|| places::of_experiment(&workspace, root.as_deref(), id));
                 let lifecycle = Lifecycle::Active;
                 let experiment =
                     Experiment { id, name, artifact_location, lifecycle, created: now, updated: now, tags };

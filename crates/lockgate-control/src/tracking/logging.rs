@@ -83,8 +83,8 @@ impl Tracking {
         let Batch { metrics, params, tags, alone } = batch;
         checks::metrics(&metrics, alone)?;
         checks::batch(metrics.len() + params.len() + tags.len())?;
-        checks::no_duplicates(&params)?;
         let (params, tags) = (checks::logged_params(params, alone)?, checks::logged_tags(tags, alone)?);
+        checks::no_duplicates(&params)?;
         let run = run.to_owned();
         self.write(move |tx| {
             Box::pin(async move {

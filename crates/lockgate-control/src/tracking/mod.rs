@@ -6,7 +6,9 @@
 //! | `checks`, `python` | MLflow's limits and rules for names; values as its messages show them |
 //! | `experiments`, `runs`, `logging` | experiments; runs; what runs log |
 //! | `models` | MLflow's logged models |
-//! | `registry`, `versions`, `aliases` | registered models, their versions and aliases |
+//! | `registry`, `versions`, `aliases`, `stages` | registered models, their versions, aliases and stages |
+//! | `workspaces` | experiments and registries apart from each other; each environment has its own |
+//! | `governed` | aliases and stages that say what an environment serves |
 //! | `sources` | where a version's files come from |
 //! | `artifacts`, `places` | files below runs and models; the paths and URIs that name them |
 //! | [`exchange`], `import` | records that stores exchange; taking them in |
@@ -25,6 +27,7 @@ mod checks;
 pub mod error;
 pub mod exchange;
 mod experiments;
+pub(crate) mod governed;
 mod import;
 mod logging;
 mod models;
@@ -35,9 +38,11 @@ mod registry;
 mod resolve;
 mod runs;
 mod sources;
+mod stages;
 #[cfg(test)]
 mod tests;
 mod versions;
+mod workspaces;
 
 pub use artifacts::{Listed, Opened};
 pub use error::TrackingError;
@@ -45,21 +50,23 @@ pub use experiments::NewExperiment;
 pub use lockgate_store::tracking::{
     AliasMove, Artifact, Clause, Comparator, Dataset, DatasetInput, DatasetSummary, Experiment, Field,
     KeyValue, Lifecycle, LoggedModel, Metric, ModelVersion, Operand, Order, Page, RegisteredModel, Run,
-    RunUpdate, Search,
+    RunUpdate, Search, StageMove, Workspace,
 };
 pub use logging::{Batch, Inputs};
 pub use models::{ModelStatus, NewLoggedModel};
 pub use registry::NewRegisteredModel;
 pub use resolve::{ModelVersionInfo, RunSummary};
 pub use runs::{NewRun, RunStatus};
+pub use stages::VersionStage;
 pub use versions::NewModelVersion;
+pub use workspaces::WorkspaceChange;
 
 use futures_util::future::BoxFuture;
 use lockgate_blob::BlobStore;
 use lockgate_core::access::{Action, Target, authorize};
 use lockgate_core::actor::Actor;
 use lockgate_core::clock::{Clock, Entropy};
-use lockgate_store::{Conn, Store, Tx};
+use lockgate_store::{Conn, DEFAULT_WORKSPACE, Store, Tx};
 use std::sync::Arc;
 
 /// Which of the things that can be deleted are meant.
@@ -96,6 +103,8 @@ pub struct Tracking {
     blobs: BlobStore,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
+    /// Whose experiments and models these are.
+    workspace: Arc<str>,
 }
 
 impl std::fmt::Debug for Tracking {
@@ -108,7 +117,7 @@ impl Tracking {
     /// Puts the use cases over a database and a blob store.
     #[must_use]
     pub fn new(store: Store, blobs: BlobStore, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
-        Self { store, blobs, clock, entropy }
+        Self { store, blobs, clock, entropy, workspace: DEFAULT_WORKSPACE.into() }
     }
 
     /// 32 random hexadecimal digits: the form of MLflow's ids.
@@ -124,7 +133,13 @@ impl Tracking {
         T: Send + 'static,
         F: for<'a> FnOnce(&'a mut Tx) -> BoxFuture<'a, Result<T, TrackingError>> + Send + 'static,
     {
-        self.store.write(job).await
+        let workspace = self.workspace.clone();
+        self.store
+            .write(move |tx| {
+                tx.enter(&workspace);
+                job(tx)
+            })
+            .await
     }
 
     /// Reads from one snapshot.
@@ -133,7 +148,13 @@ impl Tracking {
         T: Send + 'static,
         F: for<'a> FnOnce(&'a mut Conn) -> BoxFuture<'a, Result<T, TrackingError>> + Send + 'static,
     {
-        self.store.read(job).await
+        let workspace = self.workspace.clone();
+        self.store
+            .read(move |conn| {
+                conn.enter(&workspace);
+                job(conn)
+            })
+            .await
     }
 }
 

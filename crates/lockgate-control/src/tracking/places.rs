@@ -6,6 +6,7 @@
 
 use super::error::TrackingError;
 use lockgate_core::release::is_safe_path;
+use lockgate_store::DEFAULT_WORKSPACE;
 
 const SCHEME: &str = "mlflow-artifacts:/";
 /// The folder of registered versions' files.
@@ -42,9 +43,13 @@ impl Place {
     }
 }
 
-/// The location of an experiment that names none.
-pub(super) fn of_experiment(id: i64) -> String {
-    format!("{SCHEME}{id}")
+/// The location of an experiment that names none, in a workspace whose artifacts lie at `root`, where it says so.
+pub(super) fn of_experiment(workspace: &str, root: Option<&str>, id: i64) -> String {
+    match root {
+        Some(root) => format!("{}/{id}", root.trim_end_matches('/')),
+        None if workspace == DEFAULT_WORKSPACE => format!("{SCHEME}{id}"),
+        None => format!("{SCHEME}workspaces/{workspace}/{id}"),
+    }
 }
 
 /// A run's artifact URI.

@@ -2,11 +2,12 @@
 
 use super::{
     AliasMove, KeyValue, RegisteredModel, Search, Tracking, TrackingError, checks, may_read, may_track,
+    workspaces,
 };
 use crate::states;
 use lockgate_core::actor::Actor;
 use lockgate_core::id::ModelName;
-use lockgate_store::{Conn, Tx};
+use lockgate_store::{Conn, DEFAULT_WORKSPACE, Tx};
 
 /// What a registered model is made of.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -55,10 +56,11 @@ impl Tracking {
             updated: now,
             tags: new.tags,
             aliases: Vec::new(),
-            latest: None,
+            latest: Vec::new(),
         };
         self.write(move |tx| {
             Box::pin(async move {
+                workspaces::may_register(tx).await?;
                 name_is_free(tx, &model.name).await?;
                 tx.insert_registered_model(&model).await?;
                 Ok(model)
@@ -133,6 +135,7 @@ impl Tracking {
         self.write(move |tx| {
             Box::pin(async move {
                 found(tx, &name).await?;
+                workspaces::may_register(tx).await?;
                 if name != new_name {
                     is_free(tx, &name, None).await?;
                     name_is_free(tx, &new_name).await?;
@@ -155,10 +158,12 @@ impl Tracking {
         self.write(move |tx| {
             Box::pin(async move {
                 let model = found(tx, &name).await?;
+                workspaces::may_register(tx).await?;
                 is_free(tx, &name, None).await?;
                 for (alias, _) in model.aliases {
                     let (name, actor) = (name.clone(), actor.clone());
-                    tx.move_alias(&AliasMove { name, alias, version: None, actor, at }).await?;
+                    let promotion = String::new();
+                    tx.move_alias(&AliasMove { name, alias, version: None, actor, at, promotion }).await?;
                 }
                 Ok(tx.delete_registered_model(&name).await?)
             })
@@ -212,6 +217,10 @@ impl Tracking {
 
 /// Refuses to take a registered model, its name, or one of its versions, away while an environment serves it.
 pub(super) async fn is_free(tx: &mut Conn, name: &str, version: Option<u64>) -> Result<(), TrackingError> {
+    // What environments serve was registered in the default workspace.
+    if tx.workspace() != DEFAULT_WORKSPACE {
+        return Ok(());
+    }
     let Ok(model) = ModelName::new(name) else { return Ok(()) };
     let deployments = states::deployments(tx, None, Some(&model)).await.map_err(TrackingError::from)?;
     for (environment, deployment) in deployments {

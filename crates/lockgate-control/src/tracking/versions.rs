@@ -1,9 +1,10 @@
 //! Versions of registered models.
 
+use super::governed::RELEASE_TAG;
 use super::registry::is_free;
 use super::{
-    AliasMove, KeyValue, ModelVersion, Search, Tracking, TrackingError, checks, may_read, may_track, places,
-    registry, sources,
+    AliasMove, KeyValue, ModelVersion, Search, Tracking, TrackingError, VersionStage, checks, may_read,
+    may_track, places, registry, sources, workspaces,
 };
 use lockgate_core::actor::Actor;
 use lockgate_store::Conn;
@@ -49,14 +50,17 @@ impl Tracking {
     pub async fn create_model_version(
         &self,
         actor: &Actor,
-        new: NewModelVersion,
+        mut new: NewModelVersion,
     ) -> Result<ModelVersion, TrackingError> {
         may_track(actor)?;
-        new.tags.iter().try_for_each(checks::registry_tag)?;
+        // A client that copies a version copies its tags, too; its release is not the copy's.
+        new.tags.retain(|tag| tag.key != RELEASE_TAG);
+        new.tags.iter().try_for_each(checks::version_tag)?;
         let (created_by, folder, now) = (actor.id.to_string(), self.new_id(), self.clock.now_ms());
         self.write(move |tx| {
             Box::pin(async move {
                 registry::found(tx, &new.name).await?;
+                workspaces::may_register(tx).await?;
                 let NewModelVersion { name, source, run_id, model_id, run_link, description, tags } = new;
                 let mut version = ModelVersion {
                     name,
@@ -71,6 +75,7 @@ impl Tracking {
                     model_id,
                     created: now,
                     updated: now,
+                    stage: VersionStage::None.as_str().to_owned(),
                     tags,
                     aliases: Vec::new(),
                 };
@@ -114,21 +119,29 @@ impl Tracking {
         self.read(move |conn| Box::pin(async move { found(conn, &name, number).await })).await
     }
 
-    /// The newest version of a model with its tags and aliases.
+    /// The newest version of a model in each of some stages, with their tags and aliases; in each stage that has one where
+    /// none is named.
     ///
     /// # Errors
     /// Where there is no such model.
-    pub async fn newest_version(
+    pub async fn newest_versions(
         &self,
         actor: &Actor,
         name: &str,
-    ) -> Result<Option<ModelVersion>, TrackingError> {
+        stages: &[VersionStage],
+    ) -> Result<Vec<ModelVersion>, TrackingError> {
         may_read(actor)?;
-        let name = name.to_owned();
+        let (name, stages) = (name.to_owned(), stages.to_vec());
         self.read(move |conn| {
             Box::pin(async move {
-                let Some(newest) = registry::found(conn, &name).await?.latest else { return Ok(None) };
-                found(conn, &name, newest.version).await.map(Some)
+                let mut list = Vec::new();
+                let wanted = |stage: &str| stages.is_empty() || stages.iter().any(|s| s.as_str() == stage);
+                for newest in registry::found(conn, &name).await?.latest {
+                    if wanted(&newest.stage) {
+                        list.push(found(conn, &name, newest.version).await?);
+                    }
+                }
+                Ok(list)
             })
         })
         .await
@@ -186,10 +199,12 @@ impl Tracking {
         self.write(move |tx| {
             Box::pin(async move {
                 let version = found(tx, &name, number).await?;
+                workspaces::may_register(tx).await?;
                 is_free(tx, &name, u64::try_from(number).ok()).await?;
                 for alias in version.aliases {
                     let (name, actor) = (name.clone(), actor.clone());
-                    tx.move_alias(&AliasMove { name, alias, version: None, actor, at }).await?;
+                    let promotion = String::new();
+                    tx.move_alias(&AliasMove { name, alias, version: None, actor, at, promotion }).await?;
                 }
                 Ok(tx.delete_model_version(&name, number, at).await?)
             })
@@ -210,7 +225,7 @@ impl Tracking {
     ) -> Result<(), TrackingError> {
         may_track(actor)?;
         let (name, number) = (name.to_owned(), number(version)?);
-        checks::registry_tag(&tag)?;
+        checks::version_tag(&tag)?;
         self.write(move |tx| {
             Box::pin(async move {
                 found(tx, &name, number).await?;
@@ -232,6 +247,7 @@ impl Tracking {
         key: &str,
     ) -> Result<(), TrackingError> {
         may_track(actor)?;
+        checks::own_tag(key)?;
         let (name, number, key) = (name.to_owned(), number(version)?, key.to_owned());
         self.write(move |tx| {
             Box::pin(async move {

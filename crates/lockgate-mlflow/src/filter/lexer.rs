@@ -93,17 +93,18 @@ fn quote_end(text: &str) -> Result<Option<usize>, MlflowError> {
     }
 }
 
-/// Where a word ends that may have quoted parts after a dot.
+/// Where a word ends that may have quoted parts after a dot. Behind a quoted part only a dot goes on with it.
 fn word_end(text: &str) -> Result<usize, MlflowError> {
     let mut end = 0;
+    let mut quoted = false;
     loop {
         let rest = &text[end..];
         let after_dot = end == 0 || text[..end].ends_with('.');
         if after_dot && let Some(length) = quote_end(rest)? {
-            end += length;
+            (end, quoted) = (end + length, true);
         } else {
             match rest.chars().next() {
-                Some(c) if in_word(c) => end += c.len_utf8(),
+                Some(c) if in_word(c) && (!quoted || c == '.') => (end, quoted) = (end + c.len_utf8(), false),
                 _ => return Ok(end.max(text.chars().next().map_or(0, char::len_utf8))),
             }
         }

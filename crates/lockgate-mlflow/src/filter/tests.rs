@@ -73,6 +73,7 @@ fn what_breaks_the_grammar_is_said() {
     assert!(runs("metrics.a > 1; DROP").contains("contained multiple expression"));
     assert!(runs("metrics.a > '1'").contains("Expected numeric value type for metric. Found '1'"));
     assert!(runs("params.a = 1").contains("not quoted"));
+    assert!(runs("metrics.`a = 1 AND metrics.`a = 1").contains("Invalid clause(s)"));
     assert!(runs("weird.a = '1'").contains("Invalid entity type 'weird'"));
     assert!(runs("attribute.nothing = '1'").contains("Invalid attribute key 'nothing'"));
     assert!(runs("params.a = 'x").contains("not closed"));

@@ -1,11 +1,11 @@
 //! `mlflow-artifacts/…`: the files themselves, streamed; and the browser's downloads.
 
 use super::artifacts::files;
-use crate::call::{Answer, Call, Caller};
+use crate::call::{Answer, Call, Caller, Scoped};
 use crate::error::MlflowError;
 use crate::wire;
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Path, Request};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -38,7 +38,7 @@ async fn list(Call { tracking, actor, message }: Call) -> Answer {
 }
 
 async fn download(
-    State(tracking): State<Tracking>,
+    Scoped(tracking): Scoped,
     Path(path): Path<String>,
     Caller(actor): Caller,
 ) -> Result<Response, MlflowError> {
@@ -46,7 +46,7 @@ async fn download(
 }
 
 async fn upload(
-    State(tracking): State<Tracking>,
+    Scoped(tracking): Scoped,
     Path(path): Path<String>,
     Caller(actor): Caller,
     request: Request,

@@ -9,12 +9,18 @@ mod registry;
 mod runs;
 mod server;
 mod versions;
+mod workspaces;
 
 use axum::Router;
 use lockgate_control::tracking::Tracking;
 
-/// All routes.
-pub(crate) fn all() -> Router<Tracking> {
+/// All routes, and all of them once more below `/env/NAME`.
+pub(crate) fn all(tracking: Tracking) -> Router {
+    let all = plain().with_state(tracking);
+    all.clone().merge(workspaces::by_prefix(all))
+}
+
+fn plain() -> Router<Tracking> {
     let mlflow = experiments::routes()
         .merge(runs::routes())
         .merge(logging::routes())
@@ -27,7 +33,7 @@ pub(crate) fn all() -> Router<Tracking> {
         all = all
             .nest(&format!("{api}/2.0/mlflow"), mlflow.clone())
             .nest(&format!("{api}/2.0/mlflow-artifacts"), files::routes())
-            .nest(&format!("{api}/3.0/mlflow"), server::info());
+            .nest(&format!("{api}/3.0/mlflow"), server::info().merge(workspaces::routes()));
     }
     all
 }

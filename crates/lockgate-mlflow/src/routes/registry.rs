@@ -7,12 +7,10 @@ use crate::page::{Limit, Part};
 use crate::wire::{self, registry as shown};
 use axum::routing::{delete, get, patch, post};
 use axum::{Json, Router};
-use lockgate_control::tracking::{Clause, Comparator, Field, NewRegisteredModel, Operand, Search, Tracking};
-use serde_json::{Value, json};
-
-/// The only stage: models move through environments by promotion.
-const NO_STAGE: &str = "None";
-const STAGES: [&str; 4] = [NO_STAGE, "Staging", "Production", "Archived"];
+use lockgate_control::tracking::{
+    Clause, Comparator, Field, ModelVersion, NewRegisteredModel, Operand, Search, Tracking, VersionStage,
+};
+use serde_json::json;
 
 pub(super) fn routes() -> Router<Tracking> {
     Router::new()
@@ -85,18 +83,23 @@ async fn remove(Call { tracking, actor, message }: Call) -> Answer {
 }
 
 async fn latest(Call { tracking, actor, message }: Call) -> Answer {
-    let (name, stages) = (message.required("name")?, message.texts("stages")?);
-    let found = tracking.newest_version(&actor, &name).await?;
-    for stage in &stages {
-        if !STAGES.iter().any(|known| known.eq_ignore_ascii_case(stage)) {
-            return Err(MlflowError::invalid(format!(
-                "Invalid Model Version stage: {stage}. Value must be one of None, Staging, Production, Archived."
-            )));
-        }
-    }
-    let wanted = stages.is_empty() || stages.iter().any(|stage| stage.eq_ignore_ascii_case(NO_STAGE));
-    let list: Vec<Value> = found.iter().filter(|_| wanted).map(shown::version).collect();
-    Ok(Json(wire::page("model_versions", list, None)))
+    let name = message.required("name")?;
+    // A model that isn't there is told before a stage that isn't.
+    let all = tracking.newest_versions(&actor, &name, &[]).await?;
+    let stages =
+        message.texts("stages")?.iter().map(|stage| read_stage(stage)).collect::<Result<Vec<_>, _>>()?;
+    let wanted = |version: &&ModelVersion| {
+        stages.is_empty() || stages.iter().any(|stage| stage.as_str() == version.stage)
+    };
+    Ok(Json(wire::page("model_versions", all.iter().filter(wanted).map(shown::version).collect(), None)))
+}
+
+/// A stage by its name.
+pub(super) fn read_stage(name: &str) -> Result<VersionStage, MlflowError> {
+    VersionStage::read(name).ok_or_else(|| {
+        let all = VersionStage::ALL.map(VersionStage::as_str).join(", ");
+        MlflowError::invalid(format!("Invalid Model Version stage: {name}. Value must be one of {all}."))
+    })
 }
 
 async fn set_tag(Call { tracking, actor, message }: Call) -> Answer {

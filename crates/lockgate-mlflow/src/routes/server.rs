@@ -19,7 +19,7 @@ pub(super) fn info() -> Router<Tracking> {
 async fn server_info() -> Json<Value> {
     Json(json!({
         "store_type": "SqlStore",
-        "workspaces_enabled": false,
+        "workspaces_enabled": true,
         "trace_archival_enabled": false,
         "multipart_uploads_enabled": false,
         "multipart_downloads_enabled": false,

@@ -1,6 +1,6 @@
 //! `model-versions/…`
 
-use super::registry::without_prompts;
+use super::registry::{read_stage, without_prompts};
 use crate::call::{Answer, Call};
 use crate::error::MlflowError;
 use crate::filter::{self, Noun};
@@ -8,7 +8,7 @@ use crate::page::{Limit, Part};
 use crate::wire::{self, registry as shown};
 use axum::routing::{delete, get, patch, post};
 use axum::{Json, Router};
-use lockgate_control::tracking::{NewModelVersion, Search, Tracking};
+use lockgate_control::tracking::{NewModelVersion, Search, Tracking, VersionStage};
 use serde_json::json;
 
 pub(super) fn routes() -> Router<Tracking> {
@@ -88,10 +88,18 @@ async fn delete_tag(Call { tracking, actor, message }: Call) -> Answer {
     Ok(Json(json!({})))
 }
 
-/// Stages are MLflow's old way of what promotions do here; a stage that nothing guards would be a second, open door.
-async fn transition(_: Call) -> Answer {
-    Err(MlflowError::not_implemented(
-        "Lockgate has no stages. Point an alias to the version (set_registered_model_alias), or make a release of it \
-         and promote that: lockgate release create MODEL, lockgate promote RELEASE --env ENVIRONMENT",
-    ))
+/// Stages are MLflow's old way of what promotions do here: where one says what an environment serves, only promotions move it.
+async fn transition(Call { tracking, actor, message }: Call) -> Answer {
+    let (name, version) = (message.required("name")?, message.required("version")?);
+    let (word, archive) = (message.required("stage")?, message.flag("archive_existing_versions")?);
+    let (stage, archive) = (read_stage(&word)?, archive.unwrap_or(false));
+    if archive && !matches!(stage, VersionStage::Staging | VersionStage::Production) {
+        // Stock answers 500, which its own client takes for a reason to try seven times more.
+        return Err(MlflowError::invalid(format!(
+            "Model version transition cannot archive existing model versions because '{word}' is not an Active stage. \
+             Valid stages are ['Staging', 'Production']"
+        )));
+    }
+    let version = tracking.transition_stage(&actor, &name, &version, stage, archive).await?;
+    Ok(Json(json!({"model_version": shown::version(&version)})))
 }

@@ -12,7 +12,7 @@ pub(crate) fn version(version: &ModelVersion) -> Value {
     object.insert("creation_timestamp".to_owned(), json!(version.created));
     object.insert("last_updated_timestamp".to_owned(), json!(version.updated));
     put(&mut object, "user_id", Some(version.user_id.as_str()).filter(|id| !id.is_empty()));
-    object.insert("current_stage".to_owned(), json!("None"));
+    object.insert("current_stage".to_owned(), json!(version.stage));
     object.insert("description".to_owned(), json!(version.description.as_deref().unwrap_or_default()));
     object.insert("source".to_owned(), json!(version.source));
     object.insert("run_id".to_owned(), json!(version.run_id));
@@ -32,7 +32,7 @@ pub(crate) fn model(model: &RegisteredModel) -> Value {
     object.insert("last_updated_timestamp".to_owned(), json!(model.updated));
     // Unlike a version's, an empty description is left out.
     put(&mut object, "description", model.description.as_deref().filter(|text| !text.is_empty()));
-    put_list(&mut object, "latest_versions", model.latest.iter().map(|one| version(one)).collect());
+    put_list(&mut object, "latest_versions", model.latest.iter().map(version).collect());
     put_list(&mut object, "tags", pairs(&model.tags));
     let alias = |(alias, version): &(String, i64)| json!({"alias": alias, "version": version.to_string()});
     put_list(&mut object, "aliases", model.aliases.iter().map(alias).collect());

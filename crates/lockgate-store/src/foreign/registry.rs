@@ -33,8 +33,6 @@ const VERSION: [(&str, super::tables::Kind); 12] = [
 pub struct ForeignVersion {
     /// The version.
     pub version: ModelVersion,
-    /// Its stage.
-    pub stage: String,
     /// Its status.
     pub status: String,
 }
@@ -55,10 +53,11 @@ fn version(row: &AnyRow) -> Result<ForeignVersion, StoreError> {
         model_id: String::new(),
         created,
         updated: opt_int(row, "last_updated_time")?.unwrap_or(created),
+        stage: word(row, "current_stage")?,
         tags: Vec::new(),
         aliases: Vec::new(),
     };
-    Ok(ForeignVersion { version, stage: word(row, "current_stage")?, status: word(row, "status")? })
+    Ok(ForeignVersion { version, status: word(row, "status")? })
 }
 
 impl Foreign {
@@ -90,7 +89,7 @@ impl Foreign {
                 updated: opt_int(&row, "last_updated_time")?.unwrap_or(created),
                 tags: pairs(&tags, "key", "value")?,
                 aliases,
-                latest: None,
+                latest: Vec::new(),
                 name,
             };
             found.push((model, next));
@@ -107,7 +106,7 @@ impl Foreign {
         for row in self.of_model("model_versions", &VERSION, name).await? {
             found.push(version(&row)?);
         }
-        found.retain(|one| one.stage != DELETED);
+        found.retain(|one| one.version.stage != DELETED);
         found.sort_by_key(|one| one.version.version);
         for one in &mut found {
             let rest = format!("WHERE {} AND name = $1 AND version = $2", self.usual("model_version_tags"));

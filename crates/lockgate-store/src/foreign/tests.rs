@@ -64,7 +64,7 @@ async fn deleted_versions_leave_their_numbers_behind() {
     assert_eq!(models[0].1, 4);
     let versions = store.model_versions("m").await.unwrap();
     assert_eq!(versions.len(), 1);
-    assert_eq!((versions[0].version.version, versions[0].stage.as_str()), (2, "Production"));
+    assert_eq!((versions[0].version.version, versions[0].version.stage.as_str()), (2, "Production"));
     assert_eq!(versions[0].version.storage_location, "s3://b/x");
     assert_eq!(store.others().await.unwrap(), [("traces".to_owned(), 1)]);
 }

@@ -120,23 +120,23 @@ pub(crate) const LOGGED_MODELS: Entity = Entity {
 
 pub(crate) const REGISTERED_MODELS: Entity = Entity {
     name: "registered models",
-    select: "SELECT t.name, t.description, t.created_by, t.created, t.updated FROM registered_models t",
-    attributes: &[words("name", "t.name"), number("last_updated_timestamp", "t.updated")],
+    select: "SELECT t.label AS name, t.description, t.created_by, t.created, t.updated FROM registered_models t",
+    attributes: &[words("name", "t.label"), number("last_updated_timestamp", "t.updated")],
     metrics: None,
     params: None,
     tags: beside("registered_model_tags s", "s.name = t.name"),
     datasets: None,
     metrics_by_dataset: false,
-    order: "t.name ASC",
-    ties: "t.name ASC",
+    order: "t.label ASC",
+    ties: "t.label ASC",
 };
 
 pub(crate) const MODEL_VERSIONS: Entity = Entity {
     name: "model versions",
-    select: "SELECT t.name, t.version, t.description, t.user_id, t.created_by, t.source, t.storage_location, \
-             t.run_id, t.run_link, t.model_id, t.created, t.updated FROM model_versions t",
+    select: "SELECT t.label AS name, t.version, t.description, t.user_id, t.created_by, t.source, t.storage_location, \
+             t.run_id, t.run_link, t.model_id, t.created, t.updated, t.stage FROM model_versions t",
     attributes: &[
-        words("name", "t.name"),
+        words("name", "t.label"),
         words("run_id", "t.run_id"),
         words("source_path", "t.source"),
         number("version_number", "t.version"),
@@ -148,6 +148,6 @@ pub(crate) const MODEL_VERSIONS: Entity = Entity {
     tags: beside("model_version_tags s", "s.name = t.name AND s.version = t.version"),
     datasets: None,
     metrics_by_dataset: false,
-    order: "t.updated DESC, t.name ASC, t.version DESC",
-    ties: "t.name ASC, t.version DESC",
+    order: "t.updated DESC, t.label ASC, t.version DESC",
+    ties: "t.label ASC, t.version DESC",
 };

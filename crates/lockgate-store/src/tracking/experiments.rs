@@ -9,11 +9,13 @@ use lockgate_core::clock::Millis;
 use sqlx::any::AnyRow;
 
 statements! {
-    BY_ID = "SELECT id, name, artifact_location, lifecycle, created, updated FROM experiments WHERE id = $1";
-    BY_NAME = "SELECT id, name, artifact_location, lifecycle, created, updated FROM experiments WHERE name = $1";
+    BY_ID = "SELECT id, name, artifact_location, lifecycle, created, updated FROM experiments \
+             WHERE id = $1 AND workspace = $2";
+    BY_NAME = "SELECT id, name, artifact_location, lifecycle, created, updated FROM experiments \
+               WHERE name = $1 AND workspace = $2";
     NEXT = "SELECT COALESCE(MAX(id), 0) + 1 FROM experiments";
-    INSERT = "INSERT INTO experiments (id, name, artifact_location, lifecycle, created, updated) \
-              VALUES ($1, $2, $3, $4, $5, $6)";
+    INSERT = "INSERT INTO experiments (id, name, artifact_location, lifecycle, created, updated, workspace) \
+              VALUES ($1, $2, $3, $4, $5, $6, $7)";
     TOUCH = "UPDATE experiments SET updated = $2 WHERE id = $1";
     SET_TAG = "INSERT INTO experiment_tags (experiment_id, key, value) VALUES ($1, $2, $3) \
                ON CONFLICT (experiment_id, key) DO UPDATE SET value = excluded.value";
@@ -44,7 +46,7 @@ impl Conn {
     /// # Errors
     /// Where the database can't be read.
     pub async fn experiment(&mut self, id: i64) -> Result<Option<Experiment>, StoreError> {
-        let row = self.fetch_optional(query(BY_ID).bind(id)).await?;
+        let row = self.fetch_optional(query(BY_ID).bind(id).bind(self.workspace().to_owned())).await?;
         self.with_tags(row).await
     }
 
@@ -53,7 +55,8 @@ impl Conn {
     /// # Errors
     /// Where the database can't be read.
     pub async fn experiment_named(&mut self, name: &str) -> Result<Option<Experiment>, StoreError> {
-        let row = self.fetch_optional(query(BY_NAME).bind(name.to_owned())).await?;
+        let statement = query(BY_NAME).bind(name.to_owned()).bind(self.workspace().to_owned());
+        let row = self.fetch_optional(statement).await?;
         self.with_tags(row).await
     }
 
@@ -107,7 +110,8 @@ impl Tx {
         no_nul("an artifact location", &new.artifact_location)?;
         let statement = query(INSERT).bind(new.id).bind(new.name.clone()).bind(new.artifact_location.clone());
         let statement = statement.bind(new.lifecycle.as_str()).bind(new.created).bind(new.updated);
-        self.execute(statement).await?;
+        let workspace = self.workspace().to_owned();
+        self.execute(statement.bind(workspace)).await?;
         for tag in &new.tags {
             self.set_experiment_tag(new.id, tag, new.updated).await?;
         }

@@ -1,7 +1,7 @@
 //! Rows of another store, which keep their ids and times.
 
 use super::types::Experiment;
-use crate::conn::{Tx, query};
+use crate::conn::{Conn, Tx, query};
 use crate::error::{StoreError, no_nul};
 use crate::statements::statements;
 
@@ -9,7 +9,9 @@ statements! {
     ADOPT = "UPDATE experiments SET name = $2, artifact_location = $3, lifecycle = $4, created = $5, updated = $6 \
              WHERE id = $1";
     TOUCHED = "UPDATE experiments SET updated = $2 WHERE id = $1";
-    RAISE = "UPDATE registered_models SET next_version = $2 WHERE name = $1 AND next_version < $2";
+    EXPERIMENTS = "SELECT COUNT(*) FROM experiments WHERE id = $1";
+    RUNS = "SELECT COUNT(*) FROM runs WHERE run_id = $1";
+    MODELS = "SELECT COUNT(*) FROM logged_models WHERE model_id = $1";
 }
 
 impl Tx {
@@ -29,12 +31,30 @@ impl Tx {
         // Each tag sets it as well: the last word is the given time.
         self.execute(query(TOUCHED).bind(new.id).bind(new.updated)).await.map(|_| ())
     }
+}
 
-    /// Sees to it that a model's next version is numbered `next` or higher.
+impl Conn {
+    /// Whether an experiment, of whatever workspace, has this number.
     ///
     /// # Errors
-    /// Where the database can't be written.
-    pub async fn raise_next_version(&mut self, name: &str, next: i64) -> Result<(), StoreError> {
-        self.execute(query(RAISE).bind(name.to_owned()).bind(next)).await.map(|_| ())
+    /// Where the database can't be read.
+    pub async fn is_experiment_id_used(&mut self, id: i64) -> Result<bool, StoreError> {
+        Ok(self.scalar(query(EXPERIMENTS).bind(id)).await?.unwrap_or_default() > 0)
+    }
+
+    /// Whether a run, of whatever workspace, has this id.
+    ///
+    /// # Errors
+    /// Where the database can't be read.
+    pub async fn is_run_id_used(&mut self, id: &str) -> Result<bool, StoreError> {
+        Ok(self.scalar(query(RUNS).bind(id.to_owned())).await?.unwrap_or_default() > 0)
+    }
+
+    /// Whether a logged model, of whatever workspace, has this id.
+    ///
+    /// # Errors
+    /// Where the database can't be read.
+    pub async fn is_model_id_used(&mut self, id: &str) -> Result<bool, StoreError> {
+        Ok(self.scalar(query(MODELS).bind(id.to_owned())).await?.unwrap_or_default() > 0)
     }
 }

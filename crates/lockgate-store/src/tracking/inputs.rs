@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 statements! {
     SUMMARIES = "SELECT DISTINCT d.name, d.digest, t.value AS context FROM datasets d \
-              JOIN run_inputs i ON i.dataset_id = d.id \
+              JOIN experiments e ON e.id = d.experiment_id AND e.workspace = $3 JOIN run_inputs i ON i.dataset_id = d.id \
               LEFT JOIN input_tags t ON t.run_id = i.run_id AND t.dataset_id = d.id AND t.key = 'mlflow.data.context' \
               WHERE d.experiment_id = $1 ORDER BY d.name, d.digest, context LIMIT $2";
     FIND = "SELECT id FROM datasets WHERE experiment_id = $1 AND name = $2 AND digest = $3";
@@ -69,10 +69,13 @@ impl Conn {
         &mut self,
         experiments: &[i64],
     ) -> Result<Vec<DatasetSummary>, StoreError> {
+        let workspace = self.workspace().to_owned();
         let mut found = Vec::new();
         for experiment in experiments {
             let left = SUMMARIES_AT_MOST - i64::try_from(found.len()).unwrap_or(SUMMARIES_AT_MOST);
-            for row in self.fetch_all(query(SUMMARIES).bind(*experiment).bind(left)).await? {
+            for row in
+                self.fetch_all(query(SUMMARIES).bind(*experiment).bind(left).bind(workspace.clone())).await?
+            {
                 found.push(DatasetSummary {
                     experiment_id: *experiment,
                     name: text(&row, "name")?,

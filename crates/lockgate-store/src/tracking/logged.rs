@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 statements! {
     HISTORY = "SELECT run_id, key, value, is_nan, logged_at, step FROM metrics WHERE run_id = $1 AND key = $2 \
-               ORDER BY logged_at, step, is_nan, value LIMIT $3 OFFSET $4";
+               AND EXISTS (SELECT 1 FROM runs r WHERE r.run_id = $1 AND r.workspace = $5) ORDER BY logged_at, step, is_nan, value LIMIT $3 OFFSET $4";
     SAMPLE = "SELECT run_id, key, value, is_nan, logged_at, step FROM (\
                 SELECT run_id, key, value, is_nan, logged_at, step, place, total, \
                        MIN(place) OVER (PARTITION BY bucket) AS start FROM (\
@@ -18,7 +18,8 @@ statements! {
                          NTILE(CAST($3 AS INTEGER)) OVER (ORDER BY step, logged_at, value, is_nan) AS bucket, \
                          ROW_NUMBER() OVER (ORDER BY step, logged_at, value, is_nan) AS place, \
                          COUNT(*) OVER () AS total \
-                  FROM metrics WHERE run_id = $1 AND key = $2 AND step BETWEEN $4 AND $5) AS numbered) AS sampled \
+                  FROM metrics WHERE run_id = $1 AND key = $2 AND step BETWEEN $4 AND $5 \
+                  AND EXISTS (SELECT 1 FROM runs r WHERE r.run_id = $1 AND r.workspace = $6)) AS numbered) AS sampled \
               WHERE place = start OR place = total ORDER BY place";
     SET_TAG = "INSERT INTO run_tags (run_id, key, value) VALUES ($1, $2, $3) \
                ON CONFLICT (run_id, key) DO UPDATE SET value = excluded.value";
@@ -91,6 +92,7 @@ impl Conn {
         offset: i64,
     ) -> Result<Vec<Metric>, StoreError> {
         let statement = query(HISTORY).bind(run.to_owned()).bind(key.to_owned()).bind(limit).bind(offset);
+        let statement = statement.bind(self.workspace().to_owned());
         self.fetch_all(statement).await?.iter().map(metric).collect()
     }
 
@@ -108,7 +110,8 @@ impl Conn {
     ) -> Result<Vec<Metric>, StoreError> {
         let count = i64::try_from(most).unwrap_or(i64::MAX);
         let statement = query(SAMPLE).bind(run.to_owned()).bind(key.to_owned()).bind(count);
-        let rows = self.fetch_all(statement.bind(first).bind(last)).await?;
+        let workspace = self.workspace().to_owned();
+        let rows = self.fetch_all(statement.bind(first).bind(last).bind(workspace)).await?;
         let mut found: Vec<Metric> = rows.iter().map(metric).collect::<Result<_, _>>()?;
         // The last point need not be the first of its part: it then takes that one's place.
         if found.len() > most {

@@ -6,7 +6,8 @@
 //! | `experiments`, `runs`, `logged` | experiments; runs; metrics, params and tags |
 //! | `inputs` | the datasets and models that a run used or made |
 //! | `models` | MLflow's logged models |
-//! | `registry`, `registry_changes` | registered models, versions, aliases and their history |
+//! | `registry`, `registry_changes`, `stages` | registered models, versions, aliases, stages and their history |
+//! | `workspaces` | what belongs together, apart from the rest |
 //! | `import` | rows of another store, with its ids and times |
 //! | `artifacts` | which bytes lie under which path |
 //! | [`search`], `entity` | searches put together from conditions |
@@ -24,14 +25,16 @@ mod registry;
 mod registry_changes;
 mod runs;
 pub mod search;
+mod stages;
 #[cfg(test)]
 mod tests;
 pub mod types;
+mod workspaces;
 
 pub use search::{Clause, Comparator, Field, Operand, Order, Page, Search};
 pub use types::{
     AliasMove, Artifact, Dataset, DatasetInput, DatasetSummary, Experiment, KeyValue, Lifecycle, LoggedModel,
-    Metric, ModelVersion, RegisteredModel, Run, RunUpdate,
+    Metric, ModelVersion, RegisteredModel, Run, RunUpdate, StageMove, Workspace,
 };
 
 use crate::conn::{Conn, Query, query_dynamic};
@@ -79,6 +82,8 @@ pub(crate) fn statements() -> Vec<(&'static str, &'static str)> {
         runs::ALL,
         search::ALL,
         search::example::ALL,
+        stages::ALL,
+        workspaces::ALL,
     ]
     .concat()
 }

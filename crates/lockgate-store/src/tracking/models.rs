@@ -11,9 +11,9 @@ use sqlx::any::AnyRow;
 
 statements! {
     BY_ID = "SELECT model_id, experiment_id, name, model_type, source_run_id, status, artifact_uri, created, updated \
-             FROM logged_models WHERE model_id = $1";
+             FROM logged_models WHERE model_id = $1 AND workspace = $2";
     INSERT = "INSERT INTO logged_models (model_id, experiment_id, name, model_type, source_run_id, status, \
-              artifact_uri, created, updated) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+              artifact_uri, created, updated, workspace) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
     SET_STATUS = "UPDATE logged_models SET status = $2, updated = $3 WHERE model_id = $1";
     TOUCH = "UPDATE logged_models SET updated = $2 WHERE model_id = $1";
     SET_PARAM = "INSERT INTO logged_model_params (model_id, key, value) VALUES ($1, $2, $3) \
@@ -51,9 +51,19 @@ impl Conn {
     /// # Errors
     /// Where the database can't be read.
     pub async fn logged_model(&mut self, id: &str) -> Result<Option<LoggedModel>, StoreError> {
-        let row = self.fetch_optional(query(BY_ID).bind(id.to_owned())).await?;
+        let row =
+            self.fetch_optional(query(BY_ID).bind(id.to_owned()).bind(self.workspace().to_owned())).await?;
         let found = row.as_ref().map(logged_model).transpose()?;
         Ok(self.filled_models(found.into_iter().collect()).await?.pop())
+    }
+
+    /// Whether there is a logged model with this id.
+    ///
+    /// # Errors
+    /// Where the database can't be read.
+    pub async fn has_logged_model(&mut self, id: &str) -> Result<bool, StoreError> {
+        let statement = query(BY_ID).bind(id.to_owned()).bind(self.workspace().to_owned());
+        Ok(self.fetch_optional(statement).await?.is_some())
     }
 
     /// Searches logged models.
@@ -105,7 +115,8 @@ impl Tx {
             query(INSERT).bind(new.model_id.clone()).bind(new.experiment_id).bind(new.name.clone());
         let statement = statement.bind(new.model_type.clone()).bind(new.source_run_id.clone());
         let statement = statement.bind(new.status.clone()).bind(new.artifact_uri.clone());
-        self.execute(statement.bind(new.created).bind(new.updated)).await?;
+        let workspace = self.workspace().to_owned();
+        self.execute(statement.bind(new.created).bind(new.updated).bind(workspace)).await?;
         self.set_logged_model_params(&new.model_id, &new.params, new.updated).await?;
         self.set_logged_model_tags(&new.model_id, &new.tags, new.updated).await
     }

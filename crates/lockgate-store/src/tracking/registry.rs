@@ -3,28 +3,30 @@
 use super::experiments::key_value;
 use super::types::{AliasMove, KeyValue, ModelVersion, RegisteredModel};
 use super::{entity, rows_of};
-use crate::conn::{Conn, Tx, int, opt_int, opt_text, query, text};
+use crate::conn::{Conn, DEFAULT_WORKSPACE, Tx, int, opt_int, opt_text, query, text};
 use crate::error::{StoreError, no_nul};
 use crate::statements::statements;
 use lockgate_core::clock::Millis;
 use sqlx::any::AnyRow;
 
 statements! {
-    MODEL = "SELECT name, description, created_by, created, updated FROM registered_models WHERE name = $1";
-    INSERT_MODEL = "INSERT INTO registered_models (name, description, created_by, created, updated, next_version) \
-                    VALUES ($1, $2, $3, $4, $5, 1)";
+    MODEL = "SELECT label AS name, description, created_by, created, updated FROM registered_models WHERE name = $1";
+    INSERT_MODEL = "INSERT INTO registered_models (name, description, created_by, created, updated, next_version, \
+                    workspace, label) VALUES ($1, $2, $3, $4, $5, 1, $6, $7)";
     SET_MODEL_TAG = "INSERT INTO registered_model_tags (name, key, value) VALUES ($1, $2, $3) \
                      ON CONFLICT (name, key) DO UPDATE SET value = excluded.value";
     NEXT_VERSION = "SELECT next_version FROM registered_models WHERE name = $1";
+    RESERVE = "UPDATE registered_models SET next_version = $2 WHERE name = $1 AND next_version < $2";
     TAKE_VERSION = "UPDATE registered_models SET next_version = next_version + 1, updated = $2 WHERE name = $1";
-    VERSION = "SELECT name, version, description, user_id, created_by, source, storage_location, run_id, run_link, \
-               model_id, created, updated FROM model_versions WHERE name = $1 AND version = $2";
-    NEWEST_VERSION = "SELECT name, version, description, user_id, created_by, source, storage_location, run_id, \
-               run_link, model_id, created, updated FROM model_versions WHERE name = $1 \
-               ORDER BY version DESC LIMIT 1";
+    VERSION = "SELECT label AS name, version, description, user_id, created_by, source, storage_location, run_id, run_link, \
+               model_id, created, updated, stage FROM model_versions WHERE name = $1 AND version = $2";
+    NEWEST_VERSIONS = "SELECT t.label AS name, t.version, t.description, t.user_id, t.created_by, t.source, t.storage_location, \
+               t.run_id, t.run_link, t.model_id, t.created, t.updated, t.stage FROM model_versions t \
+               JOIN (SELECT MAX(version) AS newest, MIN(version) AS oldest FROM model_versions WHERE name = $1 \
+               GROUP BY stage) m ON m.newest = t.version WHERE t.name = $1 ORDER BY m.oldest";
     INSERT_VERSION = "INSERT INTO model_versions (name, version, description, user_id, created_by, source, \
-               storage_location, run_id, run_link, model_id, created, updated) \
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+               storage_location, run_id, run_link, model_id, created, updated, stage, workspace, label) \
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
     DESCRIBE_VERSION = "UPDATE model_versions SET description = $3, updated = $4 WHERE name = $1 AND version = $2";
     VERSION_TAGS = "SELECT key, value FROM model_version_tags WHERE name = $1 AND version = $2 ORDER BY key";
     SET_VERSION_TAG = "INSERT INTO model_version_tags (name, version, key, value) VALUES ($1, $2, $3, $4) \
@@ -34,9 +36,9 @@ statements! {
     SET_ALIAS = "INSERT INTO aliases (name, alias, version) VALUES ($1, $2, $3) \
                ON CONFLICT (name, alias) DO UPDATE SET version = excluded.version";
     DELETE_ALIAS = "DELETE FROM aliases WHERE name = $1 AND alias = $2";
-    NOTE_MOVE = "INSERT INTO alias_history (seq, name, alias, version, actor, at_ms) \
-               SELECT COALESCE(MAX(seq), 0) + 1, $1, $2, $3, $4, $5 FROM alias_history";
-    MOVES = "SELECT name, alias, version, actor, at_ms FROM alias_history WHERE name = $1 ORDER BY seq";
+    NOTE_MOVE = "INSERT INTO alias_history (seq, name, alias, version, actor, at_ms, promotion) \
+               SELECT COALESCE(MAX(seq), 0) + 1, $1, $2, $3, $4, $5, $6 FROM alias_history";
+    MOVES = "SELECT alias, version, actor, at_ms, promotion FROM alias_history WHERE name = $1 ORDER BY seq";
 }
 
 fn model(row: &AnyRow) -> Result<RegisteredModel, StoreError> {
@@ -48,7 +50,7 @@ fn model(row: &AnyRow) -> Result<RegisteredModel, StoreError> {
         updated: int(row, "updated")?,
         tags: Vec::new(),
         aliases: Vec::new(),
-        latest: None,
+        latest: Vec::new(),
     })
 }
 
@@ -66,18 +68,27 @@ fn version(row: &AnyRow) -> Result<ModelVersion, StoreError> {
         model_id: text(row, "model_id")?,
         created: int(row, "created")?,
         updated: int(row, "updated")?,
+        stage: text(row, "stage")?,
         tags: Vec::new(),
         aliases: Vec::new(),
     })
 }
 
 impl Conn {
+    /// The key of the registered model with this name in the workspace.
+    pub(super) fn key(&self, name: &str) -> String {
+        match self.workspace() {
+            DEFAULT_WORKSPACE => name.to_owned(),
+            workspace => format!("{workspace}/{name}"),
+        }
+    }
+
     /// The registered model with this name.
     ///
     /// # Errors
     /// Where the database can't be read.
     pub async fn registered_model(&mut self, name: &str) -> Result<Option<RegisteredModel>, StoreError> {
-        let row = self.fetch_optional(query(MODEL).bind(name.to_owned())).await?;
+        let row = self.fetch_optional(query(MODEL).bind(self.key(name))).await?;
         let found = row.as_ref().map(model).transpose()?;
         Ok(self.filled_registered(found.into_iter().collect()).await?.pop())
     }
@@ -99,7 +110,7 @@ impl Conn {
         &mut self,
         mut models: Vec<RegisteredModel>,
     ) -> Result<Vec<RegisteredModel>, StoreError> {
-        let names: Vec<String> = models.iter().map(|m| m.name.clone()).collect();
+        let names: Vec<String> = models.iter().map(|m| self.key(&m.name)).collect();
         let place = |name: &str| names.iter().position(|known| known == name);
         let tags = "SELECT name, key, value FROM registered_model_tags WHERE name IN";
         for row in rows_of(self, tags, &names).await? {
@@ -114,23 +125,24 @@ impl Conn {
         }
         for model in &mut models {
             model.aliases.sort();
-            model.latest = self.newest_version(&model.name).await?.map(Box::new);
+            model.latest = self.newest_versions(&model.name).await?;
         }
         Ok(models)
     }
 
-    /// The newest version of a model with its tags, without its aliases.
+    /// The newest version of a model in each stage, with their tags, without their aliases; the stages in the order in which
+    /// versions came.
     ///
     /// # Errors
     /// Where the database can't be read.
-    pub async fn newest_version(&mut self, name: &str) -> Result<Option<ModelVersion>, StoreError> {
-        let Some(row) = self.fetch_optional(query(NEWEST_VERSION).bind(name.to_owned())).await? else {
-            return Ok(None);
-        };
-        let mut found = version(&row)?;
-        let tags = self.fetch_all(query(VERSION_TAGS).bind(name.to_owned()).bind(found.version)).await?;
-        found.tags = tags.iter().map(key_value).collect::<Result<_, _>>()?;
-        Ok(Some(found))
+    pub async fn newest_versions(&mut self, name: &str) -> Result<Vec<ModelVersion>, StoreError> {
+        let rows = self.fetch_all(query(NEWEST_VERSIONS).bind(self.key(name))).await?;
+        let mut found: Vec<ModelVersion> = rows.iter().map(version).collect::<Result<_, _>>()?;
+        for one in &mut found {
+            let tags = self.fetch_all(query(VERSION_TAGS).bind(self.key(name)).bind(one.version)).await?;
+            one.tags = tags.iter().map(key_value).collect::<Result<_, _>>()?;
+        }
+        Ok(found)
     }
 
     /// One version of a model with its tags and aliases.
@@ -142,13 +154,13 @@ impl Conn {
         name: &str,
         number: i64,
     ) -> Result<Option<ModelVersion>, StoreError> {
-        let Some(row) = self.fetch_optional(query(VERSION).bind(name.to_owned()).bind(number)).await? else {
+        let Some(row) = self.fetch_optional(query(VERSION).bind(self.key(name)).bind(number)).await? else {
             return Ok(None);
         };
         let mut found = version(&row)?;
-        let tags = self.fetch_all(query(VERSION_TAGS).bind(name.to_owned()).bind(number)).await?;
+        let tags = self.fetch_all(query(VERSION_TAGS).bind(self.key(name)).bind(number)).await?;
         found.tags = tags.iter().map(key_value).collect::<Result<_, _>>()?;
-        let aliases = self.fetch_all(query(VERSION_ALIASES).bind(name.to_owned()).bind(number)).await?;
+        let aliases = self.fetch_all(query(VERSION_ALIASES).bind(self.key(name)).bind(number)).await?;
         found.aliases = aliases.iter().map(|row| text(row, "alias")).collect::<Result<_, _>>()?;
         Ok(Some(found))
     }
@@ -163,13 +175,14 @@ impl Conn {
     ) -> Result<Vec<ModelVersion>, StoreError> {
         let rows = self.search(&entity::MODEL_VERSIONS, search).await?;
         let mut found: Vec<ModelVersion> = rows.iter().map(version).collect::<Result<_, _>>()?;
-        let mut names: Vec<String> = found.iter().map(|v| v.name.clone()).collect();
+        let mut names: Vec<String> = found.iter().map(|v| self.key(&v.name)).collect();
         names.sort();
         names.dedup();
         let tags = "SELECT name, version, key, value FROM model_version_tags WHERE name IN";
         for row in rows_of(self, tags, &names).await? {
             let (name, number) = (text(&row, "name")?, int(&row, "version")?);
-            if let Some(v) = found.iter_mut().find(|v| v.name == name && v.version == number) {
+            let label = name.rsplit('/').next().unwrap_or_default();
+            if let Some(v) = found.iter_mut().find(|v| v.name == label && v.version == number) {
                 v.tags.push(key_value(&row)?);
             }
         }
@@ -181,7 +194,8 @@ impl Conn {
     /// # Errors
     /// Where the database can't be read.
     pub async fn alias(&mut self, name: &str, alias: &str) -> Result<Option<i64>, StoreError> {
-        self.scalar(query(ALIAS).bind(name.to_owned()).bind(alias.to_owned())).await
+        let statement = query(ALIAS).bind(self.key(name)).bind(alias.to_owned());
+        self.scalar(statement).await
     }
 
     /// Every move of a model's aliases, the oldest first.
@@ -189,14 +203,15 @@ impl Conn {
     /// # Errors
     /// Where the database can't be read.
     pub async fn alias_history(&mut self, name: &str) -> Result<Vec<AliasMove>, StoreError> {
-        let rows = self.fetch_all(query(MOVES).bind(name.to_owned())).await?;
+        let rows = self.fetch_all(query(MOVES).bind(self.key(name))).await?;
         let one = |row: &AnyRow| {
             Ok(AliasMove {
-                name: text(row, "name")?,
+                name: name.to_owned(),
                 alias: text(row, "alias")?,
                 version: opt_int(row, "version")?,
                 actor: text(row, "actor")?,
                 at: int(row, "at_ms")?,
+                promotion: text(row, "promotion")?,
             })
         };
         rows.iter().map(one).collect()
@@ -216,8 +231,10 @@ impl Tx {
     pub async fn insert_registered_model(&mut self, new: &RegisteredModel) -> Result<(), StoreError> {
         no_nul("a model's name", &new.name)?;
         no_nul("a description", new.description.as_deref().unwrap_or_default())?;
-        let statement = query(INSERT_MODEL).bind(new.name.clone()).bind(new.description.clone());
-        self.execute(statement.bind(new.created_by.clone()).bind(new.created).bind(new.updated)).await?;
+        let statement = query(INSERT_MODEL).bind(self.key(&new.name)).bind(new.description.clone());
+        let statement = statement.bind(new.created_by.clone()).bind(new.created).bind(new.updated);
+        let workspace = self.workspace().to_owned();
+        self.execute(statement.bind(workspace).bind(new.name.clone())).await?;
         for tag in &new.tags {
             self.set_registered_model_tag(&new.name, tag).await?;
         }
@@ -231,7 +248,7 @@ impl Tx {
     pub async fn set_registered_model_tag(&mut self, name: &str, tag: &KeyValue) -> Result<(), StoreError> {
         checked(tag)?;
         let statement =
-            query(SET_MODEL_TAG).bind(name.to_owned()).bind(tag.key.clone()).bind(tag.value.clone());
+            query(SET_MODEL_TAG).bind(self.key(name)).bind(tag.key.clone()).bind(tag.value.clone());
         self.execute(statement).await.map(|_| ())
     }
 
@@ -240,11 +257,22 @@ impl Tx {
     /// # Errors
     /// Where the database can't be written.
     pub async fn take_version(&mut self, name: &str, now: Millis) -> Result<Option<i64>, StoreError> {
-        let next = self.scalar(query(NEXT_VERSION).bind(name.to_owned())).await?;
+        let statement = query(NEXT_VERSION).bind(self.key(name));
+        let next = self.scalar(statement).await?;
         if next.is_some() {
-            self.execute(query(TAKE_VERSION).bind(name.to_owned()).bind(now)).await?;
+            let statement = query(TAKE_VERSION).bind(self.key(name)).bind(now);
+            self.execute(statement).await?;
         }
         Ok(next)
+    }
+
+    /// Lets the numbers up to this one not be given out.
+    ///
+    /// # Errors
+    /// Where the database can't be written.
+    pub async fn reserve_versions(&mut self, name: &str, through: i64) -> Result<(), StoreError> {
+        let statement = query(RESERVE).bind(self.key(name)).bind(through.saturating_add(1));
+        self.execute(statement).await.map(|_| ())
     }
 
     /// Makes a version with its tags.
@@ -258,13 +286,15 @@ impl Tx {
         for part in [&new.description, &new.run_link].into_iter().flatten() {
             no_nul("a model version", part)?;
         }
-        let statement = query(INSERT_VERSION).bind(new.name.clone()).bind(new.version);
+        let statement = query(INSERT_VERSION).bind(self.key(&new.name)).bind(new.version);
         let statement =
             statement.bind(new.description.clone()).bind(new.user_id.clone()).bind(new.created_by.clone());
         let statement = statement.bind(new.source.clone()).bind(new.storage_location.clone());
         let statement =
             statement.bind(new.run_id.clone()).bind(new.run_link.clone()).bind(new.model_id.clone());
-        self.execute(statement.bind(new.created).bind(new.updated)).await?;
+        let statement = statement.bind(new.created).bind(new.updated).bind(new.stage.clone());
+        let workspace = self.workspace().to_owned();
+        self.execute(statement.bind(workspace).bind(new.name.clone())).await?;
         for tag in &new.tags {
             self.set_model_version_tag(&new.name, new.version, tag).await?;
         }
@@ -283,7 +313,7 @@ impl Tx {
         now: Millis,
     ) -> Result<(), StoreError> {
         no_nul("a description", description.unwrap_or_default())?;
-        let statement = query(DESCRIBE_VERSION).bind(name.to_owned()).bind(number);
+        let statement = query(DESCRIBE_VERSION).bind(self.key(name)).bind(number);
         self.execute(statement.bind(description.map(str::to_owned)).bind(now)).await.map(|_| ())
     }
 
@@ -298,7 +328,7 @@ impl Tx {
         tag: &KeyValue,
     ) -> Result<(), StoreError> {
         checked(tag)?;
-        let statement = query(SET_VERSION_TAG).bind(name.to_owned()).bind(number);
+        let statement = query(SET_VERSION_TAG).bind(self.key(name)).bind(number);
         self.execute(statement.bind(tag.key.clone()).bind(tag.value.clone())).await.map(|_| ())
     }
 
@@ -309,11 +339,11 @@ impl Tx {
     pub async fn move_alias(&mut self, new: &AliasMove) -> Result<(), StoreError> {
         no_nul("an alias", &new.alias)?;
         let statement = match new.version {
-            Some(number) => query(SET_ALIAS).bind(new.name.clone()).bind(new.alias.clone()).bind(number),
-            None => query(DELETE_ALIAS).bind(new.name.clone()).bind(new.alias.clone()),
+            Some(number) => query(SET_ALIAS).bind(self.key(&new.name)).bind(new.alias.clone()).bind(number),
+            None => query(DELETE_ALIAS).bind(self.key(&new.name)).bind(new.alias.clone()),
         };
         self.execute(statement).await?;
-        let note = query(NOTE_MOVE).bind(new.name.clone()).bind(new.alias.clone()).bind(new.version);
-        self.execute(note.bind(new.actor.clone()).bind(new.at)).await.map(|_| ())
+        let note = query(NOTE_MOVE).bind(self.key(&new.name)).bind(new.alias.clone()).bind(new.version);
+        self.execute(note.bind(new.actor.clone()).bind(new.at).bind(new.promotion.clone())).await.map(|_| ())
     }
 }

@@ -7,12 +7,13 @@ use lockgate_core::clock::Millis;
 
 statements! {
     DESCRIBE = "UPDATE registered_models SET description = $2, updated = $3 WHERE name = $1";
-    RENAME = "UPDATE registered_models SET name = $2, updated = $3 WHERE name = $1";
-    RENAME_VERSIONS = "UPDATE model_versions SET name = $2, updated = $3 WHERE name = $1";
+    RENAME = "UPDATE registered_models SET name = $2, updated = $3, label = $4 WHERE name = $1";
+    RENAME_VERSIONS = "UPDATE model_versions SET name = $2, updated = $3, label = $4 WHERE name = $1";
     RENAME_TAGS = "UPDATE registered_model_tags SET name = $2 WHERE name = $1";
     RENAME_VERSION_TAGS = "UPDATE model_version_tags SET name = $2 WHERE name = $1";
     RENAME_ALIASES = "UPDATE aliases SET name = $2 WHERE name = $1";
     RENAME_MOVES = "UPDATE alias_history SET name = $2 WHERE name = $1";
+    RENAME_STAGE_MOVES = "UPDATE stage_history SET name = $2 WHERE name = $1";
     TOUCH = "UPDATE registered_models SET updated = $2 WHERE name = $1";
     DELETE = "DELETE FROM registered_models WHERE name = $1";
     DELETE_TAGS = "DELETE FROM registered_model_tags WHERE name = $1";
@@ -36,7 +37,7 @@ impl Tx {
         now: Millis,
     ) -> Result<(), StoreError> {
         no_nul("a description", description.unwrap_or_default())?;
-        let statement = query(DESCRIBE).bind(name.to_owned()).bind(description.map(str::to_owned)).bind(now);
+        let statement = query(DESCRIBE).bind(self.key(name)).bind(description.map(str::to_owned)).bind(now);
         self.execute(statement).await.map(|_| ())
     }
 
@@ -52,10 +53,12 @@ impl Tx {
     ) -> Result<(), StoreError> {
         no_nul("a model's name", new)?;
         for sql in [RENAME, RENAME_VERSIONS] {
-            self.execute(query(sql).bind(old.to_owned()).bind(new.to_owned()).bind(now)).await?;
+            let statement = query(sql).bind(self.key(old)).bind(self.key(new)).bind(now);
+            self.execute(statement.bind(new.to_owned())).await?;
         }
-        for sql in [RENAME_TAGS, RENAME_VERSION_TAGS, RENAME_ALIASES, RENAME_MOVES] {
-            self.execute(query(sql).bind(old.to_owned()).bind(new.to_owned())).await?;
+        for sql in [RENAME_TAGS, RENAME_VERSION_TAGS, RENAME_ALIASES, RENAME_MOVES, RENAME_STAGE_MOVES] {
+            let statement = query(sql).bind(self.key(old)).bind(self.key(new));
+            self.execute(statement).await?;
         }
         Ok(())
     }
@@ -67,7 +70,8 @@ impl Tx {
     /// Where the database can't be written.
     pub async fn delete_registered_model(&mut self, name: &str) -> Result<(), StoreError> {
         for sql in [DELETE, DELETE_TAGS, DELETE_VERSIONS, DELETE_VERSIONS_TAGS] {
-            self.execute(query(sql).bind(name.to_owned())).await?;
+            let statement = query(sql).bind(self.key(name));
+            self.execute(statement).await?;
         }
         Ok(())
     }
@@ -77,7 +81,8 @@ impl Tx {
     /// # Errors
     /// Where the database can't be written.
     pub async fn delete_registered_model_tag(&mut self, name: &str, key: &str) -> Result<(), StoreError> {
-        self.execute(query(DELETE_TAG).bind(name.to_owned()).bind(key.to_owned())).await.map(|_| ())
+        let statement = query(DELETE_TAG).bind(self.key(name)).bind(key.to_owned());
+        self.execute(statement).await.map(|_| ())
     }
 
     /// Removes a version with its tags; its number is not used again. For its aliases see
@@ -92,9 +97,11 @@ impl Tx {
         now: Millis,
     ) -> Result<(), StoreError> {
         for sql in [DELETE_VERSION, DELETE_VERSION_TAGS] {
-            self.execute(query(sql).bind(name.to_owned()).bind(number)).await?;
+            let statement = query(sql).bind(self.key(name)).bind(number);
+            self.execute(statement).await?;
         }
-        self.execute(query(TOUCH).bind(name.to_owned()).bind(now)).await.map(|_| ())
+        let statement = query(TOUCH).bind(self.key(name)).bind(now);
+        self.execute(statement).await.map(|_| ())
     }
 
     /// Removes a version's tag.
@@ -107,7 +114,7 @@ impl Tx {
         number: i64,
         key: &str,
     ) -> Result<(), StoreError> {
-        let statement = query(DELETE_VERSION_TAG).bind(name.to_owned()).bind(number).bind(key.to_owned());
+        let statement = query(DELETE_VERSION_TAG).bind(self.key(name)).bind(number).bind(key.to_owned());
         self.execute(statement).await.map(|_| ())
     }
 }

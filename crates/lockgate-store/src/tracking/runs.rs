@@ -11,9 +11,9 @@ use std::collections::HashMap;
 
 statements! {
     BY_ID = "SELECT run_id, experiment_id, name, user_id, created_by, status, start_time, end_time, artifact_uri, \
-             lifecycle FROM runs WHERE run_id = $1";
+             lifecycle FROM runs WHERE run_id = $1 AND workspace = $2";
     INSERT = "INSERT INTO runs (run_id, experiment_id, name, user_id, created_by, status, start_time, end_time, \
-              artifact_uri, lifecycle) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+              artifact_uri, lifecycle, workspace) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
     UPDATE = "UPDATE runs SET status = COALESCE($2, status), end_time = COALESCE($3, end_time), \
               name = COALESCE($4, name) WHERE run_id = $1";
     SET_LIFECYCLE = "UPDATE runs SET lifecycle = $2 WHERE run_id = $1";
@@ -47,7 +47,8 @@ impl Conn {
     /// # Errors
     /// Where the database can't be read.
     pub async fn run_row(&mut self, id: &str) -> Result<Option<Run>, StoreError> {
-        let row = self.fetch_optional(query(BY_ID).bind(id.to_owned())).await?;
+        let row =
+            self.fetch_optional(query(BY_ID).bind(id.to_owned()).bind(self.workspace().to_owned())).await?;
         row.as_ref().map(run).transpose()
     }
 
@@ -122,7 +123,8 @@ impl Tx {
         let statement =
             statement.bind(new.user_id.clone()).bind(new.created_by.clone()).bind(new.status.clone());
         let statement = statement.bind(new.start_time).bind(new.end_time).bind(new.artifact_uri.clone());
-        self.execute(statement.bind(new.lifecycle.as_str())).await.map(|_| ())
+        let workspace = self.workspace().to_owned();
+        self.execute(statement.bind(new.lifecycle.as_str()).bind(workspace)).await.map(|_| ())
     }
 
     /// Changes a run's own row.

@@ -393,10 +393,10 @@ impl Conn {
         let like_ignores_case = self.scalar(query(LIKE_IGNORES_CASE)).await? == Some(1);
         let mut statement =
             Statement { text: entity.select.to_owned(), values: Vec::new(), like_ignores_case };
-        let mut word = " WHERE ";
+        statement.push(" WHERE t.workspace = ");
+        statement.words(self.workspace());
         for clause in &search.clauses {
-            statement.push(std::mem::replace(&mut word, " AND "));
-            statement.push("(");
+            statement.push(" AND (");
             statement.clause(entity, clause, search)?;
             statement.push(")");
         }
@@ -404,8 +404,7 @@ impl Conn {
         if let (true, false, false, Some(metrics)) =
             (entity.metrics_by_dataset, search.datasets.is_empty(), on_metrics, &entity.metrics)
         {
-            statement.push(word);
-            statement.push(&format!("EXISTS (SELECT 1 FROM {} WHERE {}", metrics.from, metrics.belongs));
+            statement.push(&format!(" AND EXISTS (SELECT 1 FROM {} WHERE {}", metrics.from, metrics.belongs));
             statement.measured_on(&search.datasets);
             statement.push(")");
         }
@@ -430,7 +429,7 @@ pub(crate) mod example {
     use crate::statements::statements;
 
     statements! {
-        EXAMPLE = "SELECT t.run_id FROM runs t WHERE (t.experiment_id = $1) AND (lower(t.name) LIKE lower($2) ESCAPE '~') \
+        EXAMPLE = "SELECT t.run_id FROM runs t WHERE t.workspace = 'default' AND (t.experiment_id = $1) AND (lower(t.name) LIKE lower($2) ESCAPE '~') \
                    AND EXISTS (SELECT 1 FROM latest_metrics s WHERE s.run_id = t.run_id AND s.key = $3 AND s.is_nan = 0 \
                    AND s.value > $4) ORDER BY COALESCE((SELECT MAX(s.is_nan) FROM latest_metrics s WHERE \
                    s.run_id = t.run_id AND s.key = $5), 2), (SELECT s.value FROM latest_metrics s WHERE \

@@ -178,23 +178,23 @@ both_engines! {
     async fn versions_count_up_and_alias_moves_are_kept(bench: Bench) {
         let store = bench.open().await;
         let (moves, found) = store.write(|tx| Box::pin(async move {
-            let model = RegisteredModel { name: "m".into(), description: None, created_by: "u_1".into(), created: NOON, updated: NOON, tags: vec![pair("k", "v")], aliases: vec![], latest: None };
+            let model = RegisteredModel { name: "m".into(), description: None, created_by: "u_1".into(), created: NOON, updated: NOON, tags: vec![pair("k", "v")], aliases: vec![], latest: vec![] };
             tx.insert_registered_model(&model).await?;
             for expected in 1..=3 {
                 let number = tx.take_version("m", NOON).await?.unwrap();
                 assert_eq!(number, expected);
-                let version = ModelVersion { name: "m".into(), version: number, description: None, user_id: String::new(), created_by: "u_1".into(), source: "s".into(), storage_location: "s".into(), run_id: String::new(), run_link: None, model_id: String::new(), created: NOON, updated: NOON, tags: vec![pair("a", "b")], aliases: vec![] };
+                let version = ModelVersion { name: "m".into(), version: number, description: None, user_id: String::new(), created_by: "u_1".into(), source: "s".into(), storage_location: "s".into(), run_id: String::new(), run_link: None, model_id: String::new(), created: NOON, updated: NOON, tags: vec![pair("a", "b")], stage: "None".into(), aliases: vec![] };
                 tx.insert_model_version(&version).await?;
             }
             assert_eq!(tx.take_version("other", NOON).await?, None);
             for version in [Some(1), Some(2), None, Some(3)] {
-                tx.move_alias(&AliasMove { name: "m".into(), alias: "prod".into(), version, actor: "u_1".into(), at: NOON }).await?;
+                tx.move_alias(&AliasMove { name: "m".into(), alias: "prod".into(), version, actor: "u_1".into(), at: NOON, promotion: String::new() }).await?;
             }
             assert_eq!(tx.alias("m", "prod").await?, Some(3));
             let order = vec![Order { field: Field::Attribute("version_number"), ascending: true, dataset: None }];
             let found = tx.search_model_versions(&search(vec![], order)).await?;
             let model = tx.registered_model("m").await?.unwrap();
-            assert_eq!((model.latest.unwrap().version, model.aliases, model.tags), (3, vec![("prod".into(), 3)], vec![pair("k", "v")]));
+            assert_eq!((model.latest[0].version, model.aliases, model.tags), (3, vec![("prod".into(), 3)], vec![pair("k", "v")]));
             Ok::<_, StoreError>((tx.alias_history("m").await?, found))
         })).await.unwrap();
         assert_eq!(moves.iter().map(|m| m.version).collect::<Vec<_>>(), [Some(1), Some(2), None, Some(3)]);

@@ -193,6 +193,17 @@ pub struct LoggedModel {
     pub metrics: Vec<Metric>,
 }
 
+/// A workspace that somebody made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workspace {
+    /// Its name.
+    pub name: String,
+    /// What it is for.
+    pub description: Option<String>,
+    /// Below which URI its experiments' artifacts lie, where it says so.
+    pub artifact_root: Option<String>,
+}
+
 /// A name in the registry.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RegisteredModel {
@@ -210,8 +221,8 @@ pub struct RegisteredModel {
     pub tags: Vec<KeyValue>,
     /// Its aliases with their versions.
     pub aliases: Vec<(String, i64)>,
-    /// Its newest version, without tags and aliases.
-    pub latest: Option<Box<ModelVersion>>,
+    /// Its newest version in each stage, without aliases.
+    pub latest: Vec<ModelVersion>,
 }
 
 /// One version of a registered model.
@@ -241,6 +252,8 @@ pub struct ModelVersion {
     pub created: Millis,
     /// When it was changed.
     pub updated: Millis,
+    /// MLflow's stage: `None`, `Staging`, `Production` or `Archived`.
+    pub stage: String,
     /// Its tags.
     pub tags: Vec<KeyValue>,
     /// The aliases that point to it.
@@ -260,6 +273,27 @@ pub struct AliasMove {
     pub actor: String,
     /// When.
     pub at: Millis,
+    /// The promotion that moved it; empty where a person did.
+    pub promotion: String,
+}
+
+/// One version's move from one stage to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StageMove {
+    /// The model.
+    pub name: String,
+    /// The version's number.
+    pub version: i64,
+    /// The stage that it left.
+    pub from: String,
+    /// The stage that it is in since.
+    pub to: String,
+    /// The principal that moved it.
+    pub actor: String,
+    /// When.
+    pub at: Millis,
+    /// The promotion that moved it; empty where a person did.
+    pub promotion: String,
 }
 
 /// One file below a root.

@@ -6,7 +6,9 @@ use crate::exit::Exit;
 use crate::output::{Tone, clock, percent, table};
 use crate::render;
 use anyhow::{Context as _, bail};
-use lockgate_control::view::{AuditView, EnvironmentView, HistoryRow, ReleaseView, StatusView, TraceView};
+use lockgate_control::view::{
+    AuditView, EnvironmentView, HistoryRow, ModelMove, Pointer, ReleaseView, StatusView, TraceView,
+};
 use lockgate_core::promotion::Stage;
 
 /// `status`
@@ -107,6 +109,42 @@ pub(crate) async fn history(ctx: &Context, args: &cli::History) -> anyhow::Resul
                 row.promotion.to_string(),
                 format!("#{}", row.seq),
             ]);
+        }
+        table(&lines)
+    })?;
+    Ok(Exit::Done)
+}
+
+/// `model history`
+pub(crate) async fn model_history(ctx: &Context, args: &cli::ModelHistory) -> anyhow::Result<Exit> {
+    let mut asked = Vec::new();
+    if let Some(at) = &args.at {
+        asked.push(format!("at={}", lockgate_core::clock::parse_rfc3339(at).map_err(anyhow::Error::msg)?));
+    }
+    if let Some(alias) = &args.alias {
+        asked.push(format!("alias={}", super::encode(alias)));
+    }
+    let path = format!("models/{}/history?{}", super::encode(&args.model), asked.join("&"));
+    let moves: Vec<ModelMove> = ctx.client()?.get(&path).await?;
+    ctx.out.show(&moves, || {
+        if moves.is_empty() {
+            let when = args.at.as_ref().map_or("so far", |_| "then");
+            return format!("nothing pointed to a version of {} {when}\n", args.model);
+        }
+        let mut lines =
+            vec![["since (UTC)", "what", "points to", "moved by", "promotion"].map(str::to_owned).to_vec()];
+        for moved in &moves {
+            let (what, to) = match &moved.pointer {
+                Pointer::Alias { alias, version } => (
+                    format!("alias {alias}"),
+                    version.map_or_else(|| "nothing".to_owned(), |version| format!("v{version}")),
+                ),
+                Pointer::Stage { version, from, to } => {
+                    (format!("stage of v{version}"), format!("{to} (was {from})"))
+                }
+            };
+            let promotion = moved.promotion.clone().unwrap_or_else(|| "-".to_owned());
+            lines.push(vec![clock(moved.at), what, to, moved.by.clone(), promotion]);
         }
         table(&lines)
     })?;

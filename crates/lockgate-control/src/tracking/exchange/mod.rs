@@ -262,7 +262,7 @@ pub enum Fate {
 pub struct Outcome {
     /// How it went.
     pub fate: Fate,
-    /// Why, in a conflict; or what is to be said of it otherwise.
+    /// Why, in a conflict.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub why: Option<String>,
     /// The experiment's number here, where that is certain.
@@ -271,6 +271,9 @@ pub struct Outcome {
     /// How many points were new, or how many files a version has.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub count: Option<u64>,
+    /// What of it was not taken.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub notes: Vec<String>,
 }
 
 impl Outcome {
@@ -281,7 +284,7 @@ impl Outcome {
     }
 
     pub(super) fn new(fate: Fate) -> Self {
-        Self { fate, why: None, id: None, count: None }
+        Self { fate, why: None, id: None, count: None, notes: Vec::new() }
     }
 
     pub(super) fn conflict(why: impl Into<String>) -> Self {

@@ -8,12 +8,12 @@ use lockgate_store::Tx;
 /// The experiment that every store has.
 const DEFAULT: i64 = 0;
 
-fn row(record: &ExperimentRecord, id: i64) -> Result<Experiment, TrackingError> {
+fn row(tx: &Tx, record: &ExperimentRecord, id: i64) -> Result<Experiment, TrackingError> {
     let location = record.artifact_location.clone();
     Ok(Experiment {
         id,
         name: record.name.clone(),
-        artifact_location: location.unwrap_or_else(|| places::of_experiment(id)),
+        artifact_location: location.unwrap_or_else(|| places::of_experiment(tx.workspace(), None, id)),
         lifecycle: lifecycle(&record.lifecycle)?,
         created: record.created,
         updated: record.updated,
@@ -50,7 +50,8 @@ pub(super) async fn take(tx: &mut Tx, record: &ExperimentRecord) -> Result<Outco
     if let Some(named) = tx.experiment_named(&record.name).await? {
         let touched = record.updated != 0 || !record.tags.is_empty();
         if is_pristine(&named) && record.id == DEFAULT && touched {
-            tx.adopt_experiment(&row(record, DEFAULT)?).await?;
+            let row = row(tx, record, DEFAULT)?;
+            tx.adopt_experiment(&row).await?;
             return Ok(Outcome { id: Some(DEFAULT), ..new() });
         }
         // Made at the same time under the same name: it came from there, whatever its number here.
@@ -63,14 +64,15 @@ pub(super) async fn take(tx: &mut Tx, record: &ExperimentRecord) -> Result<Outco
         )));
     }
     let id = match holder {
-        None => record.id,
+        None if !tx.is_experiment_id_used(record.id).await? => record.id,
         Some(found) if is_pristine(&found) => {
-            tx.adopt_experiment(&row(record, found.id)?).await?;
+            let row = row(tx, record, found.id)?;
+            tx.adopt_experiment(&row).await?;
             return Ok(Outcome { id: Some(found.id), ..new() });
         }
-        Some(_) => tx.next_experiment_id().await?.max(record.new_id_from),
+        _ => tx.next_experiment_id().await?.max(record.new_id_from),
     };
-    let row = row(record, id)?;
+    let row = row(tx, record, id)?;
     tx.insert_experiment(&row).await?;
     tx.adopt_experiment(&row).await?;
     Ok(Outcome { id: Some(id), ..new() })

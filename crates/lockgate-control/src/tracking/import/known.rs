@@ -1,5 +1,6 @@
 //! What a server has, in the form that an import compares.
 
+use crate::tracking::artifacts::is_seen;
 use crate::tracking::exchange::{History, KnownFile, KnownRun, RunDigests, points, run_record};
 use crate::tracking::{Tracking, TrackingError, may_read, places};
 use lockgate_core::actor::Actor;
@@ -50,7 +51,14 @@ impl Tracking {
         let prefix = place.prefix();
         let cut = prefix.len();
         let found = self
-            .read(move |conn| Box::pin(async move { Ok(conn.artifacts(&place.root, &prefix).await?) }))
+            .read(move |conn| {
+                Box::pin(async move {
+                    if !is_seen(conn, &place).await? {
+                        return Ok(Vec::new());
+                    }
+                    Ok(conn.artifacts(&place.root, &prefix).await?)
+                })
+            })
             .await?;
         let one = |file: lockgate_store::tracking::Artifact| KnownFile {
             path: file.path[cut..].to_owned(),

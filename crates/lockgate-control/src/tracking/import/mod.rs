@@ -58,7 +58,9 @@ impl Tracking {
         let by = Importer { id: actor.id.to_string(), now: self.clock.now_ms() };
         // One for each dataset and version: which ones need it is known later.
         let entropy = self.clone();
+        let workspace = self.workspace.clone();
         let written = self.store.write(move |tx| {
+            tx.enter(&workspace);
             Box::pin(async move {
                 let mut outcomes = Vec::with_capacity(records.len());
                 for record in &records {
@@ -89,6 +91,7 @@ impl Tracking {
         match taken {
             // Rules that are checked before anything is written.
             Err(TrackingError::Invalid(why) | TrackingError::Missing(why)) => Ok(Outcome::conflict(why)),
+            Err(TrackingError::Refused(refused)) => Ok(Outcome::conflict(refused.to_string())),
             other => other,
         }
     }

@@ -26,7 +26,11 @@ pub(super) async fn take(tx: &mut Tx, record: &LoggedModelRecord) -> Result<Outc
     if tx.experiment(record.experiment_id).await?.is_none() {
         return Ok(Outcome::conflict(format!("there is no experiment {} here", record.experiment_id)));
     }
-    let here = || places::of_logged_model(&places::of_experiment(record.experiment_id), &record.model_id);
+    if tx.is_model_id_used(&record.model_id).await? {
+        return Ok(Outcome::conflict("a logged model of another workspace has this id"));
+    }
+    let location = places::of_experiment(tx.workspace(), None, record.experiment_id);
+    let here = places::of_logged_model(&location, &record.model_id);
     tx.insert_logged_model(&LoggedModel {
         model_id: record.model_id.clone(),
         experiment_id: record.experiment_id,
@@ -34,7 +38,7 @@ pub(super) async fn take(tx: &mut Tx, record: &LoggedModelRecord) -> Result<Outc
         model_type: record.model_type.clone(),
         source_run_id: record.source_run_id.clone(),
         status: record.status.clone(),
-        artifact_uri: record.artifact_uri.clone().unwrap_or_else(here),
+        artifact_uri: record.artifact_uri.clone().unwrap_or(here),
         created: record.created,
         updated: record.updated,
         params: pairs_of(&record.params),

@@ -2,10 +2,11 @@
 
 use super::{Importer, new};
 use crate::tracking::exchange::{
-    AliasRecord, Outcome, OwnedPath, RegisteredModelRecord, VersionRecord, map_of, pairs_of,
+    AliasRecord, Outcome, OwnedPath, Pairs, RegisteredModelRecord, VersionRecord, map_of, pairs_of,
 };
 use crate::tracking::{
-    AliasMove, ModelVersion, RegisteredModel, Tracking, TrackingError, checks, models, places, runs, sources,
+    AliasMove, KeyValue, ModelVersion, RegisteredModel, Tracking, TrackingError, VersionStage, checks,
+    governed, models, places, runs, sources, workspaces,
 };
 use lockgate_store::Tx;
 
@@ -19,6 +20,7 @@ pub(super) async fn take_model(
     record: &RegisteredModelRecord,
 ) -> Result<Outcome, TrackingError> {
     checks::model_name(&record.name)?;
+    workspaces::may_register(tx).await?;
     if let Some(found) = tx.registered_model(&record.name).await? {
         let mut differ = Vec::new();
         if found.created != record.created {
@@ -40,10 +42,10 @@ pub(super) async fn take_model(
         updated: record.updated,
         tags: pairs_of(&record.tags),
         aliases: Vec::new(),
-        latest: None,
+        latest: Vec::new(),
     })
     .await?;
-    tx.raise_next_version(&record.name, record.next_version).await?;
+    tx.reserve_versions(&record.name, record.next_version - 1).await?;
     Ok(new())
 }
 
@@ -71,9 +73,25 @@ fn row(record: &VersionRecord, by: &Importer, source: String) -> ModelVersion {
         model_id: record.model_id.clone(),
         created: record.created,
         updated: record.updated,
-        tags: pairs_of(&record.tags),
+        stage: stage(record).as_str().to_owned(),
+        tags: own_tags(&record.tags),
         aliases: Vec::new(),
     }
+}
+
+/// Its tags but for the one that says which release it is: that is for this server to say.
+fn own_tags(tags: &Pairs) -> Vec<KeyValue> {
+    pairs_of(tags).into_iter().filter(|tag| tag.key != governed::RELEASE_TAG).collect()
+}
+
+fn without_release(tags: &[KeyValue]) -> Pairs {
+    let mut found = map_of(tags);
+    found.remove(governed::RELEASE_TAG);
+    found
+}
+
+fn stage(record: &VersionRecord) -> VersionStage {
+    VersionStage::read(&record.current_stage).unwrap_or(VersionStage::None)
 }
 
 fn differences(found: &ModelVersion, new: &ModelVersion) -> Vec<&'static str> {
@@ -85,16 +103,10 @@ fn differences(found: &ModelVersion, new: &ModelVersion) -> Vec<&'static str> {
         ("run", agrees(&found.run_id, &new.run_id)),
         ("logged model", agrees(&found.model_id, &new.model_id)),
         ("run link", text(found.run_link.as_ref()) == text(new.run_link.as_ref())),
-        ("tags", map_of(&found.tags) == map_of(&new.tags)),
+        ("stage", found.stage == new.stage),
+        ("tags", without_release(&found.tags) == without_release(&new.tags)),
     ];
     pairs.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
-}
-
-/// Its stage, where there is one. Stages are not kept yet: this is the one place to set and to compare it.
-fn unkept_stage(record: &VersionRecord) -> Option<String> {
-    let stage = record.current_stage.as_str();
-    let none = stage.is_empty() || stage == "None";
-    (!none).then(|| format!("its stage `{stage}` is not kept"))
 }
 
 pub(super) async fn take_version(
@@ -115,27 +127,49 @@ pub(super) async fn take_version(
         None => record.source.clone(),
     };
     let mut version = row(record, by, source);
+    let mut notes = Vec::new();
+    if record.tags.contains_key(governed::RELEASE_TAG) {
+        notes.push(format!("its tag {} is not taken: releases are made here", governed::RELEASE_TAG));
+    }
+    if let Some(note) = governed_stage(tx, record, &mut version).await? {
+        notes.push(note);
+    }
     if let Some(found) = tx.model_version(&record.name, record.version).await? {
         let outcome = Outcome::compared("a version of this number", &differences(&found, &version));
         let files = sources::files(tx, &found.storage_location).await?.len() as u64;
-        let why = outcome.why.clone().or_else(|| unkept_stage(record));
-        return Ok(Outcome { count: Some(files), why, ..outcome });
+        return Ok(Outcome { count: Some(files), notes, ..outcome });
     }
-    let mut why = unkept_stage(record);
     let mut count = 0;
     if !sources::is_prompt(&version) {
         match sources::origin(tx, &version.source, &version.run_id, &version.model_id).await {
             Ok(origin) => count = keep_files(tracking, tx, by, &mut version, origin).await?,
             // A version whose run or folder is gone was registered all the same: it points there, and has no files.
             Err(TrackingError::Invalid(text) | TrackingError::Missing(text)) => {
-                why = why.or(Some(format!("its files are not here: {text}")));
+                notes.push(format!("its files are not here: {text}"));
             }
             Err(other) => return Err(other),
         }
     }
     tx.insert_model_version(&version).await?;
-    tx.raise_next_version(&version.name, version.version + 1).await?;
-    Ok(Outcome { why, count: Some(count), ..new() })
+    tx.reserve_versions(&version.name, version.version).await?;
+    Ok(Outcome { notes, count: Some(count), ..new() })
+}
+
+/// Takes a stage away that says what an environment serves: promotions alone give it. Says so.
+async fn governed_stage(
+    tx: &mut Tx,
+    record: &VersionRecord,
+    version: &mut ModelVersion,
+) -> Result<Option<String>, TrackingError> {
+    let wanted = stage(record);
+    match governed::check_stage(tx, &record.name, record.version, VersionStage::None, wanted).await {
+        Ok(()) => Ok(None),
+        Err(TrackingError::Refused(refused)) => {
+            version.stage = VersionStage::None.as_str().to_owned();
+            Ok(Some(format!("its stage {wanted} is not taken: {refused}")))
+        }
+        Err(other) => Err(other),
+    }
 }
 
 /// Gives a version a list of files of its own, as registering does.
@@ -172,12 +206,14 @@ pub(super) async fn take_alias(
     if tx.model_version(&record.name, record.version).await?.is_none() {
         return Ok(Outcome::conflict(format!("version {} is not here", record.version)));
     }
+    governed::check_alias(tx, &record.name, &record.alias, Some(record.version)).await?;
     tx.move_alias(&AliasMove {
         name: record.name.clone(),
         alias: record.alias.clone(),
         version: Some(record.version),
         actor: by.id.clone(),
         at: by.now,
+        promotion: String::new(),
     })
     .await?;
     Ok(new())

@@ -6,8 +6,9 @@ use crate::tracking::exchange::{Fate, Outcome, PointsRecord, RunRecord, pairs_of
 use crate::tracking::{Run, RunStatus, Tracking, TrackingError, places};
 use lockgate_store::Tx;
 
-fn row(record: &RunRecord, by: &Importer) -> Result<Run, TrackingError> {
-    let here = || places::of_run(&places::of_experiment(record.experiment_id), &record.run_id);
+fn row(tx: &Tx, record: &RunRecord, by: &Importer) -> Result<Run, TrackingError> {
+    let here =
+        || places::of_run(&places::of_experiment(tx.workspace(), None, record.experiment_id), &record.run_id);
     if !RunStatus::ALL.iter().any(|known| known.as_str() == record.status) {
         return Err(TrackingError::invalid(format!("`{}` is no status of a run", record.status)));
     }
@@ -65,10 +66,13 @@ pub(super) async fn take(
     if let Some(found) = tx.run(&record.run_id).await? {
         return Ok(Outcome::compared("a run of this id", &differences(&found, record)));
     }
+    if tx.is_run_id_used(&record.run_id).await? {
+        return Ok(Outcome::conflict("a run of another workspace has this id"));
+    }
     if tx.experiment(record.experiment_id).await?.is_none() {
         return Ok(Outcome::conflict(format!("there is no experiment {} here", record.experiment_id)));
     }
-    let run = row(record, by)?;
+    let run = row(tx, record, by)?;
     tx.insert_run(&run).await?;
     for param in &run.params {
         tx.insert_param(&run.run_id, param).await?;

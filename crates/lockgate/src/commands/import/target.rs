@@ -6,7 +6,7 @@ use crate::client::Client;
 use futures_util::TryStreamExt as _;
 use lockgate_control::tracking::exchange::{KnownFile, KnownRun, Outcome, Record, RunDigests};
 use lockgate_core::digest::Digest;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
@@ -20,6 +20,12 @@ const CHUNK: usize = 256 * 1024;
 #[derive(Debug)]
 pub(super) struct Target {
     client: Client,
+}
+
+#[derive(Debug, Serialize)]
+struct Batch<'a> {
+    records: &'a [Record],
+    dry: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -41,8 +47,7 @@ impl Target {
         if records.is_empty() {
             return Ok(Vec::new());
         }
-        let body = json!({"records": records, "dry": dry});
-        let answer: Outcomes = self.client.post("import/mlflow", &body).await?;
+        let answer: Outcomes = self.client.post("import/mlflow", &Batch { records, dry }).await?;
         anyhow::ensure!(answer.outcomes.len() == records.len(), "the server answered for other records");
         Ok(answer.outcomes)
     }

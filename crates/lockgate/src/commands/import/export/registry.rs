@@ -29,7 +29,7 @@ fn differences(ours: &ForeignVersion, read: &ForeignVersion) -> Vec<&'static str
         ("logged model", a.model_id == b.model_id),
         ("user", a.user_id == b.user_id),
         ("tags", pairs(&a.tags) == pairs(&b.tags)),
-        ("stage", ours.stage == read.stage),
+        ("stage", a.stage == b.stage),
     ];
     checks.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
 }
@@ -121,7 +121,7 @@ impl Exporter {
         let some = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
         let text = description(&[
             ("creation_timestamp", version.created.into()),
-            ("current_stage", one.stage.clone().into()),
+            ("current_stage", version.stage.clone().into()),
             ("description", version.description.clone().into()),
             ("last_updated_timestamp", version.updated.into()),
             ("model_id", some(&version.model_id).into()),

@@ -144,7 +144,7 @@ impl Exporter {
             }
             history.add(&points);
             if let Some(below) = to {
-                self.write_points(&format!("{below}/metrics"), &points, |point| line(point))?;
+                self.write_points(&format!("{below}/metrics"), &points, line)?;
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Runs with their metrics, a page at a time.
 
 use super::Mover;
-use crate::commands::import::report::Kind;
+use crate::commands::import::report::{Counts, Kind};
 use crate::commands::import::sources::Cursor;
 use lockgate_control::tracking::exchange::{
     Fate, History, Point, PointsRecord, Record, RunDigests, RunRecord, run_record,
@@ -20,20 +20,28 @@ struct Moving {
     conflict: Option<String>,
 }
 
-/// Records that wait to be sent, each with the place of its run in the page.
+/// Records that wait to be sent, each with the place of its run in the page; and what the server said no to.
 #[derive(Default)]
-struct Waiting {
+struct Sending {
     records: Vec<Record>,
     owners: Vec<usize>,
     weight: usize,
+    conflicts: Vec<(usize, String)>,
 }
 
-impl Waiting {
+impl Sending {
     fn push(&mut self, owner: usize, record: Record, weight: usize) {
         self.records.push(record);
         self.owners.push(owner);
         self.weight += weight;
     }
+}
+
+/// How much a run weighs in a request, in points of about a hundred bytes. Descriptions of datasets may be large.
+fn weight(run: &RunRecord) -> usize {
+    let texts = run.params.values().chain(run.tags.values()).map(String::len);
+    let datasets = run.datasets.iter().flat_map(|one| [&one.schema, &one.profile]).flatten().map(String::len);
+    10 + texts.chain(datasets).sum::<usize>() / 100
 }
 
 impl Mover {
@@ -53,102 +61,107 @@ impl Mover {
         let ids: Vec<&str> = page.iter().map(|run| run.run_id.as_str()).collect();
         let unmade = self.unmade.contains(&of.id);
         let known = if unmade { Default::default() } else { self.target.runs(&ids).await? };
-        let (mut moving, mut waiting, mut conflicts) = (Vec::new(), Waiting::default(), Vec::new());
+        let (mut moving, mut sending) = (Vec::new(), Sending::default());
         for run in page {
-            let place = moving.len();
-            let stays = self.stays_at(&run.artifact_uri);
-            let record = RunRecord { experiment_id: number, artifact_uri: stays, ..run_record(&run) };
             let there = known.get(&run.run_id);
-            let fresh = there.is_none();
-            if fresh && !self.dry {
-                waiting.push(place, Record::Run(Box::new(record.clone())), 50);
-            }
-            let ours = self
-                .history(&run, &record, (fresh && !self.dry).then_some((&mut waiting, place)), &mut conflicts)
-                .await?;
-            let same = there.is_some_and(|there| there.differences(&ours).is_empty());
-            let one = Moving { run, record, ours, conflict: None };
-            let conflict = match (fresh, same) {
-                (false, false) => self.complete(&one).await?,
-                _ => None,
-            };
-            if fresh || (!same && conflict.is_none()) {
-                self.report.of(Kind::Runs).new += 1;
-                self.parts(&one, |counts| &mut counts.new);
-            } else if same {
-                self.report.of(Kind::Runs).same += 1;
-                self.parts(&one, |counts| &mut counts.same);
-            }
-            self.report.of(Kind::Runs).found += 1;
-            self.parts(&one, |counts| &mut counts.found);
-            moving.push(Moving { conflict, ..one });
+            let one = self.one(run, number, there, moving.len(), &mut sending).await?;
+            moving.push(one);
         }
-        self.send(&mut waiting, &mut conflicts).await?;
-        for (place, why) in conflicts {
+        self.send(&mut sending).await?;
+        for (place, why) in sending.conflicts {
             let one: &mut Moving = &mut moving[place];
             if one.conflict.is_none() {
                 one.conflict = Some(why);
                 self.report.of(Kind::Runs).new -= 1;
+                self.parts(one, |counts| &mut counts.new, u64::wrapping_sub);
             }
         }
         if !self.dry {
             self.compare(&moving).await?;
         }
         for one in moving {
-            match one.conflict {
-                Some(why) => {
-                    self.report.skip(Kind::Runs, one.run.run_id.clone(), why);
-                    self.incomplete.insert(one.run.run_id);
-                }
-                None => {
-                    let to = super::artifacts::Place::of_run(number, &one.run.run_id);
-                    self.artifacts(&one.run.artifact_uri, one.record.artifact_uri.is_some(), &to).await?;
-                }
-            }
+            self.files(one, number).await?;
         }
         Ok(())
     }
 
-    /// Reads a run's history to the end; sends it on the way, where the run is new.
+    /// Brings one run, as far as it is not there: what is new is put among what is sent.
+    async fn one(
+        &mut self,
+        run: Run,
+        number: i64,
+        there: Option<&RunDigests>,
+        place: usize,
+        sending: &mut Sending,
+    ) -> anyhow::Result<Moving> {
+        let artifact_uri = self.stays_at(&run.artifact_uri);
+        let record = RunRecord { experiment_id: number, artifact_uri, ..run_record(&run) };
+        let sent = there.is_none() && !self.dry;
+        if sent {
+            let weight = weight(&record);
+            sending.push(place, Record::Run(Box::new(record.clone())), weight);
+        }
+        let ours = self.history(&run, &record, sent.then_some((&mut *sending, place))).await?;
+        let mut one = Moving { run, record, ours, conflict: None };
+        self.report.of(Kind::Runs).found += 1;
+        self.parts(&one, |counts| &mut counts.found, u64::wrapping_add);
+        if there.is_some_and(|there| there.differences(&one.ours).is_empty()) {
+            self.report.of(Kind::Runs).same += 1;
+            self.parts(&one, |counts| &mut counts.same, u64::wrapping_add);
+            return Ok(one);
+        }
+        if there.is_some() {
+            one.conflict = self.complete(&one).await?;
+        }
+        if one.conflict.is_none() {
+            self.report.of(Kind::Runs).new += 1;
+            self.parts(&one, |counts| &mut counts.new, u64::wrapping_add);
+        }
+        Ok(one)
+    }
+
+    async fn files(&mut self, one: Moving, number: i64) -> anyhow::Result<()> {
+        if let Some(why) = one.conflict {
+            self.report.skip(Kind::Runs, one.run.run_id.clone(), why);
+            self.incomplete.insert(one.run.run_id);
+            return Ok(());
+        }
+        let to = super::artifacts::Place::of_run(number, &one.run.run_id);
+        self.artifacts(&one.run.artifact_uri, one.record.artifact_uri.is_some(), &to).await
+    }
+
+    /// Reads a run's history to the end; puts it among what is sent, where the run is new.
     async fn history(
         &mut self,
         run: &Run,
         record: &RunRecord,
-        mut to: Option<(&mut Waiting, usize)>,
-        conflicts: &mut Vec<(usize, String)>,
+        mut to: Option<(&mut Sending, usize)>,
     ) -> anyhow::Result<RunDigests> {
         let (mut history, mut at) = (History::default(), Cursor::default());
         loop {
+            if let Some((sending, _)) = &mut to
+                && sending.weight >= BATCH
+            {
+                self.send(sending).await?;
+            }
             let points = self.source.points(run, &mut at).await?;
             if points.is_empty() {
-                break;
+                return Ok(RunDigests::of(record, history));
             }
             history.add(&points);
-            if let Some((waiting, place)) = &mut to {
-                waiting.push(*place, of_points(&run.run_id, &points), points.len());
-                if waiting.weight >= BATCH {
-                    self.send(waiting, conflicts).await?;
-                }
+            if let Some((sending, place)) = &mut to {
+                sending.push(*place, of_points(&run.run_id, &points), points.len());
             }
         }
-        if let Some((waiting, _)) = to
-            && waiting.weight >= BATCH
-        {
-            self.send(waiting, conflicts).await?;
-        }
-        Ok(RunDigests::of(record, history))
     }
 
-    async fn send(
-        &mut self,
-        waiting: &mut Waiting,
-        conflicts: &mut Vec<(usize, String)>,
-    ) -> anyhow::Result<()> {
-        let Waiting { records, owners, .. } = std::mem::take(waiting);
+    async fn send(&mut self, sending: &mut Sending) -> anyhow::Result<()> {
+        let (records, owners) = (std::mem::take(&mut sending.records), std::mem::take(&mut sending.owners));
+        sending.weight = 0;
         let outcomes = self.target.take(&records, false).await?;
         for (owner, outcome) in owners.into_iter().zip(outcomes) {
             if outcome.fate == Fate::Conflict {
-                conflicts.push((owner, outcome.why.unwrap_or_default()));
+                sending.conflicts.push((owner, outcome.why.unwrap_or_default()));
             }
         }
         Ok(())
@@ -188,7 +201,7 @@ impl Mover {
             match theirs.map(|theirs| one.ours.differences(theirs)) {
                 Some(differences) if differences.is_empty() => {
                     self.report.of(Kind::Runs).compared += 1;
-                    self.parts(one, |counts| &mut counts.compared);
+                    self.parts(one, |counts| &mut counts.compared, u64::wrapping_add);
                 }
                 Some(differences) => {
                     let why = format!("its {} differ", differences.join(", "));
@@ -201,7 +214,12 @@ impl Mover {
     }
 
     /// Counts what a run consists of.
-    fn parts(&mut self, one: &Moving, of: impl Fn(&mut crate::commands::import::report::Counts) -> &mut u64) {
+    fn parts(
+        &mut self,
+        one: &Moving,
+        of: impl Fn(&mut Counts) -> &mut u64,
+        change: impl Fn(u64, u64) -> u64,
+    ) {
         let parts = [
             (Kind::Params, one.record.params.len() as u64),
             (Kind::Tags, one.record.tags.len() as u64),
@@ -209,7 +227,8 @@ impl Mover {
             (Kind::DatasetInputs, one.record.datasets.len() as u64),
         ];
         for (kind, count) in parts {
-            *of(self.report.of(kind)) += count;
+            let counted = of(self.report.of(kind));
+            *counted = change(*counted, count);
         }
     }
 }

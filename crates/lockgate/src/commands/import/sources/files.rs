@@ -29,6 +29,8 @@ const MODELS: &str = "models";
 #[derive(Debug)]
 pub(crate) struct Files {
     root: PathBuf,
+    /// Where the server kept what it calls `mlflow-artifacts:`.
+    artifacts: Option<PathBuf>,
     /// The folder of each experiment.
     folders: HashMap<i64, PathBuf>,
     /// What could not be read, for the report.
@@ -68,12 +70,13 @@ fn pairs(folder: &Path) -> anyhow::Result<Vec<KeyValue>> {
 }
 
 impl Files {
-    pub(crate) fn open(root: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn open(root: &Path, artifacts: Option<&Path>) -> anyhow::Result<Self> {
         if !root.is_dir() {
             bail!("there is no folder {}", root.display());
         }
         let root = std::path::absolute(root).with_context(|| format!("{} is no path", root.display()))?;
-        let store = Self { root, folders: HashMap::new(), broken: Vec::new() };
+        let artifacts = artifacts.map(Path::to_owned);
+        let store = Self { root, artifacts, folders: HashMap::new(), broken: Vec::new() };
         let known = |folder: &PathBuf| folder.join(meta::FILE).is_file() || name(folder) == MODELS;
         let mut all = folders(&store.root)?;
         all.extend(folders(&store.root.join(TRASH))?);
@@ -113,9 +116,9 @@ impl Source for Files {
     async fn experiments(&mut self) -> anyhow::Result<Vec<Experiment>> {
         let mut found = Vec::new();
         let mut all = folders(&self.root)?;
-        all.retain(|folder| {
-            name(folder) != TRASH && !(name(folder) == MODELS && !folder.join(meta::FILE).is_file())
-        });
+        // Hidden folders, the bin among them, and the registry are no experiments.
+        all.retain(|folder| !name(folder).starts_with('.'));
+        all.retain(|folder| name(folder) != MODELS || folder.join(meta::FILE).is_file());
         all.extend(folders(&self.root.join(TRASH))?);
         for folder in all {
             if !folder.join(meta::FILE).is_file() {
@@ -189,7 +192,11 @@ impl Source for Files {
 
     fn locate(&self, uri: &str) -> Located {
         let Some(path) = places::local(uri) else {
-            return places::proxied(uri).map_or(Located::Elsewhere, Located::Proxied);
+            return match (places::proxied(uri), &self.artifacts) {
+                (Some(path), Some(root)) => Located::Folder(root.join(path)),
+                (Some(path), None) => Located::Proxied(path),
+                (None, _) => Located::Elsewhere,
+            };
         };
         if path.is_dir() {
             return Located::Folder(path);

@@ -110,5 +110,5 @@ pub(super) async fn open(given: &str, artifacts: Option<&Path>) -> anyhow::Resul
         let path = path.to_str().context("the path is no UTF-8")?;
         return Ok(Box::new(sqlite::Sqlite::open(path, artifacts).await?));
     }
-    Ok(Box::new(files::Files::open(&path)?))
+    Ok(Box::new(files::Files::open(&path, artifacts)?))
 }

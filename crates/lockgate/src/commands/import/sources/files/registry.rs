@@ -34,7 +34,7 @@ pub(super) fn model(folder: &Path) -> anyhow::Result<(RegisteredModel, i64)> {
         updated: meta::number(found.last_updated_timestamp.as_ref()).unwrap_or(created),
         tags: pairs(&folder.join("tags"))?,
         aliases,
-        latest: None,
+        latest: Vec::new(),
     };
     Ok((model, next))
 }
@@ -64,10 +64,11 @@ pub(super) fn versions(folder: &Path) -> anyhow::Result<Vec<ForeignVersion>> {
             model_id: one.model_id.unwrap_or_default(),
             created,
             updated: meta::number(one.last_updated_timestamp.as_ref()).unwrap_or(created),
+            stage,
             tags: pairs(&place.join("tags"))?,
             aliases: Vec::new(),
         };
-        found.push(ForeignVersion { version, stage, status: one.status.unwrap_or_default() });
+        found.push(ForeignVersion { version, status: one.status.unwrap_or_default() });
     }
     found.sort_by_key(|one| one.version.version);
     Ok(found)

@@ -63,6 +63,6 @@ fn points_are_read_a_page_at_a_time() {
 #[test]
 fn other_folders_are_refused() {
     let folder = tempfile::tempdir().unwrap();
-    assert!(Files::open(folder.path()).unwrap_err().to_string().contains("no file store"));
-    assert!(Files::open(&folder.path().join("none")).is_err());
+    assert!(Files::open(folder.path(), None).unwrap_err().to_string().contains("no file store"));
+    assert!(Files::open(&folder.path().join("none"), None).is_err());
 }

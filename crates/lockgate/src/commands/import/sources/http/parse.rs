@@ -173,7 +173,7 @@ pub(super) fn registered(of: &Value) -> anyhow::Result<RegisteredModel> {
         updated: whole(of, "last_updated_timestamp").unwrap_or(created),
         tags: pairs(of, "tags"),
         aliases: each(of, "aliases").map(alias).collect::<Result<_, _>>()?,
-        latest: None,
+        latest: Vec::new(),
     })
 }
 
@@ -193,10 +193,11 @@ pub(super) fn version(of: &Value) -> anyhow::Result<ForeignVersion> {
         model_id: text(of, "model_id"),
         created,
         updated: whole(of, "last_updated_timestamp").unwrap_or(created),
+        stage: text(of, "current_stage"),
         tags: pairs(of, "tags"),
         aliases: Vec::new(),
     };
-    Ok(ForeignVersion { version, stage: text(of, "current_stage"), status: text(of, "status") })
+    Ok(ForeignVersion { version, status: text(of, "status") })
 }
 
 #[cfg(test)]

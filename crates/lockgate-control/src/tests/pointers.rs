@@ -1,0 +1,188 @@
+//! Aliases and stages that say what an environment serves follow it, and nobody else moves them.
+
+use super::{Agent, Bench, place, plain};
+use crate::tracking::{KeyValue, NewModelVersion, NewRegisteredModel, TrackingError, VersionStage};
+use crate::view::Pointer;
+
+impl Bench {
+    /// Registers versions 1 to `count` of the model.
+    async fn register(&self, count: u64) {
+        let tracking = self.control.tracking();
+        let model = NewRegisteredModel { name: "m".to_owned(), ..NewRegisteredModel::default() };
+        tracking.create_registered_model(&self.ana, model).await.unwrap();
+        for _ in 0..count {
+            let (name, source) = ("m".to_owned(), "s3://bucket/model".to_owned());
+            let new = NewModelVersion { name, source, ..NewModelVersion::default() };
+            tracking.create_model_version(&self.ana, new).await.unwrap();
+        }
+    }
+
+    async fn alias(&self, alias: &str) -> Option<i64> {
+        let found = self.control.tracking().version_by_alias(&self.ana, "m", alias).await;
+        found.map_or(None, |version| Some(version.version))
+    }
+
+    async fn point(&self, alias: &str, version: u64) -> Result<(), String> {
+        let tracking = self.control.tracking();
+        refused(tracking.set_alias(&self.ana, "m", alias, &version.to_string()).await)
+    }
+
+    async fn staged(&self, version: u64, stage: VersionStage) -> Result<(), String> {
+        let tracking = self.control.tracking();
+        let moved = tracking.transition_stage(&self.ana, "m", &version.to_string(), stage, true).await;
+        refused(moved.map(drop))
+    }
+
+    async fn stage_of(&self, version: u64) -> String {
+        self.control.tracking().model_version(&self.ana, "m", &version.to_string()).await.unwrap().stage
+    }
+}
+
+/// Anything but a refusal is a broken test.
+fn refused(result: Result<(), TrackingError>) -> Result<(), String> {
+    result.map_err(|error| match error {
+        TrackingError::Refused(why) => why.to_string(),
+        other => panic!("{other}"),
+    })
+}
+
+#[tokio::test]
+async fn what_says_what_an_environment_serves_moves_by_promotion_only() {
+    let bench = Bench::new(false).await;
+    bench.register(3).await;
+    let why = bench.point("production", 1).await.unwrap_err();
+    assert!(why.contains("has no release yet: lockgate release create m:1"), "{why}");
+    let release = bench.release(&plain(1)).await;
+    let why = bench.point("Production", 1).await.unwrap_err();
+    assert!(why.contains("was not promoted there") && why.contains("to have been in staging"), "{why}");
+    assert!(why.contains(&format!("lockgate promote {} --env production", release.short())), "{why}");
+    let why = bench.staged(1, VersionStage::Production).await.unwrap_err();
+    assert!(why.starts_with("The stage Production says what environment `production` serves"), "{why}");
+    assert_eq!((bench.alias("production").await, bench.stage_of(1).await.as_str()), (None, "None"));
+    // What no environment owns is free.
+    bench.point("champion", 1).await.unwrap();
+    bench.staged(1, VersionStage::Archived).await.unwrap();
+    assert_eq!(bench.stage_of(1).await, "Archived");
+}
+
+#[tokio::test]
+async fn aliases_and_stages_follow_what_is_served() {
+    let bench = Bench::new(false).await;
+    bench.register(2).await;
+    let (mut staging, mut agent) =
+        (Agent::new(&bench, "staging").await, Agent::new(&bench, "production").await);
+    let (one, two) = (bench.release(&plain(1)).await, bench.release(&plain(2)).await);
+    staging.confirm(&one).await;
+    assert_eq!((bench.alias("staging").await, bench.stage_of(1).await.as_str()), (Some(1), "Staging"));
+    agent.confirm(&one).await;
+    assert_eq!((bench.alias("production").await, bench.stage_of(1).await.as_str()), (Some(1), "Production"));
+    staging.confirm(&two).await;
+    let second = agent.bring(&two).await;
+    assert_eq!(bench.alias("production").await, Some(2));
+    assert_eq!((bench.stage_of(1).await, bench.stage_of(2).await), ("Archived".into(), "Production".into()));
+
+    // To say again what is so is no move; anything else is refused.
+    bench.point("production", 2).await.unwrap();
+    bench.staged(2, VersionStage::Production).await.unwrap();
+    let why = bench.staged(2, VersionStage::Staging).await.unwrap_err();
+    assert!(why.contains("stage Production") && why.contains("lockgate rollback production"), "{why}");
+    let taken = bench.control.tracking().delete_alias(&bench.ana, "m", "production").await;
+    assert!(refused(taken).unwrap_err().contains("lockgate rollback production"));
+
+    bench.control.rollback(&bench.ana, &place("production"), None, "no").await.unwrap();
+    agent.go().await;
+    assert_eq!(bench.alias("production").await, Some(1));
+    // Staging serves version 2 still.
+    assert_eq!((bench.stage_of(1).await, bench.stage_of(2).await), ("Production".into(), "Staging".into()));
+
+    let history = bench.control.model_history(&bench.ana, "m", Some("production"), None).await.unwrap();
+    let points = |version| Pointer::Alias { alias: "production".to_owned(), version: Some(version) };
+    let pointers: Vec<Pointer> = history.iter().map(|m| m.pointer.clone()).collect();
+    assert_eq!(pointers, [points(1), points(2), points(1)]);
+    assert!(history.iter().all(|m| m.by == "agent of production"), "{history:?}");
+    assert_eq!(history[1].promotion.as_deref(), Some(second.as_str()));
+    let then = bench.control.model_history(&bench.ana, "m", None, Some(history[1].at)).await.unwrap();
+    assert!(then.iter().any(|m| m.pointer == points(2)));
+    bench.is_proven().await;
+}
+
+#[tokio::test]
+async fn an_environments_registry_holds_what_was_promoted_there() {
+    let bench = Bench::new(false).await;
+    bench.register(3).await;
+    let (mut staging, mut agent) =
+        (Agent::new(&bench, "staging").await, Agent::new(&bench, "production").await);
+    let tracking = bench.control.tracking();
+    let production = tracking.within("production").await.unwrap();
+    production.registered_model(&bench.ana, "m").await.unwrap_err();
+    for version in [1, 3] {
+        let release = bench.release(&plain(version)).await;
+        staging.confirm(&release).await;
+        agent.confirm(&release).await;
+    }
+    let numbers = async |tracking: &crate::tracking::Tracking| {
+        let search = crate::tracking::Search {
+            clauses: vec![],
+            order: vec![],
+            datasets: vec![],
+            page: crate::tracking::Page { limit: 9, offset: 0 },
+        };
+        let found = tracking.search_model_versions(&bench.ana, search).await.unwrap();
+        let mut numbers: Vec<i64> = found.iter().map(|v| v.version).collect();
+        numbers.sort_unstable();
+        numbers
+    };
+    assert_eq!((numbers(tracking).await, numbers(&production).await), (vec![1, 2, 3], vec![1, 3]));
+    let served = production.version_by_alias(&bench.ana, "m", "production").await.unwrap();
+    let source = tracking.model_version(&bench.ana, "m", "3").await.unwrap();
+    assert_eq!((served.version, &served.name), (3, &"m".to_owned()));
+    assert_eq!(served.storage_location, source.storage_location);
+
+    // Nothing comes in by another door.
+    let copy = NewModelVersion {
+        name: "m".to_owned(),
+        source: "models:/m/1".to_owned(),
+        ..NewModelVersion::default()
+    };
+    let why = refused(production.create_model_version(&bench.ana, copy).await.map(drop)).unwrap_err();
+    assert!(why.contains("only promotions change it") && why.contains("--env production"), "{why}");
+    let model = NewRegisteredModel { name: "other".to_owned(), ..NewRegisteredModel::default() };
+    refused(production.create_registered_model(&bench.ana, model).await.map(drop)).unwrap_err();
+    for alias in ["production", "champion"] {
+        refused(production.set_alias(&bench.ana, "m", alias, "1").await).unwrap_err();
+    }
+    let archived = production.transition_stage(&bench.ana, "m", "1", VersionStage::Archived, false).await;
+    refused(archived.map(drop)).unwrap_err();
+    refused(production.delete_model_version(&bench.ana, "m", "1").await).unwrap_err();
+    refused(production.rename_registered_model(&bench.ana, "m", "n").await.map(drop)).unwrap_err();
+    refused(production.delete_registered_model(&bench.ana, "m").await).unwrap_err();
+
+    // What is deleted where it was registered stays where it served.
+    tracking.delete_model_version(&bench.ana, "m", "1").await.unwrap();
+    bench.control.rollback(&bench.ana, &place("production"), None, "no").await.unwrap();
+    agent.go().await;
+    assert_eq!(bench.alias("production").await, None);
+    let back = production.version_by_alias(&bench.ana, "m", "production").await.unwrap();
+    assert_eq!(back.version, 1);
+}
+
+#[tokio::test]
+async fn a_version_names_its_release_and_nobody_can_change_that() {
+    let bench = Bench::new(false).await;
+    bench.register(1).await;
+    let release = bench.release(&plain(1)).await;
+    let tracking = bench.control.tracking();
+    let tag = KeyValue { key: "lockgate.release".to_owned(), value: release.to_string() };
+    let found = tracking.model_version(&bench.ana, "m", "1").await.unwrap();
+    assert_eq!(found.tags, std::slice::from_ref(&tag));
+    let forged = KeyValue { value: "sha256:0".to_owned(), ..tag.clone() };
+    tracking.set_model_version_tag(&bench.ana, "m", "1", forged).await.unwrap_err();
+    tracking.delete_model_version_tag(&bench.ana, "m", "1", &tag.key).await.unwrap_err();
+    let copy = NewModelVersion {
+        name: "m".to_owned(),
+        source: "models:/m/1".to_owned(),
+        tags: found.tags,
+        ..NewModelVersion::default()
+    };
+    assert_eq!(tracking.create_model_version(&bench.ana, copy).await.unwrap().tags, [], "it has no release");
+}

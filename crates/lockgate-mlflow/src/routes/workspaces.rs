@@ -1,0 +1,100 @@
+//! `workspaces`, and the URL prefix that names an environment.
+
+use crate::call::{Answer, Call, Prefix};
+use crate::error::MlflowError;
+use crate::wire::put;
+use axum::extract::{Path, Request, State};
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{any, get};
+use axum::{Json, Router};
+use lockgate_control::tracking::{Tracking, Workspace, WorkspaceChange};
+use lockgate_core::actor::Actor;
+use serde_json::{Map, Value, json};
+use tower::ServiceExt as _;
+
+pub(super) fn routes() -> Router<Tracking> {
+    Router::new()
+        .route("/workspaces", get(list).post(create))
+        .route("/workspaces/{name}", get(one).patch(update).delete(remove))
+}
+
+/// `/env/NAME/…`: all routes once more, for the data of one environment.
+pub(super) fn by_prefix(all: Router) -> Router {
+    Router::new().route("/env/{environment}/{*rest}", any(enter)).with_state(all)
+}
+
+async fn enter(
+    State(all): State<Router>,
+    Path((environment, _)): Path<(String, String)>,
+    request: Request,
+) -> Response {
+    let (mut parts, body) = request.into_parts();
+    // The rest is taken from the URL as it is: its parts are decoded once, by their own routes.
+    let text = parts.uri.path_and_query().map_or("", |found| found.as_str());
+    let rest = text.splitn(4, '/').nth(3).unwrap_or_default();
+    let Ok(uri) = Uri::try_from(format!("/{rest}")) else { return StatusCode::NOT_FOUND.into_response() };
+    parts.uri = uri;
+    // What the outer routes found in the path must not be taken for the inner ones'.
+    let actor = parts.extensions.remove::<Actor>();
+    parts.extensions.clear();
+    if let Some(actor) = actor {
+        parts.extensions.insert(actor);
+    }
+    parts.extensions.insert(Prefix(environment));
+    let answer = all.oneshot(Request::from_parts(parts, body)).await;
+    answer.unwrap_or_else(|never| match never {})
+}
+
+fn shown(workspace: &Workspace) -> Value {
+    let mut object = Map::new();
+    object.insert("name".to_owned(), json!(workspace.name));
+    put(&mut object, "description", workspace.description.as_deref());
+    put(&mut object, "default_artifact_root", workspace.artifact_root.as_deref());
+    Value::Object(object)
+}
+
+fn change(call: &Call) -> Result<WorkspaceChange, MlflowError> {
+    Ok(WorkspaceChange {
+        description: call.message.text("description")?,
+        artifact_root: call.message.text("default_artifact_root")?,
+    })
+}
+
+async fn list(Call { tracking, actor, .. }: Call) -> Answer {
+    let all: Vec<Value> = tracking.workspaces(&actor).await?.iter().map(shown).collect();
+    Ok(Json(json!({"workspaces": all})))
+}
+
+async fn create(call: Call) -> Result<(StatusCode, Json<Value>), MlflowError> {
+    let name = call.message.required("name")?;
+    let made = call.tracking.create_workspace(&call.actor, &name, change(&call)?).await?;
+    Ok((StatusCode::CREATED, Json(json!({"workspace": shown(&made)}))))
+}
+
+async fn one(Path(name): Path<String>, Call { tracking, actor, .. }: Call) -> Answer {
+    let found = tracking.workspace(&actor, &name).await?;
+    Ok(Json(json!({"workspace": shown(&found)})))
+}
+
+async fn update(Path(name): Path<String>, call: Call) -> Answer {
+    let found = call.tracking.update_workspace(&call.actor, &name, change(&call)?).await?;
+    Ok(Json(json!({"workspace": shown(&found)})))
+}
+
+async fn remove(
+    Path(name): Path<String>,
+    Call { tracking, actor, message }: Call,
+) -> Result<StatusCode, MlflowError> {
+    match message.text("mode")?.as_deref() {
+        None | Some("" | "RESTRICT") => {}
+        Some(mode @ ("CASCADE" | "SET_DEFAULT")) => {
+            return Err(MlflowError::not_implemented(format!(
+                "Workspaces are deleted when they are empty; mode {mode} is not there"
+            )));
+        }
+        Some(_) => return Err(message.wrong("mode")),
+    }
+    tracking.delete_workspace(&actor, &name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
