@@ -35,6 +35,8 @@ pub(crate) struct Files {
     folders: HashMap<i64, PathBuf>,
     /// What could not be read, for the report.
     broken: Vec<String>,
+    /// The folder that is being read a page at a time, with those in it.
+    listed: Option<(PathBuf, Vec<PathBuf>)>,
 }
 
 /// The folders in a folder, by name.
@@ -76,7 +78,7 @@ impl Files {
         }
         let root = std::path::absolute(root).with_context(|| format!("{} is no path", root.display()))?;
         let artifacts = artifacts.map(Path::to_owned);
-        let store = Self { root, artifacts, folders: HashMap::new(), broken: Vec::new() };
+        let store = Self { root, artifacts, folders: HashMap::new(), broken: Vec::new(), listed: None };
         let known = |folder: &PathBuf| folder.join(meta::FILE).is_file() || name(folder) == MODELS;
         let mut all = folders(&store.root)?;
         all.extend(folders(&store.root.join(TRASH))?);
@@ -97,9 +99,13 @@ impl Files {
     }
 
     /// Folders with a description, some at a time: the place of the next one is in the cursor.
-    fn page(folder: &Path, at: &mut Cursor) -> anyhow::Result<Vec<PathBuf>> {
-        let all: Vec<PathBuf> =
-            folders(folder)?.into_iter().filter(|one| one.join(meta::FILE).is_file()).collect();
+    fn page(&mut self, folder: &Path, at: &mut Cursor) -> anyhow::Result<Vec<PathBuf>> {
+        if at.number == 0 || self.listed.as_ref().is_none_or(|(listed, _)| listed != folder) {
+            let mut all = folders(folder)?;
+            all.retain(|one| one.join(meta::FILE).is_file());
+            self.listed = Some((folder.to_owned(), all));
+        }
+        let all = self.listed.as_ref().map(|(_, all)| all.as_slice()).unwrap_or_default();
         let begin = usize::try_from(at.number).unwrap_or(usize::MAX).min(all.len());
         let end = (begin + PAGE).min(all.len());
         at.number = i64::try_from(end).unwrap_or(i64::MAX);
@@ -135,7 +141,7 @@ impl Source for Files {
 
     async fn runs(&mut self, of: &Experiment, at: &mut Cursor) -> anyhow::Result<Vec<Run>> {
         let folder = self.folder(of)?.to_owned();
-        Self::page(&folder, at)?.iter().map(|run| experiment::run(run, &folder, of.id)).collect()
+        self.page(&folder, at)?.iter().map(|run| experiment::run(run, &folder, of.id)).collect()
     }
 
     async fn points(&mut self, of: &Run, at: &mut Cursor) -> anyhow::Result<Vec<Point>> {
@@ -146,7 +152,7 @@ impl Source for Files {
     async fn logged_models(&mut self, of: &Experiment, at: &mut Cursor) -> anyhow::Result<Vec<LoggedModel>> {
         let folder = self.folder(of)?.join(MODELS);
         loop {
-            let page = Self::page(&folder, at)?;
+            let page = self.page(&folder, at)?;
             if page.is_empty() {
                 return Ok(Vec::new());
             }
