@@ -7,11 +7,13 @@
 //! | `extract` | what routes take from a request |
 //! | `people` | routes for people and programs |
 //! | `agents` | routes for agents |
+//! | `import` | records of other stores |
 
 mod agents;
 mod error;
 mod extract;
 pub mod identity;
+mod import;
 mod people;
 
 pub use error::ApiError;
@@ -23,7 +25,7 @@ use lockgate_control::Control;
 
 /// The native API's routes. The caller puts [`identity::identify`] around them.
 pub fn router(control: Control) -> Router {
-    let routes = people::routes().merge(agents::routes());
+    let routes = people::routes().merge(agents::routes()).merge(import::routes());
     routes.method_not_allowed_fallback(wrong_method).with_state(control)
 }
 

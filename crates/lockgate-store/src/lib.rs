@@ -10,6 +10,7 @@
 //! | [`rebuild`] | comparing or replacing what is derived |
 //! | [`people`] | names, commitments and tokens, which can be erased |
 //! | [`tracking`] | experiments, runs, the model registry, artifacts' places |
+//! | [`foreign`] | databases of MLflow itself, read only |
 //! | [`settings`] | small values by name |
 //! | [`error`] | what can go wrong, and what to do about it |
 //!
@@ -31,6 +32,7 @@
 
 mod conn;
 pub mod error;
+pub mod foreign;
 mod lock;
 pub mod log;
 mod open;

@@ -72,6 +72,15 @@ pub(crate) async fn writer(place: &Place, job_timeout: Duration) -> Result<Box<A
     Ok(Box::new(connection))
 }
 
+/// Connects to another program's SQLite file, for reading only.
+pub(crate) async fn foreign(place: &Place) -> Result<Box<AnyConnection>, StoreError> {
+    let options = options(place, true)?;
+    let mut connection = AnyConnection::connect_with(&options).await.map_err(|e| classify(place, e))?;
+    let settings = AssertSqlSafe(reader_settings(Engine::Sqlite));
+    sqlx::raw_sql(settings).execute(&mut connection).await.map_err(|e| classify(place, e))?;
+    Ok(Box::new(connection))
+}
+
 /// The pool of connections that only read.
 pub(crate) fn readers(place: &Place, size: u32, read_only: bool) -> Result<Pool<Any>, StoreError> {
     let engine = place.engine;

@@ -1,5 +1,9 @@
 //! The command line: what can be said, in clap's terms, without any behaviour.
 
+mod moving;
+
+pub(crate) use moving::{Export, ExportMlflow, Import, ImportMlflow};
+
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -105,6 +109,12 @@ pub(crate) enum Command {
     Env(Env),
     /// Ask a model for predictions
     Predict(Predict),
+    /// Take in a whole store of tracking data: experiments, runs, artifacts, the model registry
+    #[command(subcommand)]
+    Import(Import),
+    /// Write everything that the server holds of tracking data to a folder
+    #[command(subcommand)]
+    Export(Export),
     /// Run the whole story on real data: train, promote, break, roll back
     Demo(Demo),
     /// Print a completion script for your shell

@@ -11,8 +11,12 @@ pub(crate) struct Client {
     base: String,
     user: Option<String>,
     token: Option<String>,
+    password: Option<(String, String)>,
     http: reqwest::Client,
 }
+
+/// How long a file may take: files may be of any size, and a connection that breaks is noticed anyhow.
+const FILE_LIMIT: Duration = Duration::from_secs(24 * 3600);
 
 /// The body of an error answer.
 #[derive(Debug, serde::Deserialize)]
@@ -61,7 +65,12 @@ impl Client {
             .no_proxy()
             .build()
             .context("can't set up the HTTP client")?;
-        Ok(Self { base: base.trim_end_matches('/').to_owned(), user, token, http })
+        Ok(Self { base: base.trim_end_matches('/').to_owned(), user, token, password: None, http })
+    }
+
+    /// The same with a name and a password, for servers of others.
+    pub(crate) fn with_password(self, password: Option<(String, String)>) -> Self {
+        Self { password, ..self }
     }
 
     /// The server's address.
@@ -77,6 +86,8 @@ impl Client {
         let mut request = self.http.request(method, format!("{}/{path}", self.base));
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
+        } else if let Some((name, password)) = &self.password {
+            request = request.basic_auth(name, Some(password));
         }
         if let Some(user) = &self.user {
             request = request.header("x-lockgate-user", user);
@@ -114,6 +125,37 @@ impl Client {
         let path = format!("api/2.0/mlflow/{path}");
         let response = self.send(self.request_at(reqwest::Method::GET, &path)).await?;
         response.json().await.context("the server's answer can't be read; is it of another version?")
+    }
+
+    /// POST to the MLflow API, as JSON.
+    pub(crate) async fn mlflow_post(
+        &self,
+        path: &str,
+        body: &serde_json::Value,
+    ) -> anyhow::Result<serde_json::Value> {
+        let path = format!("api/2.0/mlflow/{path}");
+        let response = self.send(self.request_at(reqwest::Method::POST, &path).json(body)).await?;
+        response.json().await.context("the server's answer can't be read; is it of another version?")
+    }
+
+    /// What lies in a folder of the MLflow API's artifacts.
+    pub(crate) async fn artifacts(&self, folder: &str) -> anyhow::Result<serde_json::Value> {
+        let path = format!("api/2.0/mlflow-artifacts/artifacts?path={}", crate::commands::encode(folder));
+        let response = self.send(self.request_at(reqwest::Method::GET, &path)).await?;
+        response.json().await.context("the server's answer can't be read; is it of another version?")
+    }
+
+    /// An artifact's bytes, by its encoded path.
+    pub(crate) async fn download(&self, path: &str) -> anyhow::Result<reqwest::Response> {
+        let path = format!("api/2.0/mlflow-artifacts/artifacts/{path}");
+        self.send(self.request_at(reqwest::Method::GET, &path).timeout(FILE_LIMIT)).await
+    }
+
+    /// Puts an artifact's bytes under its encoded path.
+    pub(crate) async fn upload(&self, path: &str, body: reqwest::Body) -> anyhow::Result<()> {
+        let path = format!("api/2.0/mlflow-artifacts/artifacts/{path}");
+        let request = self.request_at(reqwest::Method::PUT, &path).timeout(FILE_LIMIT).body(body);
+        self.send(request).await.map(|_| ())
     }
 
     /// GET as text.

@@ -107,6 +107,8 @@ async fn run(cli: Cli, isolation: Option<String>) -> anyhow::Result<Exit> {
         Command::Webhooks(args) => commands::look::webhooks(&ctx, args).await,
         Command::Env(args) => commands::look::env(&ctx, args).await,
         Command::Predict(args) => commands::predict::predict(&ctx, args).await,
+        Command::Import(cli::Import::Mlflow(args)) => commands::import::import(&ctx, args).await,
+        Command::Export(cli::Export::Mlflow(args)) => commands::import::export(&ctx, args).await,
         Command::Demo(args) => commands::demo::demo(&ctx, args).await,
         Command::Completions { shell } => Ok(commands::reference::completions(ctx.out, *shell)),
         Command::Reference { what } => commands::reference::reference(ctx.out, what),

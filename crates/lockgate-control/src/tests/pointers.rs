@@ -66,6 +66,44 @@ async fn what_says_what_an_environment_serves_moves_by_promotion_only() {
 }
 
 #[tokio::test]
+async fn an_import_moves_nothing_that_says_what_an_environment_serves() {
+    use crate::tracking::exchange::{AliasRecord, Fate, Pairs, Record, VersionRecord};
+    let bench = Bench::new(false).await;
+    bench.register(1).await;
+    let alias = |alias: &str| {
+        Record::Alias(AliasRecord { name: "m".to_owned(), alias: alias.to_owned(), version: 7 })
+    };
+    let version = VersionRecord {
+        name: "m".to_owned(),
+        version: 7,
+        description: None,
+        user_id: String::new(),
+        created: 1,
+        updated: 1,
+        source: "s3://bucket/model".to_owned(),
+        place: None,
+        run_id: String::new(),
+        run_link: None,
+        model_id: String::new(),
+        current_stage: "Production".to_owned(),
+        tags: Pairs::from([("lockgate.release".to_owned(), "forged".to_owned())]),
+    };
+    let records = vec![Record::Version(Box::new(version.clone())), alias("production"), alias("champion")];
+    let outcomes = bench.control.tracking().import(&bench.ana, records, false).await.unwrap();
+    let fates: Vec<Fate> = outcomes.iter().map(|outcome| outcome.fate).collect();
+    assert_eq!(fates, [Fate::New, Fate::Conflict, Fate::New]);
+    assert!(outcomes[0].notes[0].contains("lockgate.release is not taken"), "{outcomes:?}");
+    assert!(outcomes[0].notes[1].starts_with("its stage Production is not taken"), "{outcomes:?}");
+    assert!(outcomes[1].why.as_ref().unwrap().contains("only promotions move it"), "{outcomes:?}");
+    let found = bench.control.tracking().model_version(&bench.ana, "m", "7").await.unwrap();
+    assert_eq!((found.stage.as_str(), found.tags.len()), ("None", 0));
+    assert_eq!((bench.alias("production").await, bench.alias("champion").await), (None, Some(7)));
+    let again = vec![Record::Version(Box::new(version))];
+    let outcomes = bench.control.tracking().import(&bench.ana, again, false).await.unwrap();
+    assert_eq!((outcomes[0].fate, outcomes[0].notes.len()), (Fate::Same, 2));
+}
+
+#[tokio::test]
 async fn aliases_and_stages_follow_what_is_served() {
     let bench = Bench::new(false).await;
     bench.register(2).await;

@@ -80,7 +80,7 @@ async fn owned(conn: &mut Conn, place: &Place) -> Result<(), TrackingError> {
 }
 
 /// Whether the root's owner belongs to the workspace. A registered version's files may belong to several.
-async fn is_seen(conn: &mut Conn, place: &Place) -> Result<bool, TrackingError> {
+pub(super) async fn is_seen(conn: &mut Conn, place: &Place) -> Result<bool, TrackingError> {
     Ok(match &place.owner {
         Owner::Run(id) => conn.run_row(id).await?.is_some(),
         Owner::Model(id) => conn.has_logged_model(id).await?,

@@ -12,6 +12,7 @@
 //! | `governed` | aliases and stages that say what an environment serves |
 //! | `sources` | where a version's files come from |
 //! | `artifacts`, `places` | files below runs and models; the paths and URIs that name them |
+//! | [`exchange`], `import` | records that stores exchange; taking them in |
 //! | `resolve` | what the rest of the control plane asks about models and runs |
 //! | `names` | made-up names for runs and models without one |
 //!
@@ -25,8 +26,10 @@ mod aliases;
 mod artifacts;
 mod checks;
 pub mod error;
+pub mod exchange;
 mod experiments;
 pub(crate) mod governed;
+mod import;
 mod logging;
 mod models;
 mod names;

@@ -92,6 +92,11 @@ pub(super) fn is_model_id(text: &str) -> bool {
     text.strip_prefix("m-").is_some_and(is_hex_id)
 }
 
+/// Whether this is a run's id.
+pub(super) fn is_run_id(text: &str) -> bool {
+    is_hex_id(text)
+}
+
 fn is_hex_id(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }

@@ -31,6 +31,9 @@ statements! {
                     ON CONFLICT DO NOTHING";
     INSERT_METRICS = "INSERT INTO metrics (run_id, key, logged_at, step, value, is_nan) \
                       VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
+    RUN_POINTS = "SELECT run_id, key, value, is_nan, logged_at, step FROM metrics WHERE run_id = $1 AND \
+                  (key, logged_at, step, value, is_nan) > ($2, $3, $4, $5, $6) \
+                  ORDER BY key, logged_at, step, value, is_nan LIMIT $7";
     UPSERT_LATEST = "INSERT INTO latest_metrics (run_id, key, logged_at, step, value, is_nan, experiment_id) \
                      VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (run_id, key) DO UPDATE SET \
                      logged_at = excluded.logged_at, step = excluded.step, value = excluded.value, \
@@ -115,6 +118,30 @@ impl Conn {
         Ok(found)
     }
 
+    /// At most `limit` points of a run, those that follow `after`; from the beginning where it is nothing. The order is the
+    /// engine's own.
+    ///
+    /// # Errors
+    /// Where the database can't be read.
+    pub async fn run_points(
+        &mut self,
+        run: &str,
+        after: Option<&Metric>,
+        limit: i64,
+    ) -> Result<Vec<Metric>, StoreError> {
+        let statement = query(RUN_POINTS).bind(run.to_owned());
+        let statement = match after {
+            Some(last) => {
+                let (value, is_nan) = stored(last.value);
+                let statement = statement.bind(last.key.clone()).bind(last.logged_at).bind(last.step);
+                statement.bind(value).bind(is_nan)
+            }
+            // No key is empty.
+            None => statement.bind(String::new()).bind(0_i64).bind(0_i64).bind(0.0_f64).bind(0_i64),
+        };
+        self.fetch_all(statement.bind(limit)).await?.iter().map(metric).collect()
+    }
+
     /// The value of one param.
     ///
     /// # Errors
@@ -168,13 +195,47 @@ impl Tx {
         Ok(())
     }
 
+    /// Adds points of a run of an experiment as they are, without a look at logged models; says how many were not there yet. Keeps the
+    /// newest of each key.
+    ///
+    /// # Errors
+    /// Where they can't be stored.
+    pub async fn add_points(
+        &mut self,
+        experiment: i64,
+        run: &str,
+        points: &[Metric],
+    ) -> Result<u64, StoreError> {
+        for point in points {
+            no_nul("a metric's key", &point.key)?;
+        }
+        let all: Vec<&Metric> = points.iter().collect();
+        let added = self.insert_points(INSERT_METRICS, 6, (experiment, run), &all).await?;
+        self.insert_points(UPSERT_LATEST, 7, (experiment, run), &newest(points)).await?;
+        Ok(added)
+    }
+
+    /// Adds points of a logged model, each of the run that it names; says how many were not there yet.
+    ///
+    /// # Errors
+    /// Where they can't be stored.
+    pub async fn add_model_points(&mut self, model: &str, points: &[Metric]) -> Result<u64, StoreError> {
+        let mut added = 0;
+        for point in points {
+            no_nul("a metric's key", &point.key)?;
+            added += self.log_model_metric(point.run_id.as_deref().unwrap_or_default(), model, point).await?;
+        }
+        Ok(added)
+    }
+
     async fn insert_points(
         &mut self,
         sql: &str,
         columns: usize,
         (experiment, run): (i64, &str),
         points: &[&Metric],
-    ) -> Result<(), StoreError> {
+    ) -> Result<u64, StoreError> {
+        let mut added = 0;
         for chunk in points.chunks(CHUNK) {
             let text = sql.replacen(&places(0, columns), &tuples(chunk.len(), columns), 1);
             let mut statement = query_dynamic(text);
@@ -186,12 +247,12 @@ impl Tx {
                     statement = statement.bind(experiment);
                 }
             }
-            self.execute(statement).await?;
+            added += self.execute(statement).await?;
         }
-        Ok(())
+        Ok(added)
     }
 
-    async fn log_model_metric(&mut self, run: &str, model: &str, metric: &Metric) -> Result<(), StoreError> {
+    async fn log_model_metric(&mut self, run: &str, model: &str, metric: &Metric) -> Result<u64, StoreError> {
         let (value, is_nan) = stored(metric.value);
         let (name, digest) = metric.dataset.clone().unwrap_or_default();
         no_nul("a dataset's name", &name)?;
@@ -199,7 +260,7 @@ impl Tx {
         let statement =
             query(MODEL_METRIC).bind(model.to_owned()).bind(run.to_owned()).bind(metric.key.clone());
         let statement = statement.bind(metric.logged_at).bind(metric.step).bind(value).bind(is_nan);
-        self.execute(statement.bind(name).bind(digest)).await.map(|_| ())
+        self.execute(statement.bind(name).bind(digest)).await
     }
 
     /// Adds a param that the run doesn't have.

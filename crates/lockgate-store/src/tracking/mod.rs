@@ -9,6 +9,7 @@
 //! | `registry`, `registry_changes`, `stages` | registered models, versions, aliases, stages and their history |
 //! | `webhooks` | webhooks and the outbox of their deliveries |
 //! | `workspaces` | what belongs together, apart from the rest |
+//! | `import` | rows of another store, with its ids and times |
 //! | `artifacts` | which bytes lie under which path |
 //! | [`search`], `entity` | searches put together from conditions |
 //!
@@ -17,6 +18,7 @@
 mod artifacts;
 mod entity;
 mod experiments;
+mod import;
 mod inputs;
 mod logged;
 mod models;
@@ -74,6 +76,7 @@ pub(crate) fn statements() -> Vec<(&'static str, &'static str)> {
     [
         artifacts::ALL,
         experiments::ALL,
+        import::ALL,
         inputs::ALL,
         logged::ALL,
         models::ALL,

@@ -2,6 +2,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod demo;
+pub(crate) mod import;
 pub(crate) mod look;
 pub(crate) mod predict;
 pub(crate) mod project;

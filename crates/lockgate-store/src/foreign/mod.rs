@@ -1,0 +1,84 @@
+//! SQLite databases of MLflow's own store, read only, whichever release of MLflow 1.x to 3.x made them.
+//!
+//! | module | subject |
+//! |---|---|
+//! | `tables` | which tables and columns there are |
+//! | `runs`, `models`, `registry` | experiments and runs; logged models; the model registry |
+//!
+//! Columns are looked up by name: what an older release doesn't have reads as nothing. Every value is cast, because an
+//! expression's type is what the value is, not what the column was declared as. Each call reads by itself, without a
+//! transaction that would keep the other program from writing.
+
+mod models;
+mod registry;
+mod runs;
+mod tables;
+#[cfg(test)]
+mod tests;
+
+use crate::conn::query_dynamic;
+use crate::error::{StoreError, classify};
+use crate::open;
+use crate::place::{Engine, Place};
+use sqlx::AnyConnection;
+use sqlx::any::AnyRow;
+use std::collections::{HashMap, HashSet};
+
+pub use registry::ForeignVersion;
+
+/// A database of MLflow's own store.
+pub struct Foreign {
+    connection: Box<AnyConnection>,
+    place: Place,
+    columns: HashMap<String, HashSet<String>>,
+}
+
+impl std::fmt::Debug for Foreign {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Foreign").field("place", &self.place.name).finish_non_exhaustive()
+    }
+}
+
+/// A value that is bound to a place of a statement.
+enum Bind<'a> {
+    Text(&'a str),
+    Int(i64),
+}
+
+impl Foreign {
+    /// Opens the SQLite file at `path` without changing it.
+    ///
+    /// # Errors
+    /// Where there is none or it is not one of MLflow's.
+    pub async fn open(path: &str) -> Result<Self, StoreError> {
+        let place = Place::parse(path)?;
+        let name = place.name.to_string();
+        if place.engine != Engine::Sqlite {
+            let why = "only SQLite files can be read here".to_owned();
+            return Err(StoreError::Address { given: name, why });
+        }
+        let connection = open::foreign(&place).await?;
+        let mut found = Self { connection, place, columns: HashMap::new() };
+        found.columns = found.look_up().await?;
+        if !found.has("experiments") || !found.has("runs") {
+            let why = "it has no table of experiments and runs, so it is none of MLflow's either".to_owned();
+            return Err(StoreError::NotADatabase { place: name, why });
+        }
+        Ok(found)
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.place.name
+    }
+
+    async fn rows(&mut self, sql: String, binds: &[Bind<'_>]) -> Result<Vec<AnyRow>, StoreError> {
+        let statement = binds.iter().fold(query_dynamic(sql), |statement, bind| match bind {
+            Bind::Text(text) => statement.bind((*text).to_owned()),
+            Bind::Int(number) => statement.bind(*number),
+        });
+        let found = statement.fetch_all(&mut *self.connection).await;
+        found.map_err(|e| classify(&self.place, e))
+    }
+}

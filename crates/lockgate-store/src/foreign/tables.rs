@@ -1,0 +1,123 @@
+//! Which tables and columns a database has, and statements over those.
+
+use super::{Bind, Foreign};
+use crate::conn::{int, text};
+use crate::error::StoreError;
+use sqlx::any::AnyRow;
+use std::collections::{HashMap, HashSet};
+
+/// What is kept by newer releases of MLflow and has no place here, with its name for people.
+const OTHERS: [(&str, &str); 9] = [
+    ("traces", "trace_info"),
+    ("assessments", "assessments"),
+    ("evaluation datasets", "evaluation_datasets"),
+    ("scorers", "scorers"),
+    ("webhooks", "webhooks"),
+    ("issues", "issues"),
+    ("gateway endpoints", "endpoints"),
+    ("review queues", "review_queues"),
+    ("jobs", "jobs"),
+];
+
+/// How a column is to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Text,
+    Int,
+    Real,
+}
+
+impl Foreign {
+    pub(super) async fn look_up(&mut self) -> Result<HashMap<String, HashSet<String>>, StoreError> {
+        let sql = "SELECT CAST(m.name AS TEXT) AS owner, CAST(c.name AS TEXT) AS name \
+                   FROM sqlite_master m JOIN pragma_table_info(m.name) c WHERE m.type = 'table'";
+        let mut found: HashMap<String, HashSet<String>> = HashMap::new();
+        for row in self.rows(sql.to_owned(), &[]).await? {
+            found.entry(text(&row, "owner")?).or_default().insert(text(&row, "name")?);
+        }
+        Ok(found)
+    }
+
+    /// Whether there is this table.
+    pub(super) fn has(&self, table: &str) -> bool {
+        self.columns.contains_key(table)
+    }
+
+    fn has_column(&self, table: &str, column: &str) -> bool {
+        self.columns.get(table).is_some_and(|columns| columns.contains(column))
+    }
+
+    /// The selection of a table's columns, each under its own name; those that are not there are NULL.
+    pub(super) fn select(&self, table: &str, columns: &[(&str, Kind)]) -> String {
+        let one = |(name, kind): &(&str, Kind)| {
+            let kind = match kind {
+                Kind::Text => "TEXT",
+                Kind::Int => "INTEGER",
+                Kind::Real => "REAL",
+            };
+            match self.has_column(table, name) {
+                true => format!("CAST({table}.{name} AS {kind}) AS {name}"),
+                false => format!("CAST(NULL AS {kind}) AS {name}"),
+            }
+        };
+        let list: Vec<String> = columns.iter().map(one).collect();
+        format!("SELECT {} FROM {table}", list.join(", "))
+    }
+
+    /// The rows of a table; none where there is no such table. `rest` begins with WHERE or ORDER BY.
+    pub(super) async fn of(
+        &mut self,
+        table: &str,
+        columns: &[(&str, Kind)],
+        rest: &str,
+        binds: &[Bind<'_>],
+    ) -> Result<Vec<AnyRow>, StoreError> {
+        if !self.has(table) {
+            return Ok(Vec::new());
+        }
+        let sql = format!("{} {rest}", self.select(table, columns));
+        self.rows(sql, binds).await
+    }
+
+    /// The condition that keeps to MLflow's usual workspace, where a release knows several.
+    pub(super) fn usual(&self, table: &str) -> &'static str {
+        if self.has_column(table, "workspace") {
+            "COALESCE(workspace, 'default') = 'default'"
+        } else {
+            "1 = 1"
+        }
+    }
+
+    async fn count(&mut self, sql: String) -> Result<u64, StoreError> {
+        let rows = self.rows(sql, &[]).await?;
+        let found = rows.first().map(|row| int(row, "n")).transpose()?.unwrap_or_default();
+        Ok(u64::try_from(found).unwrap_or_default())
+    }
+
+    /// What is in the database and is not read here: names for people, with counts.
+    ///
+    /// # Errors
+    /// Where the database can't be read.
+    pub async fn others(&mut self) -> Result<Vec<(String, u64)>, StoreError> {
+        let mut found = Vec::new();
+        for (name, table) in OTHERS {
+            if self.has(table) {
+                found
+                    .push((name.to_owned(), self.count(format!("SELECT COUNT(*) AS n FROM {table}")).await?));
+            }
+        }
+        for table in ["experiments", "registered_models"] {
+            if self.has_column(table, "workspace") {
+                let sql = format!("SELECT COUNT(*) AS n FROM {table} WHERE NOT ({})", self.usual(table));
+                let name = format!("{} of other workspaces", table.replace('_', " "));
+                found.push((name, self.count(sql).await?));
+            }
+        }
+        if self.has_column("logged_models", "lifecycle_stage") {
+            let sql = "SELECT COUNT(*) AS n FROM logged_models WHERE lifecycle_stage = 'deleted'";
+            found.push(("deleted logged models".to_owned(), self.count(sql.to_owned()).await?));
+        }
+        found.retain(|(_, count)| *count > 0);
+        Ok(found)
+    }
+}

@@ -1,0 +1,80 @@
+//! Reading databases of several ages.
+
+use super::Foreign;
+use crate::tracking::Lifecycle;
+use sqlx::{AnyConnection, AssertSqlSafe, Connection as _};
+
+async fn database(folder: &tempfile::TempDir, sql: &'static str) -> String {
+    let path = folder.path().join("mlflow.db").to_str().unwrap().to_owned();
+    sqlx::any::install_default_drivers();
+    let mut connection = AnyConnection::connect(&format!("sqlite://{path}?mode=rwc")).await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    path
+}
+
+/// What the first releases of MLflow 1.x had.
+const OLD: &str = "
+    CREATE TABLE experiments (experiment_id INTEGER PRIMARY KEY, name VARCHAR(256), artifact_location VARCHAR(256),
+        lifecycle_stage VARCHAR(32));
+    CREATE TABLE runs (run_uuid VARCHAR(32) PRIMARY KEY, name VARCHAR(250), user_id VARCHAR(256), status VARCHAR(20),
+        start_time BIGINT, end_time BIGINT, lifecycle_stage VARCHAR(20), artifact_uri VARCHAR(200), experiment_id INTEGER);
+    CREATE TABLE metrics (key VARCHAR(250), value FLOAT, timestamp BIGINT, run_uuid VARCHAR(32), step BIGINT,
+        is_nan BOOLEAN);
+    CREATE TABLE tags (key VARCHAR(250), value VARCHAR(250), run_uuid VARCHAR(32));
+    INSERT INTO experiments VALUES (3, 'old', '/tmp/3', 'deleted');
+    INSERT INTO runs VALUES ('a', '', 'ana', 'FINISHED', 1, NULL, 'active', '/tmp/3/a/artifacts', 3);
+    INSERT INTO runs VALUES ('b', 'named', NULL, 'FAILED', 2, 3, 'deleted', '/tmp/3/b/artifacts', 3);
+    INSERT INTO tags VALUES ('mlflow.runName', 'by tag', 'a');
+    INSERT INTO metrics VALUES ('m', 1.5, 10, 'a', 0, 0), ('m', 0, 11, 'a', 1, 1), ('n', 2, 12, 'a', 0, 0);
+";
+
+#[tokio::test]
+async fn an_old_database_is_read_as_far_as_it_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = Foreign::open(&database(&folder, OLD).await).await.unwrap();
+    let experiments = store.experiments().await.unwrap();
+    assert_eq!((experiments[0].id, experiments[0].lifecycle), (3, Lifecycle::Deleted));
+    let (first, place) = store.runs(3, 0, 1).await.unwrap();
+    assert_eq!((first[0].run_id.as_str(), first[0].name.as_str()), ("a", "by tag"));
+    let (second, place) = store.runs(3, place, 9).await.unwrap();
+    assert_eq!((second[0].lifecycle, second[0].end_time), (Lifecycle::Deleted, Some(3)));
+    assert!(store.runs(3, place, 9).await.unwrap().0.is_empty());
+    let (points, place) = store.points("a", 0, 2).await.unwrap();
+    assert_eq!((points[0].value, points[1].value.is_nan()), (1.5, true));
+    assert_eq!(store.points("a", place, 2).await.unwrap().0[0].key, "n");
+    assert!(store.logged_models(3, 0, 9).await.unwrap().0.is_empty());
+    assert!(store.registered_models().await.unwrap().is_empty());
+    assert!(store.others().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn deleted_versions_leave_their_numbers_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let sql = "
+        CREATE TABLE experiments (experiment_id INTEGER); CREATE TABLE runs (run_uuid TEXT);
+        CREATE TABLE trace_info (request_id TEXT); INSERT INTO trace_info VALUES ('t');
+        CREATE TABLE registered_models (name VARCHAR(256), creation_time BIGINT, last_updated_time BIGINT, description TEXT);
+        CREATE TABLE model_versions (name VARCHAR(256), version INTEGER, current_stage VARCHAR(20), source TEXT);
+        INSERT INTO registered_models VALUES ('m', 1, 2, NULL);
+        INSERT INTO model_versions VALUES ('m', 3, 'Deleted_Internal', NULL), ('m', 2, 'Production', 's3://b/x');
+    ";
+    let mut store = Foreign::open(&database(&folder, sql).await).await.unwrap();
+    let models = store.registered_models().await.unwrap();
+    assert_eq!(models[0].1, 4);
+    let versions = store.model_versions("m").await.unwrap();
+    assert_eq!(versions.len(), 1);
+    assert_eq!((versions[0].version.version, versions[0].version.stage.as_str()), (2, "Production"));
+    assert_eq!(versions[0].version.storage_location, "s3://b/x");
+    assert_eq!(store.others().await.unwrap(), [("traces".to_owned(), 1)]);
+}
+
+#[tokio::test]
+async fn other_databases_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = database(&folder, "CREATE TABLE x (y TEXT)").await;
+    assert!(Foreign::open(&path).await.unwrap_err().to_string().contains("no table of experiments"));
+    let none = folder.path().join("none.db");
+    assert!(Foreign::open(none.to_str().unwrap()).await.is_err());
+    assert!(!none.exists());
+}

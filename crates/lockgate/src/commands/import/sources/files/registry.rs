@@ -1,0 +1,75 @@
+//! The model registry of a file store.
+
+use super::{folders, meta, name, pairs};
+use anyhow::Context as _;
+use lockgate_control::tracking::{ModelVersion, RegisteredModel};
+use lockgate_store::foreign::ForeignVersion;
+use std::path::Path;
+
+/// The stage that a deleted version gets: its folder stays, so that its number is not used again.
+const DELETED: &str = "Deleted_Internal";
+
+fn number(folder: &Path) -> Option<i64> {
+    name(folder).strip_prefix("version-")?.parse().ok()
+}
+
+/// The registered model in a folder, and the number that its next version gets.
+pub(super) fn model(folder: &Path) -> anyhow::Result<(RegisteredModel, i64)> {
+    let found: meta::RegisteredModel = meta::read(folder)?;
+    let created = meta::number(found.creation_timestamp.as_ref()).unwrap_or_default();
+    let mut aliases = Vec::new();
+    for pair in pairs(&folder.join("aliases"))? {
+        let version = pair.value.trim().parse();
+        aliases.push((
+            pair.key,
+            version.with_context(|| format!("an alias in {} points nowhere", folder.display()))?,
+        ));
+    }
+    let next = folders(folder)?.iter().filter_map(|one| number(one)).max().unwrap_or_default() + 1;
+    let model = RegisteredModel {
+        name: found.name.unwrap_or_else(|| name(folder).to_owned()),
+        description: found.description,
+        created_by: String::new(),
+        created,
+        updated: meta::number(found.last_updated_timestamp.as_ref()).unwrap_or(created),
+        tags: pairs(&folder.join("tags"))?,
+        aliases,
+        latest: Vec::new(),
+    };
+    Ok((model, next))
+}
+
+/// The versions of a registered model, without deleted ones.
+pub(super) fn versions(folder: &Path) -> anyhow::Result<Vec<ForeignVersion>> {
+    let mut found = Vec::new();
+    for place in folders(folder)? {
+        let Some(number) = number(&place).filter(|_| place.join(meta::FILE).is_file()) else { continue };
+        let one: meta::Version = meta::read(&place)?;
+        let stage = one.current_stage.unwrap_or_default();
+        if stage == DELETED {
+            continue;
+        }
+        let created = meta::number(one.creation_timestamp.as_ref()).unwrap_or_default();
+        let source = one.source.unwrap_or_default();
+        let version = ModelVersion {
+            name: one.name.unwrap_or_else(|| name(folder).to_owned()),
+            version: number,
+            description: one.description,
+            user_id: one.user_id.unwrap_or_default(),
+            created_by: String::new(),
+            storage_location: one.storage_location.unwrap_or_else(|| source.clone()),
+            source,
+            run_id: one.run_id.unwrap_or_default(),
+            run_link: one.run_link,
+            model_id: one.model_id.unwrap_or_default(),
+            created,
+            updated: meta::number(one.last_updated_timestamp.as_ref()).unwrap_or(created),
+            stage,
+            tags: pairs(&place.join("tags"))?,
+            aliases: Vec::new(),
+        };
+        found.push(ForeignVersion { version, status: one.status.unwrap_or_default() });
+    }
+    found.sort_by_key(|one| one.version.version);
+    Ok(found)
+}

@@ -1,0 +1,114 @@
+//! Where tracking data comes from: one trait, a module for each kind of store.
+
+pub(super) mod files;
+pub(super) mod http;
+pub(super) mod sqlite;
+
+use super::places;
+use anyhow::{Context as _, bail};
+use async_trait::async_trait;
+use lockgate_control::tracking::exchange::Point;
+use lockgate_control::tracking::{Experiment, LoggedModel, RegisteredModel, Run};
+use lockgate_store::foreign::ForeignVersion;
+use std::path::{Path, PathBuf};
+use tokio::io::AsyncRead;
+
+/// How far a listing has come. What the parts mean is the source's own affair.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Cursor {
+    pub(super) number: i64,
+    pub(super) offset: u64,
+    pub(super) token: Option<String>,
+    pub(super) done: bool,
+}
+
+/// Where the files at a URI are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Located {
+    /// In a folder of this machine, which need not be there.
+    Folder(PathBuf),
+    /// Behind a server's `mlflow-artifacts:` URIs, at this path.
+    Proxied(String),
+    /// Where this program can't read.
+    Elsewhere,
+}
+
+/// One file below a URI.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct File {
+    pub(super) path: String,
+    pub(super) size: u64,
+}
+
+/// A file's bytes.
+pub(super) type Bytes = Box<dyn AsyncRead + Send + Unpin>;
+
+/// A store of tracking data that can be read.
+#[async_trait]
+pub(super) trait Source: Send {
+    /// Its name for people.
+    fn name(&self) -> String;
+    /// All experiments, also deleted ones.
+    async fn experiments(&mut self) -> anyhow::Result<Vec<Experiment>>;
+    /// The next runs of an experiment with all but the history of their metrics; none at the end.
+    async fn runs(&mut self, of: &Experiment, at: &mut Cursor) -> anyhow::Result<Vec<Run>>;
+    /// The next points of a run; none at the end.
+    async fn points(&mut self, of: &Run, at: &mut Cursor) -> anyhow::Result<Vec<Point>>;
+    /// The next logged models of an experiment; none at the end.
+    async fn logged_models(&mut self, of: &Experiment, at: &mut Cursor) -> anyhow::Result<Vec<LoggedModel>>;
+    /// All registered models, each with the number that its next version gets.
+    async fn registered_models(&mut self) -> anyhow::Result<Vec<(RegisteredModel, i64)>>;
+    /// The versions of a registered model, by number.
+    async fn versions(&mut self, of: &RegisteredModel) -> anyhow::Result<Vec<ForeignVersion>>;
+    /// What is there and is not read: names for people, with counts.
+    async fn others(&mut self) -> anyhow::Result<Vec<(String, u64)>>;
+    /// Where the files at a URI are.
+    fn locate(&self, uri: &str) -> Located;
+    /// Whether it can read behind `mlflow-artifacts:` URIs.
+    fn reads_proxied(&self) -> bool {
+        false
+    }
+    /// The files below a place, by path.
+    async fn list(&mut self, at: &Located) -> anyhow::Result<Vec<File>> {
+        match at {
+            Located::Folder(folder) => places::files(folder),
+            Located::Proxied(_) | Located::Elsewhere => Ok(Vec::new()),
+        }
+    }
+    /// A file's bytes.
+    async fn open(&mut self, at: &Located, path: &str) -> anyhow::Result<Bytes> {
+        match at {
+            Located::Folder(folder) => open_file(&folder.join(path)).await,
+            Located::Proxied(_) | Located::Elsewhere => bail!("{path} can't be read"),
+        }
+    }
+}
+
+/// Opens a file of this machine.
+pub(super) async fn open_file(path: &Path) -> anyhow::Result<Bytes> {
+    let file = tokio::fs::File::open(path).await;
+    Ok(Box::new(file.with_context(|| format!("{} can't be read", path.display()))?))
+}
+
+/// Opens what the command line names.
+pub(super) async fn open(given: &str, artifacts: Option<&Path>) -> anyhow::Result<Box<dyn Source>> {
+    if given.starts_with("http://") || given.starts_with("https://") {
+        return Ok(Box::new(http::Http::stock(given)?));
+    }
+    if let Some(path) = given.strip_prefix("sqlite:") {
+        let path = path.strip_prefix("//").unwrap_or(path);
+        // SQLAlchemy's form: three slashes and a relative path, four and an absolute one.
+        let path = path.strip_prefix('/').filter(|rest| !rest.is_empty()).unwrap_or(path);
+        let absolute = format!("/{path}");
+        let path = if Path::new(path).exists() || !Path::new(&absolute).exists() { path } else { &absolute };
+        return Ok(Box::new(sqlite::Sqlite::open(path, artifacts).await?));
+    }
+    let path = places::local(given).with_context(|| {
+        format!("`{given}` is no place of tracking data\n  hint: use http://HOST:PORT, sqlite:///FILE or a folder such as ./mlruns")
+    })?;
+    if path.is_file() {
+        let path = path.to_str().context("the path is no UTF-8")?;
+        return Ok(Box::new(sqlite::Sqlite::open(path, artifacts).await?));
+    }
+    Ok(Box::new(files::Files::open(&path, artifacts)?))
+}

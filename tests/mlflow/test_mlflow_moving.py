@@ -1,0 +1,255 @@
+"""Whole stores move in from stock MLflow and out to it again: what the stock client sees is the same on both sides."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from conftest import PROGRAM, ROOT, http
+from test_mlflow_differential import stock  # noqa: F401  (a fixture)
+
+HERE = Path(__file__).parent
+
+
+def python():
+    """A Python whose MLflow has databases, servers and scikit-learn."""
+    program = Path(os.environ.get("MLFLOW_STOCK") or ROOT / ".venv-stock/bin/mlflow").parent / "python"
+    assert program.is_file(), f"no stock MLflow at {program}: `make e2e` installs it, MLFLOW_STOCK names another"
+    return program
+
+
+def stock_python(script, *args):
+    done = subprocess.run([python(), HERE / script, *map(str, args)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def dump(uri, predict="name"):
+    return json.loads(stock_python("moving_dump.py", uri, predict).splitlines()[-1])
+
+
+def lockgate(server, *args):
+    command = [PROGRAM, "--server", server, "--as", "ana@example.org", "--json", *map(str, args)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode in (0, 1, 2), done.stderr
+    report = json.loads(done.stdout) if done.stdout else None
+    return done.returncode, report, done.stderr
+
+
+def counts(report, what):
+    return {kind: one[what] for kind, one in report["counts"].items() if one[what]}
+
+
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory):
+    """Two stores of stock MLflow: a database with its files, and a file store."""
+    home = tmp_path_factory.mktemp("worlds")
+    stock_python("moving_world.py", f"sqlite:///{home}/mlflow.db", f"file://{home}/art")
+    stock_python("moving_world.py", f"file://{home}/mlruns")
+    return {"database": f"sqlite:///{home}/mlflow.db", "folder": f"{home}/mlruns"}
+
+
+def check_move(server, source, uri):
+    """Moves a store in, twice, and compares everything."""
+    before = dump(server)
+    code, report, _ = lockgate(server, "import", "mlflow", source, "--dry-run")
+    assert code == 2, report
+    wanted = counts(report, "new")
+    assert wanted["metric_points"] > 12_000 and wanted["versions"] == 5 and wanted["aliases"] == 2, wanted
+    assert dump(server) == before, "a dry run changed something"
+    code, report, _ = lockgate(server, "import", "mlflow", source)
+    assert code == 0 and report["whole"], report["findings"]
+    assert counts(report, "new") == wanted
+    assert counts(report, "compared") == counts(report, "found")
+    assert report["digests"]["runs"]["same"] and report["digests"]["artifacts"]["same"]
+    theirs, ours = dump(uri, "copy"), dump(server)
+    for kind, things in theirs.items():
+        assert len(things) >= 1 and sorted(things) == sorted(ours[kind]), kind
+        for name, one in things.items():
+            assert ours[kind][name] == one, f"{kind} {name}"
+    code, report, _ = lockgate(server, "import", "mlflow", source)
+    assert code == 0 and counts(report, "new") == {}
+    assert counts(report, "same") == wanted
+    assert dump(server) == ours, "the second import changed something"
+    return report
+
+
+@pytest.mark.parametrize("kind", ["database", "folder"])
+def test_a_store_moves_in_whole_and_once(fresh, worlds, kind):
+    source = worlds[kind]
+    report = check_move(fresh, source, source if kind == "database" else f"file://{source}")
+    left = [one for one in report["findings"] if one["level"] == "left"]
+    assert any("s3://bucket/far" in one["why"] for one in left), left
+
+
+def test_a_running_server_moves_in(fresh, stock):  # noqa: F811
+    stock_python("moving_world.py", stock)
+    check_move(fresh, stock, stock)
+
+
+def test_who_imported_is_told_and_numbers_go_on(fresh, worlds):
+    import mlflow
+
+    lockgate(fresh, "import", "mlflow", worlds["database"])
+    client = mlflow.MlflowClient(fresh)
+    assert [v.version for v in client.search_model_versions("name = 'prices'")] in (["3", "1"], [3, 1])
+    with pytest.raises(mlflow.MlflowException):
+        client.get_model_version("prices", "2")
+    champion = client.get_model_version_by_alias("prices", "champion")
+    made = client.create_model_version("prices", champion.source, run_id=champion.run_id, model_id=champion.source.split("/")[-1])
+    assert int(made.version) == 4
+
+
+def test_nothing_is_written_over(fresh, worlds):
+    import mlflow
+
+    client = mlflow.MlflowClient(fresh)
+    taken = client.create_experiment("mine, under the number of another")
+    named = client.create_experiment("naïve 実験")
+    client.create_registered_model("prices", description="mine")
+    code, report, _ = lockgate(fresh, "import", "mlflow", worlds["database"])
+    assert code == 1 and not report["whole"]
+    told = {(one["kind"], one["what"]): one["why"] for one in report["findings"] if one["level"] == "skipped"}
+    assert "made at another time" in told["experiments", "naïve 実験"]
+    assert "prices" in {what for kind, what in told if kind == "registered_models"}
+    assert all("not taken" in why for (kind, _), why in told.items() if kind == "runs")
+    assert counts(report, "skipped")["runs"] == 5
+    # `gone` had the number that is taken here: it has a new one, and its run is in it.
+    note = next(one for one in report["findings"] if one["level"] == "note")
+    gone = client.get_experiment_by_name("gone")
+    assert note["what"] == "gone" and gone.experiment_id not in (taken, named)
+    assert len(client.search_runs([gone.experiment_id], run_view_type=3)) == 1
+    assert client.get_experiment(taken).name.startswith("mine") and client.get_registered_model("prices").description == "mine"
+    assert client.search_runs([named], run_view_type=3) == []
+
+
+def test_files_behind_a_server_are_asked_for(fresh, stock, tmp_path):  # noqa: F811
+    """A database knows `mlflow-artifacts:` addresses; the folder behind them has to be named."""
+    import mlflow
+
+    client = mlflow.MlflowClient(stock)
+    run = client.create_run("0").info.run_id
+    client.log_text(run, "here", "a.txt")
+    arguments = Path(f"/proc/{listener(stock)}/cmdline").read_bytes().decode().split("\0")
+    database = arguments[arguments.index("--backend-store-uri") + 1]
+    artifacts = arguments[arguments.index("--artifacts-destination") + 1]
+    code, report, _ = lockgate(fresh, "import", "mlflow", database)
+    assert code == 1 and any("--artifacts DIR" in one["why"] for one in report["findings"])
+    code, report, _ = lockgate(fresh, "import", "mlflow", database, "--artifacts", artifacts)
+    assert code == 0 and counts(report, "new") == {"artifacts": 1, "artifact_bytes": 4}
+    mlflow.set_tracking_uri(fresh)
+    assert mlflow.artifacts.load_text(f"runs:/{run}/a.txt") == "here"
+
+
+def listener(address):
+    """The process that was started as the server at an address."""
+    port = address.rsplit(":", 1)[1]
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().decode().split("\0")
+            except OSError:
+                continue
+            if "--backend-store-uri" in words and port in words:
+                return entry.name
+    raise AssertionError(f"no server at {address}")
+
+
+RUNS = 600
+
+
+def large(folder):
+    """A file store of many runs, written as MLflow would."""
+    experiment = folder / "7"
+    experiment.mkdir(parents=True)
+    meta = "artifact_location: file://{0}/7\ncreation_time: 5\nexperiment_id: '7'\nlast_update_time: 6\nlifecycle_stage: active\nname: large\n"
+    (experiment / "meta.yaml").write_text(meta.format(folder))
+    for i in range(RUNS):
+        id = f"{i:032x}"
+        run = experiment / id
+        for name in ("metrics", "params", "tags", "artifacts/deep"):
+            (run / name).mkdir(parents=True)
+        (run / "meta.yaml").write_text(
+            f"artifact_uri: file://{folder}/7/{id}/artifacts\nend_time: {i + 9}\nexperiment_id: '7'\nlifecycle_stage: active\n"
+            f"run_id: '{id}'\nrun_name: run {i}\nstart_time: {i}\nstatus: 3\ntags: []\nuser_id: ana\n"
+        )
+        (run / "metrics/loss").write_text("".join(f"{step} {i / (step + 1)} {step}\n" for step in range(100)))
+        (run / "params/i").write_text(str(i))
+        (run / "tags/mlflow.runName").write_text(f"run {i}")
+        (run / "artifacts/deep/file").write_text(f"bytes of {i}" * 1000)
+    return folder
+
+
+def killed(server, *args, when):
+    """Starts a command and ends it with SIGKILL as soon as `when` holds."""
+    process = subprocess.Popen([PROGRAM, "--server", server, *map(str, args)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not when():
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait(30) == -signal.SIGKILL
+
+
+def runs_at(server):
+    body = json.dumps({"experiment_ids": ["7"], "max_results": 1000}).encode()
+    _, _, answer = http("POST", f"{server}/api/2.0/mlflow/runs/search", body, {"content-type": "application/json"})
+    return json.loads(answer).get("runs", [])
+
+
+def test_an_import_and_an_export_that_were_killed_go_on(fresh, tmp_path):
+    source = large(tmp_path / "mlruns")
+    killed(fresh, "import", "mlflow", source, when=lambda: len(runs_at(fresh)) >= 200)
+    begun = len(runs_at(fresh))
+    assert 0 < begun < RUNS
+    code, report, _ = lockgate(fresh, "import", "mlflow", source)
+    assert code == 0, report["findings"]
+    total = {"runs": RUNS, "params": RUNS, "tags": RUNS, "metric_points": RUNS * 100, "artifacts": RUNS}
+    assert {kind: count for kind, count in counts(report, "compared").items() if kind in total} == total
+    # What was there is not sent again; nothing is there twice.
+    assert 0 < counts(report, "same")["runs"] < RUNS and 0 < counts(report, "same")["artifacts"] < RUNS
+    assert len({run["info"]["run_id"] for run in runs_at(fresh)}) == len(runs_at(fresh)) == RUNS
+
+    out = tmp_path / "out"
+    killed(fresh, "export", "mlflow", out, when=lambda: len(list(out.glob("7/*/meta.yaml"))) >= 100)
+    assert 0 < len(list(out.glob("7/*/meta.yaml"))) < RUNS
+    code, report, _ = lockgate(fresh, "export", "mlflow", out)
+    assert code == 0, report["findings"]
+    assert {kind: count for kind, count in counts(report, "compared").items() if kind in total} == total
+    assert 0 < counts(report, "same")["runs"] < RUNS
+    assert not list(out.rglob("*.lockgate-part"))
+
+
+def test_what_moved_in_moves_out_to_stock_mlflow(fresh, worlds, tmp_path, tmp_path_factory):
+    lockgate(fresh, "import", "mlflow", worlds["database"])
+    ours = dump(fresh)
+    code, report, _ = lockgate(fresh, "export", "mlflow", tmp_path / "mlruns")
+    assert code == 0 and report["digests"]["runs"]["same"], report["findings"]
+    theirs = dump(f"file://{tmp_path}/mlruns")
+    for kind, things in ours.items():
+        assert sorted(things) == sorted(theirs[kind]), kind
+        for name, one in things.items():
+            assert theirs[kind][name] == one, f"{kind} {name}"
+    assert theirs["versions"]["prices 3"]["guess"] == [pytest.approx(13.0)]
+    code, _, error = lockgate(fresh, "export", "mlflow", tmp_path / "mlruns")
+    assert code == 1 and "finished" in error
+    # And in again, with the same digests.
+    second = __import__("conftest").serve(tmp_path_factory)
+    server = next(second)
+    code, again, _ = lockgate(server, "import", "mlflow", tmp_path / "mlruns")
+    assert code == 0, again["findings"]
+    assert dump(server) == ours
+    assert next(second, None) is None
+
+
+def test_what_is_no_store_is_told_apart(fresh, tmp_path):
+    (tmp_path / "x.db").write_bytes(b"no database")
+    (tmp_path / "empty").mkdir()
+    for source, words in [
+        (tmp_path / "none", "no folder"), (tmp_path / "empty", "no file store"), (tmp_path / "x.db", "not"),
+        ("https://example.org", "TLS"), ("postgres://x/y", "no place"), ("http://127.0.0.1:9", "no server answers"),
+    ]:  # fmt: skip
+        code, report, error = lockgate(fresh, "import", "mlflow", source)
+        assert code == 1 and report is None and words in error, (source, error)
