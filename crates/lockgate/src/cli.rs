@@ -149,6 +149,9 @@ pub(crate) struct Server {
     /// Database URL [default: SQLite in the home folder]
     #[arg(long, env = "LOCKGATE_DATABASE", hide_env_values = true)]
     pub(crate) database: Option<String>,
+    /// Folder for artifacts, which all servers over one database share [default: `blobs` in the home folder]
+    #[arg(long, env = "LOCKGATE_BLOBS", value_name = "DIR")]
+    pub(crate) blobs: Option<PathBuf>,
     /// File of accounts, one a line: `user|service|agent NAME SHA256-OF-TOKEN`
     #[arg(long, value_name = "FILE")]
     pub(crate) tokens: Option<PathBuf>,

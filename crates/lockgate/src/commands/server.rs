@@ -47,7 +47,7 @@ pub(crate) async fn server(args: &cli::Server) -> anyhow::Result<Exit> {
     let database =
         args.database.clone().unwrap_or_else(|| args.home.join("lockgate.db").to_string_lossy().into_owned());
     let store = Store::open(&database, StoreOptions::new(clock.clone())).await?;
-    let blobs = BlobStore::open(args.home.join("blobs")).await?;
+    let blobs = BlobStore::open(args.blobs.clone().unwrap_or_else(|| args.home.join("blobs"))).await?;
     let control = Control::new(store.clone(), blobs, clock, entropy);
     let identity = Identity {
         accounts: Arc::new(accounts),
