@@ -5,6 +5,7 @@
 //! | [`store`] | [`BlobStore`]: opening, reading, verifying |
 //! | `put` | writing: hashed on the way, durable before it is visible |
 //! | [`materialise`] | a release's files as a folder that a worker can open |
+//! | [`copy`] | all bytes into a backup, and back |
 //! | `incoming` | files under way, and cleaning up after a crash |
 //! | [`error`] | what can go wrong, and what to do about it |
 //!
@@ -15,6 +16,7 @@
 //!
 //! A path below the store is only ever made from a digest's hexadecimal digits; no text of a client's is part of it.
 
+pub mod copy;
 pub mod error;
 mod incoming;
 pub mod materialise;
@@ -23,6 +25,7 @@ pub mod store;
 #[cfg(test)]
 mod tests;
 
+pub use copy::Copied;
 pub use error::BlobError;
 pub use materialise::{FileToPlace, How};
 pub use put::{Blob, Expect};

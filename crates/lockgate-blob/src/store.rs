@@ -90,17 +90,28 @@ impl BlobStore {
                     .map_err(failed("create the folder", above))?;
             }
             create_folder(&folder)?;
-            let folders = Folders {
-                blobs: folder.join("blobs"),
-                incoming: folder.join("incoming"),
-                materialising: Mutex::new(()),
-            };
-            create_folder(&folders.blobs)?;
-            create_folder(&folders.incoming)?;
-            incoming::clean(&folders.incoming)?;
-            Ok(Self { folders: Arc::new(folders) })
+            let store = Self::at(&folder);
+            create_folder(&store.folders.blobs)?;
+            create_folder(&store.folders.incoming)?;
+            incoming::clean(&store.folders.incoming)?;
+            Ok(store)
         })
         .await
+    }
+
+    /// A handle to the store in an absolute folder, which is not looked at.
+    pub(crate) fn at(folder: &Path) -> Self {
+        let folders = Folders {
+            blobs: folder.join("blobs"),
+            incoming: folder.join("incoming"),
+            materialising: Mutex::new(()),
+        };
+        Self { folders: Arc::new(folders) }
+    }
+
+    /// Where the bytes lie.
+    pub(crate) fn root(&self) -> &Path {
+        &self.folders.blobs
     }
 
     /// Where files under way lie.

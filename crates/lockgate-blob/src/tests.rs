@@ -370,3 +370,23 @@ async fn a_folder_that_cannot_be_made_is_named() {
     let error = BlobStore::open(file.path()).await.unwrap_err();
     assert!(error.to_string().contains("can't create the folder"), "{error}");
 }
+
+#[tokio::test]
+async fn all_blobs_are_taken_into_another_store_and_damage_is_healed_from_it() {
+    let bench = Bench::new().await;
+    let (one, two) = (bench.put(b"one").await, bench.put(b"two").await);
+    let backup = bench.path("backup");
+    let copied = bench.store.copy_into(&backup, true).await.unwrap();
+    assert_eq!((copied.blobs, copied.new, copied.bytes), (2, 2, 6));
+    assert_eq!(bench.store.copy_into(&backup, false).await.unwrap().new, 0);
+    let copy = BlobStore::existing(&backup).await.unwrap().unwrap();
+    assert_eq!(copy.verify(&one).await.unwrap(), 3);
+
+    bench.damage(&two);
+    assert!(matches!(bench.store.copy_into(&backup, true).await, Err(BlobError::Damaged { .. })));
+    let healed = copy.copy_into(bench.path("deep/store"), true).await.unwrap();
+    assert_eq!((healed.blobs, healed.new), (2, 1));
+    assert_eq!(bench.store.verify(&two).await.unwrap(), 3);
+    assert!(BlobStore::existing(bench.path("nothing")).await.unwrap().is_none());
+    assert!(!bench.path("nothing").exists(), "looking makes nothing");
+}

@@ -100,6 +100,7 @@ async fn run(cli: Cli, isolation: Option<String>) -> anyhow::Result<Exit> {
         Command::Trace(args) => commands::look::trace(&ctx, args).await,
         Command::Logs(args) => commands::look::logs(&ctx, args).await,
         Command::Audit(args) => commands::look::audit(&ctx, args).await,
+        Command::Db(args) => commands::db::db(&ctx, args).await,
         Command::Env(args) => commands::look::env(&ctx, args).await,
         Command::Predict(args) => commands::predict::predict(&ctx, args).await,
         Command::Demo(args) => commands::demo::demo(&ctx, args).await,
