@@ -97,15 +97,15 @@ def database():
 class Server:
     """A server that can be killed and started again, over the same folder and database."""
 
-    def __init__(self, home, *options):
-        self.home, self.port = Path(home), free_port()
+    def __init__(self, home, *options, identity=("--trust-loopback",)):
+        self.home, self.port, self.identity = Path(home), free_port(), identity
         self.address = f"http://127.0.0.1:{self.port}"
         self.options = [str(option) for option in options]
         self.process = None
 
     def start(self):
         self.home.mkdir(parents=True, exist_ok=True)
-        command = [PROGRAM, "server", "--trust-loopback", "--listen", self.address.removeprefix("http://"), "--home", str(self.home), *self.options]
+        command = [PROGRAM, "server", *self.identity, "--listen", self.address.removeprefix("http://"), "--home", str(self.home), *self.options]
         with open(self.home / "log", "ab") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log)
         end = time.monotonic() + 30

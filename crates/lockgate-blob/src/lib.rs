@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`store`] | [`BlobStore`]: opening, reading, verifying |
 //! | `put` | writing: hashed on the way, durable before it is visible |
+//! | [`parts`] | uploads in parts |
 //! | [`materialise`] | a release's files as a folder that a worker can open |
 //! | [`copy`] | all bytes into a backup, and back |
 //! | `incoming` | files under way, and cleaning up after a crash |
@@ -20,6 +21,7 @@ pub mod copy;
 pub mod error;
 mod incoming;
 pub mod materialise;
+pub mod parts;
 mod put;
 pub mod store;
 #[cfg(test)]
@@ -28,5 +30,6 @@ mod tests;
 pub use copy::Copied;
 pub use error::BlobError;
 pub use materialise::{FileToPlace, How};
+pub use parts::{Part, UploadId};
 pub use put::{Blob, Expect};
 pub use store::{BlobReader, BlobStore};

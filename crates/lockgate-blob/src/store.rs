@@ -5,13 +5,13 @@ use crate::incoming;
 use lockgate_core::digest::Digest;
 use sha2::{Digest as _, Sha256};
 use std::fs::{DirBuilder, File};
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, SeekFrom};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncSeekExt, ReadBuf};
 
 /// How many bytes are in memory at a time while a blob is read or written.
 pub(crate) const CHUNK: usize = 256 * 1024;
@@ -42,6 +42,14 @@ impl BlobReader {
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Goes on reading at this byte.
+    ///
+    /// # Errors
+    /// Where the file can't be read.
+    pub async fn skip_to(&mut self, byte: u64) -> std::io::Result<()> {
+        self.file.seek(SeekFrom::Start(byte)).await.map(|_| ())
     }
 }
 

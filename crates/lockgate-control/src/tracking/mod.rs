@@ -8,6 +8,7 @@
 //! | `models` | MLflow's logged models |
 //! | `registry`, `versions`, `aliases` | registered models, their versions and aliases |
 //! | `sources` | where a version's files come from |
+//! | `uploads`, `signatures` | files in parts; URLs that need no sign-in |
 //! | `artifacts`, `places` | files below runs and models; the paths and URIs that name them |
 //! | `resolve` | what the rest of the control plane asks about models and runs |
 //! | `names` | made-up names for runs and models without one |
@@ -31,9 +32,11 @@ mod python;
 mod registry;
 mod resolve;
 mod runs;
+mod signatures;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod uploads;
 mod versions;
 
 pub use artifacts::{Listed, Opened};
@@ -49,6 +52,8 @@ pub use models::{ModelStatus, NewLoggedModel};
 pub use registry::NewRegisteredModel;
 pub use resolve::{ModelVersionInfo, RunSummary};
 pub use runs::{NewRun, RunStatus};
+pub use signatures::Signed;
+pub use uploads::{BegunUpload, SignedDownload};
 pub use versions::NewModelVersion;
 
 use futures_util::future::BoxFuture;
@@ -93,6 +98,7 @@ pub struct Tracking {
     blobs: BlobStore,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
+    signing: Arc<tokio::sync::OnceCell<signatures::Key>>,
 }
 
 impl std::fmt::Debug for Tracking {
@@ -105,7 +111,7 @@ impl Tracking {
     /// Puts the use cases over a database and a blob store.
     #[must_use]
     pub fn new(store: Store, blobs: BlobStore, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
-        Self { store, blobs, clock, entropy }
+        Self { store, blobs, clock, entropy, signing: Arc::default() }
     }
 
     /// 32 random hexadecimal digits: the form of MLflow's ids.

@@ -15,6 +15,9 @@ use std::time::Duration;
 /// How often promotions are looked at without anything having happened: deadlines pass by themselves.
 const RECONCILE_EVERY: Duration = Duration::from_secs(1);
 
+/// How often old uploads are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(3600);
+
 /// `server`
 pub(crate) async fn server(args: &cli::Server) -> anyhow::Result<Exit> {
     if args.trust_loopback && !args.listen.ip().is_loopback() {
@@ -55,10 +58,12 @@ pub(crate) async fn server(args: &cli::Server) -> anyhow::Result<Exit> {
         listen: listener.local_addr()?,
     };
     let guarded = routes(&control, identity);
+    let sweeper = tokio::spawn(sweep(control.clone()));
     let reconciler = tokio::spawn(reconcile(control));
     tracing::info!(listen = %args.listen, "the server is ready");
     axum::serve(listener, guarded).with_graceful_shutdown(world::told_to_stop(args.tied)).await?;
     reconciler.abort();
+    sweeper.abort();
     store.close().await;
     Ok(Exit::Done)
 }
@@ -70,6 +75,18 @@ fn routes(control: &Control, identity: Identity) -> Router {
         .merge(lockgate_mlflow::router(control.tracking().clone()))
         .fallback(lockgate_api::no_such_route)
         .layer(axum::middleware::from_fn_with_state((control.clone(), identity), identify))
+}
+
+/// Deletes what is left of uploads that were never completed.
+async fn sweep(control: Control) {
+    loop {
+        match control.tracking().sweep_uploads().await {
+            Ok(0) => {}
+            Ok(uploads) => tracing::info!(uploads, "deleted what was left of old uploads"),
+            Err(error) => tracing::error!(%error, "old uploads can't be deleted; trying again"),
+        }
+        tokio::time::sleep(SWEEP_EVERY).await;
+    }
 }
 
 async fn reconcile(control: Control) {
