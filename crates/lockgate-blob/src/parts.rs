@@ -1,13 +1,13 @@
 //! Uploads in parts: each part is a durable file of its own until all are joined into one blob.
 //!
 //! A part's file is named by its number and its bytes' digest, so that a part that is sent again takes the place of the
-//! first one, and joining takes exactly those that the sender names. What arrived stays through crashes and restarts,
-//! and other processes over the same folder see it.
+//! first one, and joining takes exactly those that the sender names and checks them on the way. What arrived stays through
+//! crashes and restarts, and other processes over the same folder see it.
 
 use crate::error::{BlobError, failed};
 use crate::incoming::{Incoming, sync_folder};
 use crate::put::{Blob, Expect};
-use crate::store::{BlobStore, CHUNK, blocking, create_folder};
+use crate::store::{BlobStore, blocking, create_folder};
 use lockgate_core::clock::Millis;
 use lockgate_core::digest::Digest;
 use sha2::{Digest as _, Sha256};
@@ -17,8 +17,12 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use tokio::io::AsyncRead;
 
+/// How many bytes are read at a time when parts are joined, and how many times that may wait to be written.
+const BLOCK: usize = 1 << 20;
+const AHEAD: usize = 4;
 /// The file that says what the parts became.
 const JOINED: &str = "joined";
 /// The file that whoever joins holds locked.
@@ -211,28 +215,50 @@ fn discard(folder: &Path, gone: &Path) -> Result<(), BlobError> {
     std::fs::remove_dir_all(gone).map_err(failed("delete", gone))
 }
 
-/// Writes the parts one after the other; each byte is hashed once.
+/// Writes the parts one after the other. A second thread reads and checks them meanwhile, and is a few blocks ahead.
 fn join(folder: &Path, parts: &[Part], incoming: &Incoming) -> Result<Blob, BlobError> {
     let mut target = incoming.handle()?;
     let (mut hasher, mut size) = (Sha256::new(), 0_u64);
-    let mut buffer = vec![0; 4 * CHUNK];
-    for part in parts {
-        let path = folder.join(part.name());
-        let mut source = File::open(&path).map_err(|error| match error.kind() {
-            ErrorKind::NotFound => BlobError::NoPart { number: part.number },
-            _ => failed("read", &path)(error),
-        })?;
-        loop {
-            let read = source.read(&mut buffer).map_err(failed("read", &path))?;
-            if read == 0 {
-                break;
-            }
-            hasher.update(&buffer[..read]);
-            target.write_all(&buffer[..read]).map_err(failed("write", incoming.path()))?;
-            size += read as u64;
+    let (sender, blocks) = sync_channel::<Vec<u8>>(AHEAD);
+    let written = std::thread::scope(|scope| {
+        let reading = scope.spawn(move || parts.iter().try_for_each(|part| read_part(folder, part, &sender)));
+        // Ends when the reader has; dropping it ends the reader where writing fails.
+        let writing = blocks.into_iter().try_for_each(|block| {
+            hasher.update(&block);
+            size += block.len() as u64;
+            target.write_all(&block).map_err(failed("write", incoming.path()))
+        });
+        writing.and(reading.join().unwrap_or(Err(BlobError::Ending)))
+    });
+    written?;
+    Ok(Blob { digest: Digest::from_bytes(hasher.finalize().into()), size })
+}
+
+/// Hands a part's blocks on, and checks that they are what arrived.
+fn read_part(folder: &Path, part: &Part, blocks: &SyncSender<Vec<u8>>) -> Result<(), BlobError> {
+    let path = folder.join(part.name());
+    let missing = || BlobError::NoPart { number: part.number };
+    let mut source = File::open(&path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => missing(),
+        _ => failed("read", &path)(error),
+    })?;
+    let mut hasher = Sha256::new();
+    loop {
+        let mut block = Vec::with_capacity(BLOCK);
+        let read = (&mut source).take(BLOCK as u64).read_to_end(&mut block).map_err(failed("read", &path))?;
+        if read == 0 {
+            break;
+        }
+        hasher.update(&block);
+        if blocks.send(block).is_err() {
+            return Err(BlobError::Ending);
         }
     }
-    Ok(Blob { digest: Digest::from_bytes(hasher.finalize().into()), size })
+    if Digest::from_bytes(hasher.finalize().into()) == part.digest {
+        return Ok(());
+    }
+    remove(&path)?;
+    Err(missing())
 }
 
 /// One text for a list of parts.

@@ -421,6 +421,26 @@ async fn parts_are_joined_in_their_order_whatever_order_they_came_in() {
 }
 
 #[tokio::test]
+async fn a_part_that_was_damaged_must_be_sent_again() {
+    let bench = Bench::new().await;
+    let id = upload(1, 2);
+    bench.store.begin_upload(&id).await.unwrap();
+    let first = bench.store.put_part(&id, 1, &vec![1; 3 << 20][..]).await.unwrap();
+    let second = bench.store.put_part(&id, 2, &b"second"[..]).await.unwrap();
+    let name = format!("1-{}", first.digest.hex());
+    let file = bench.files().into_iter().find(|path| path.ends_with(&name)).unwrap();
+    std::fs::write(&file, vec![0; 3 << 20]).unwrap();
+    for _ in 0..2 {
+        let damaged = bench.store.join_parts(&id, vec![first, second]).await;
+        assert_eq!(damaged.unwrap_err(), BlobError::NoPart { number: 1 });
+    }
+    assert_eq!(bench.files().len(), 2, "the good part and the lock: {:?}", bench.files());
+    let again = bench.store.put_part(&id, 1, &vec![1; 3 << 20][..]).await.unwrap();
+    let blob = bench.store.join_parts(&id, vec![again, second]).await.unwrap();
+    assert_eq!(blob.size, (3 << 20) + 6);
+}
+
+#[tokio::test]
 async fn an_aborted_or_old_upload_leaves_nothing() {
     let bench = Bench::new().await;
     let (old, new) = (upload(1, 1), upload(100, 1));

@@ -18,7 +18,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio_util::io::{ReaderStream, StreamReader};
 
 /// How many bytes of a download are in memory at a time.
-const CHUNK: usize = 64 * 1024;
+const CHUNK: usize = 256 * 1024;
 
 pub(super) fn routes() -> Router<Tracking> {
     Router::new()
