@@ -91,6 +91,9 @@ def test_missing_changed_and_damaged_bytes_are_findings(kept):
     code, found, _ = db("check", *kept.place)
     assert code == 1 and "bytes are missing" in found["findings"][0]["what"] and found["findings"][0]["remedy"]
     assert len(found["findings"]) == 2, "the run's artifact and the version's"
+    database = kept.options or ["--database", kept.database]
+    code, _, said = db("check", *database)
+    assert code == 1 and "--blobs" in said, "what is not looked at is not sound"
 
 
 @sqlite_only

@@ -215,6 +215,21 @@ def test_abort_leaves_nothing_and_ends_the_upload(run):
     assert run.complete(upload, etags).status_code == 404
 
 
+def test_what_is_left_of_old_uploads_is_deleted_when_a_server_starts(run):
+    upload, urls = run.begin(1)
+    etag = put(urls[0], b"part")
+    run.server.stop()
+    old = run.server.home / "blobs/uploads" / f"{int(time.time() * 1000) - 86_500_000}-1-{'ab' * 16}"
+    old.mkdir()
+    (old / "1-0").write_text("part")
+    run.server.start()
+    end = time.monotonic() + 10
+    while old.exists():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    assert run.complete(upload, [etag]).status_code == 200, "a new one stays"
+
+
 def test_an_upload_completes_only_where_it_was_begun(run):
     upload, urls = run.begin(1)
     etag = put(urls[0], b"part")

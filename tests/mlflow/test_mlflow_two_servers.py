@@ -123,6 +123,21 @@ def test_artifacts_are_read_from_the_other(clients, pair, tmp_path):
             assert requests.get(f"{server.address}/api/2.0/mlflow-artifacts/artifacts{path}").text == f"from {name}"
 
 
+def test_an_upload_in_parts_may_go_through_both(clients, pair):
+    run = clients[0].create_run("0").info
+    root = run.artifact_uri.removeprefix("mlflow-artifacts:/")
+    api = "/api/2.0/mlflow-artifacts"
+    begun = requests.post(f"{pair[0].address}{api}/mpu/create/{root}", json={"path": "big.bin", "num_parts": 2}).json()
+    parts = []
+    for credential, content in zip(begun["credentials"], ("one ", "two"), strict=True):
+        sent = requests.put(credential["url"].replace(pair[0].address, pair[1].address), data=content)
+        parts.append({"part_number": credential["part_number"], "etag": sent.headers["ETag"]})
+    body = {"path": "big.bin", "upload_id": begun["upload_id"], "parts": parts}
+    assert requests.post(f"{pair[1].address}{api}/mpu/complete/{root}", json=body).status_code == 200
+    url = requests.get(f"{pair[1].address}{api}/presigned/{root}/big.bin").json()["url"]
+    assert requests.get(url.replace(pair[1].address, pair[0].address)).text == "one two"
+
+
 def test_a_killed_server_takes_nothing_with_it_that_it_had_acknowledged(clients, pair):
     run = clients[0].create_run("0").info.run_id
     acknowledged = [0, 0]

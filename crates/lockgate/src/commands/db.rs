@@ -62,10 +62,10 @@ async fn check(ctx: &Context, place: &cli::DbPlace, deep: bool) -> anyhow::Resul
         }
         opened => opened?,
     };
-    let blobs = match place.blobs() {
-        Some(folder) => BlobStore::existing(folder).await?,
-        None => None,
+    let Some(folder) = place.blobs() else {
+        anyhow::bail!("where the artifacts' files are is not known\n  hint: say it with --home or --blobs");
     };
+    let blobs = BlobStore::existing(folder).await?;
     let checked = upkeep::check(&store, blobs.as_ref(), deep).await;
     store.close().await;
     let found = checked?;
