@@ -22,6 +22,14 @@ JSON = {"Content-Type": "application/json"}
 MB = 1 << 20
 
 
+@pytest.fixture(autouse=True)
+def elsewhere():
+    """These tests point the client at servers of their own; the others' server is the client's again afterwards."""
+    before = mlflow.get_tracking_uri()
+    yield
+    mlflow.set_tracking_uri(before)
+
+
 @pytest.fixture
 def server(tmp_path):
     server = Server(tmp_path / "home", *(options := engines.database())).start()
@@ -99,7 +107,7 @@ def test_the_stock_client_uploads_and_downloads_in_parts_by_itself(server, small
     (tmp_path / "small.txt").write_text("small")
     (tmp_path / "empty").write_bytes(b"")
     mlflow.set_tracking_uri(server.address)
-    with mlflow.start_run() as run:
+    with mlflow.start_run(experiment_id="0") as run:
         for file in (name, "small.txt", "empty"):
             mlflow.log_artifact(str(tmp_path / file), "model")
     assert [credential.part_number for credential in sent] == [1, 2, 3]
@@ -121,7 +129,7 @@ def test_parts_are_sent_without_signing_in_where_everything_else_needs_it(small,
         mlflow.set_tracking_uri(server.address)
         data = noise(6 * MB)
         (tmp_path / "big.bin").write_bytes(data)
-        with mlflow.start_run() as run:
+        with mlflow.start_run(experiment_id="0") as run:
             mlflow.log_artifact(str(tmp_path / "big.bin"))
         with open(mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/big.bin"), "rb") as got:
             assert got.read() == data
@@ -142,7 +150,7 @@ def test_the_client_may_be_told_to_use_parts_or_not(server, small, tmp_path, mon
     data = noise(2 * MB)
     (tmp_path / "big.bin").write_bytes(data)
     mlflow.set_tracking_uri(server.address)
-    with mlflow.start_run() as run:
+    with mlflow.start_run(experiment_id="0") as run:
         mlflow.log_artifact(str(tmp_path / "big.bin"))
     with open(mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/big.bin"), "rb") as got:
         assert got.read() == data
@@ -161,7 +169,7 @@ def test_an_upload_that_fails_at_the_client_leaves_nothing(server, small, tmp_pa
     monkeypatch.setattr(MlflowArtifactsRepository, "_upload_part", staticmethod(failing))
     (tmp_path / "big.bin").write_bytes(noise(12 * MB))
     mlflow.set_tracking_uri(server.address)
-    with mlflow.start_run() as run, pytest.raises(Exception, match="the cable"):
+    with mlflow.start_run(experiment_id="0") as run, pytest.raises(Exception, match="the cable"):
         mlflow.log_artifact(str(tmp_path / "big.bin"))
     assert left(server) == []
     assert mlflow.MlflowClient().list_artifacts(run.info.run_id) == []
