@@ -22,19 +22,27 @@ pub(super) fn backup(ctx: &Context, url: &str, to: &Path, blobs: Option<PathBuf>
         vec![format!("pg_dump --format=custom --no-owner --file={} --dbname={url}", quoted(&to))];
     if let Some(blobs) = blobs {
         // After the dump: what the dump names is there by then.
-        let from = quoted(&format!("{}/blobs/", blobs.display()));
-        commands.push(format!("rsync --archive {from} {}", quoted(&format!("{to}.blobs/blobs/"))));
+        let from = quoted(&format!("{}/blobs", blobs.display()));
+        commands.push(format!("rsync --archive {from} {}", quoted(&format!("{to}.blobs/"))));
     }
     left_to_you(ctx, "a PostgreSQL database is backed up by pg_dump, also while servers run", &commands)
 }
 
 /// How to restore one.
-pub(super) fn restore(ctx: &Context, url: &str, from: &Path) -> anyhow::Result<Exit> {
-    let (url, from) = (quoted(&without_password(url)), quoted(&from.to_string_lossy()));
-    let command = format!(
-        "pg_restore --clean --if-exists --no-owner --single-transaction --exit-on-error --dbname={url} {from}"
-    );
-    left_to_you(ctx, "a PostgreSQL database is restored by pg_restore, while no server runs", &[command])
+pub(super) fn restore(ctx: &Context, url: &str, from: &Path, blobs: Option<PathBuf>) -> anyhow::Result<Exit> {
+    let (url, from) = (quoted(&without_password(url)), from.to_string_lossy());
+    let mut commands = Vec::new();
+    let copied = format!("{from}.blobs");
+    if let Some(blobs) = blobs.filter(|_| Path::new(&copied).is_dir()) {
+        // Before the database: it never names what is not there.
+        let to = quoted(&format!("{}/", blobs.display()));
+        commands.push(format!("rsync --archive {} {to}", quoted(&format!("{copied}/blobs"))));
+    }
+    commands.push(format!(
+        "pg_restore --clean --if-exists --no-owner --single-transaction --exit-on-error --dbname={url} {}",
+        quoted(&from)
+    ));
+    left_to_you(ctx, "a PostgreSQL database is restored by pg_restore, while no server runs", &commands)
 }
 
 /// As one word of a shell.

@@ -22,7 +22,7 @@ pub(super) async fn restore(
 ) -> anyhow::Result<Exit> {
     let url = place.url();
     if is_postgres(&url) {
-        return postgres::restore(ctx, &url, from);
+        return postgres::restore(ctx, &url, from, place.blobs());
     }
     let (backup, blobs) = parts(from);
     let checked = checked(&backup).await?;
