@@ -52,8 +52,9 @@ test: tools postgres ## What CI runs: lint, build, all tests, generated pages, e
 e2e: base postgres $(VENV)/.clients $(STOCK)/.installed
 	cargo build --locked --package lockgate
 	@# One after the other: each folder has a conftest of its own.
-	LOCKGATE_BIN="$(TARGET)/debug/lockgate" MLFLOW_STOCK="$(STOCK)/bin/mlflow" \
-	  "$(VENV)/bin/python" -m pytest tests/mlflow -q $(ARGS)
+	for engine in sqlite postgres; do \
+	  LOCKGATE_TEST_ENGINE=$$engine LOCKGATE_BIN="$(TARGET)/debug/lockgate" MLFLOW_STOCK="$(STOCK)/bin/mlflow" \
+	    "$(VENV)/bin/python" -m pytest tests/mlflow -q $(ARGS); done
 	LOCKGATE_BIN="$(TARGET)/debug/lockgate" "$(VENV)/bin/python" -m pytest tests/e2e -q $(ARGS)
 
 lint: tools ## Format, clippy, tidy, licences

@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import engines
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,7 +39,7 @@ def serve(tmp_path_factory, *options):
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     home = tmp_path_factory.mktemp("server")
-    command = [PROGRAM, "server", "--trust-loopback", "--listen", address, "--home", str(home), *options]
+    command = [PROGRAM, "server", "--trust-loopback", "--listen", address, "--home", str(home), *engines.database(), *options]
     with open(home / "log", "wb") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log)
     try:
@@ -52,6 +53,14 @@ def serve(tmp_path_factory, *options):
     finally:
         process.terminate()
         assert process.wait(30) == 0
+
+
+def pytest_sessionfinish():
+    engines.stop()
+
+
+def pytest_report_header():
+    return f"lockgate: {PROGRAM} on {engines.ENGINE}"
 
 
 @pytest.fixture(scope="session")

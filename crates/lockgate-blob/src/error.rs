@@ -84,6 +84,15 @@ pub enum BlobError {
         /// The folder.
         folder: String,
     },
+    /// There is no such upload in parts (any more).
+    #[error("there is no such upload, or it has ended: begin a new one")]
+    NoUpload,
+    /// A part of an upload is not there with these bytes.
+    #[error("part {number} is not there with these bytes: send it again")]
+    NoPart {
+        /// Its number.
+        number: u32,
+    },
     /// The runtime is shutting down.
     #[error("the operation was broken off because the program is ending")]
     Ending,

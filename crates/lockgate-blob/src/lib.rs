@@ -4,7 +4,9 @@
 //! |---|---|
 //! | [`store`] | [`BlobStore`]: opening, reading, verifying |
 //! | `put` | writing: hashed on the way, durable before it is visible |
+//! | [`parts`] | uploads in parts |
 //! | [`materialise`] | a release's files as a folder that a worker can open |
+//! | [`copy`] | all bytes into a backup, and back |
 //! | `incoming` | files under way, and cleaning up after a crash |
 //! | [`error`] | what can go wrong, and what to do about it |
 //!
@@ -15,15 +17,19 @@
 //!
 //! A path below the store is only ever made from a digest's hexadecimal digits; no text of a client's is part of it.
 
+pub mod copy;
 pub mod error;
 mod incoming;
 pub mod materialise;
+pub mod parts;
 mod put;
 pub mod store;
 #[cfg(test)]
 mod tests;
 
+pub use copy::Copied;
 pub use error::BlobError;
 pub use materialise::{FileToPlace, How};
+pub use parts::{Part, UploadId};
 pub use put::{Blob, Expect};
 pub use store::{BlobReader, BlobStore};

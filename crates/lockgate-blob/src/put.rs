@@ -68,7 +68,25 @@ impl BlobStore {
     ///
     /// # Errors
     /// Where they are not what was expected, the stream breaks or they can't be written; nothing is kept then.
-    pub async fn put_stream<R>(&self, mut source: R, expect: Expect) -> Result<Blob, BlobError>
+    pub async fn put_stream<R>(&self, source: R, expect: Expect) -> Result<Blob, BlobError>
+    where
+        R: AsyncRead + Unpin,
+    {
+        let (incoming, blob) = self.receive(source, expect).await?;
+        let store = self.clone();
+        blocking(move || {
+            store.settle(incoming, &blob)?;
+            Ok(blob)
+        })
+        .await
+    }
+
+    /// Takes the bytes of a stream into a file under way.
+    pub(crate) async fn receive<R>(
+        &self,
+        mut source: R,
+        expect: Expect,
+    ) -> Result<(Incoming, Blob), BlobError>
     where
         R: AsyncRead + Unpin,
     {
@@ -90,7 +108,7 @@ impl BlobStore {
         }
         file.flush().await.map_err(failed("write", incoming.path()))?;
         let blob = expect.check(Blob { digest: Digest::from_bytes(hasher.finalize().into()), size })?;
-        self.keep(incoming, blob).await
+        Ok((incoming, blob))
     }
 
     /// Keeps bytes that are in memory. See [`BlobStore::put_stream`].
@@ -104,18 +122,14 @@ impl BlobStore {
         self.put_stream(bytes, expect).await
     }
 
-    async fn keep(&self, incoming: Incoming, blob: Blob) -> Result<Blob, BlobError> {
+    /// Gives a file under way the name of its digest, durably.
+    pub(crate) fn settle(&self, incoming: Incoming, blob: &Blob) -> Result<(), BlobError> {
         let target = self.path(&blob.digest);
-        blocking(move || {
-            let file = incoming.handle()?;
-            let read_only = std::fs::Permissions::from_mode(0o444);
-            file.set_permissions(read_only).map_err(failed("write", incoming.path()))?;
-            if let Some(folder) = target.parent() {
-                create_folder(folder)?;
-            }
-            incoming.keep(&target)?;
-            Ok(blob)
-        })
-        .await
+        let read_only = std::fs::Permissions::from_mode(0o444);
+        incoming.handle()?.set_permissions(read_only).map_err(failed("write", incoming.path()))?;
+        if let Some(folder) = target.parent() {
+            create_folder(folder)?;
+        }
+        incoming.keep(&target)
     }
 }

@@ -5,13 +5,13 @@ use crate::incoming;
 use lockgate_core::digest::Digest;
 use sha2::{Digest as _, Sha256};
 use std::fs::{DirBuilder, File};
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, SeekFrom};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncSeekExt, ReadBuf};
 
 /// How many bytes are in memory at a time while a blob is read or written.
 pub(crate) const CHUNK: usize = 256 * 1024;
@@ -42,6 +42,14 @@ impl BlobReader {
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Goes on reading at this byte.
+    ///
+    /// # Errors
+    /// Where the file can't be read.
+    pub async fn skip_to(&mut self, byte: u64) -> std::io::Result<()> {
+        self.file.seek(SeekFrom::Start(byte)).await.map(|_| ())
     }
 }
 
@@ -90,17 +98,28 @@ impl BlobStore {
                     .map_err(failed("create the folder", above))?;
             }
             create_folder(&folder)?;
-            let folders = Folders {
-                blobs: folder.join("blobs"),
-                incoming: folder.join("incoming"),
-                materialising: Mutex::new(()),
-            };
-            create_folder(&folders.blobs)?;
-            create_folder(&folders.incoming)?;
-            incoming::clean(&folders.incoming)?;
-            Ok(Self { folders: Arc::new(folders) })
+            let store = Self::at(&folder);
+            create_folder(&store.folders.blobs)?;
+            create_folder(&store.folders.incoming)?;
+            incoming::clean(&store.folders.incoming)?;
+            Ok(store)
         })
         .await
+    }
+
+    /// A handle to the store in an absolute folder, which is not looked at.
+    pub(crate) fn at(folder: &Path) -> Self {
+        let folders = Folders {
+            blobs: folder.join("blobs"),
+            incoming: folder.join("incoming"),
+            materialising: Mutex::new(()),
+        };
+        Self { folders: Arc::new(folders) }
+    }
+
+    /// Where the bytes lie.
+    pub(crate) fn root(&self) -> &Path {
+        &self.folders.blobs
     }
 
     /// Where files under way lie.

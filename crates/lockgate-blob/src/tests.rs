@@ -1,6 +1,6 @@
 //! The blob store as a whole.
 
-use crate::{Blob, BlobError, BlobStore, Expect, FileToPlace, How};
+use crate::{Blob, BlobError, BlobStore, Expect, FileToPlace, How, UploadId};
 use lockgate_core::digest::Digest;
 use proptest::prelude::*;
 use std::io;
@@ -369,4 +369,118 @@ async fn a_folder_that_cannot_be_made_is_named() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let error = BlobStore::open(file.path()).await.unwrap_err();
     assert!(error.to_string().contains("can't create the folder"), "{error}");
+}
+
+#[tokio::test]
+async fn all_blobs_are_taken_into_another_store_and_damage_is_healed_from_it() {
+    let bench = Bench::new().await;
+    let (one, two) = (bench.put(b"one").await, bench.put(b"two").await);
+    let backup = bench.path("backup");
+    let copied = bench.store.copy_into(&backup, true).await.unwrap();
+    assert_eq!((copied.blobs, copied.new, copied.bytes), (2, 2, 6));
+    assert_eq!(bench.store.copy_into(&backup, false).await.unwrap().new, 0);
+    let copy = BlobStore::existing(&backup).await.unwrap().unwrap();
+    assert_eq!(copy.verify(&one).await.unwrap(), 3);
+
+    bench.damage(&two);
+    assert!(matches!(bench.store.copy_into(&backup, true).await, Err(BlobError::Damaged { .. })));
+    let healed = copy.copy_into(bench.path("deep/store"), true).await.unwrap();
+    assert_eq!((healed.blobs, healed.new), (2, 1));
+    assert_eq!(bench.store.verify(&two).await.unwrap(), 3);
+    assert!(BlobStore::existing(bench.path("nothing")).await.unwrap().is_none());
+    assert!(!bench.path("nothing").exists(), "looking makes nothing");
+}
+
+fn upload(began: i64, parts: u32) -> UploadId {
+    UploadId::new(began, parts, [7; 16])
+}
+
+#[tokio::test]
+async fn parts_are_joined_in_their_order_whatever_order_they_came_in() {
+    let bench = Bench::new().await;
+    let id = upload(1, 3);
+    bench.store.begin_upload(&id).await.unwrap();
+    let third = bench.store.put_part(&id, 3, &b"ccc"[..]).await.unwrap();
+    let wrong = bench.store.put_part(&id, 1, &b"wrong"[..]).await.unwrap();
+    let second = bench.store.put_part(&id, 2, &b"bb"[..]).await.unwrap();
+    let first = bench.store.put_part(&id, 1, &b"a"[..]).await.unwrap();
+    // A restart keeps what arrived.
+    let store = BlobStore::open(bench.path("deep/store")).await.unwrap();
+    let replaced = store.join_parts(&id, vec![wrong, second, third]).await;
+    assert_eq!(replaced.unwrap_err(), BlobError::NoPart { number: 1 });
+    let blob = store.join_parts(&id, vec![first, second, third]).await.unwrap();
+    assert_eq!((blob.digest, blob.size), (Digest::of(b"abbccc"), 6));
+    assert_eq!(store.verify(&blob.digest).await.unwrap(), 6);
+    // Asked again it is the same; other parts it is not; and no part comes in any more.
+    assert_eq!(store.join_parts(&id, vec![first, second, third]).await.unwrap(), blob);
+    assert_eq!(store.join_parts(&id, vec![first]).await.unwrap_err(), BlobError::NoUpload);
+    assert_eq!(store.put_part(&id, 1, &b"late"[..]).await.unwrap_err(), BlobError::NoUpload);
+    let parts =
+        bench.files().iter().filter(|path| path.ends_with(format!("1-{}", first.digest.hex()))).count();
+    assert_eq!(parts, 0, "joined parts are deleted");
+}
+
+#[tokio::test]
+async fn a_part_that_was_damaged_must_be_sent_again() {
+    let bench = Bench::new().await;
+    let id = upload(1, 2);
+    bench.store.begin_upload(&id).await.unwrap();
+    let first = bench.store.put_part(&id, 1, &vec![1; 3 << 20][..]).await.unwrap();
+    let second = bench.store.put_part(&id, 2, &b"second"[..]).await.unwrap();
+    let name = format!("1-{}", first.digest.hex());
+    let file = bench.files().into_iter().find(|path| path.ends_with(&name)).unwrap();
+    std::fs::write(&file, vec![0; 3 << 20]).unwrap();
+    for _ in 0..2 {
+        let damaged = bench.store.join_parts(&id, vec![first, second]).await;
+        assert_eq!(damaged.unwrap_err(), BlobError::NoPart { number: 1 });
+    }
+    assert_eq!(bench.files().len(), 2, "the good part and the lock: {:?}", bench.files());
+    let again = bench.store.put_part(&id, 1, &vec![1; 3 << 20][..]).await.unwrap();
+    let blob = bench.store.join_parts(&id, vec![again, second]).await.unwrap();
+    assert_eq!(blob.size, (3 << 20) + 6);
+}
+
+#[tokio::test]
+async fn an_aborted_or_old_upload_leaves_nothing() {
+    let bench = Bench::new().await;
+    let (old, new) = (upload(1, 1), upload(100, 1));
+    for id in [&old, &new] {
+        bench.store.begin_upload(id).await.unwrap();
+        bench.store.put_part(id, 1, &b"part"[..]).await.unwrap();
+    }
+    assert_eq!(bench.store.sweep_uploads(100).await.unwrap(), 1);
+    assert_eq!(bench.files().len(), 2, "the part and the lock: {:?}", bench.files());
+    bench.store.drop_upload(&new).await.unwrap();
+    bench.store.drop_upload(&new).await.unwrap();
+    assert!(bench.files().is_empty(), "{:?}", bench.files());
+    assert_eq!(bench.store.put_part(&new, 1, &b"part"[..]).await.unwrap_err(), BlobError::NoUpload);
+    assert_eq!(bench.store.join_parts(&new, Vec::new()).await.unwrap_err(), BlobError::NoUpload);
+    assert_eq!(bench.store.sweep_uploads(1000).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_part_that_breaks_off_or_has_no_place_is_not_kept() {
+    let bench = Bench::new().await;
+    let id = upload(1, 2);
+    bench.store.begin_upload(&id).await.unwrap();
+    assert!(matches!(bench.store.put_part(&id, 1, Breaking(3)).await, Err(BlobError::Source { .. })));
+    for number in [0, 3] {
+        assert_eq!(bench.store.put_part(&id, number, &b"x"[..]).await.unwrap_err(), BlobError::NoUpload);
+    }
+    assert!(bench.files().is_empty(), "{:?}", bench.files());
+}
+
+#[test]
+fn names_of_uploads_are_read_back_and_lead_nowhere_else() {
+    let id = upload(12, 3);
+    assert_eq!(id.to_string().parse::<UploadId>().unwrap(), id);
+    for bad in [
+        "",
+        "1-2",
+        "1-2-../x",
+        "1-2-ABCDEF0123456789abcdef0123456789",
+        "x-2-0123456789abcdef0123456789abcdef",
+    ] {
+        assert!(bad.parse::<UploadId>().is_err(), "{bad}");
+    }
 }

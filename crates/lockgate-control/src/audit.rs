@@ -9,9 +9,9 @@ use lockgate_core::access::{Action, Target, authorize};
 use lockgate_core::actor::Actor;
 use lockgate_core::digest::Digest;
 use lockgate_core::entry::{GENESIS, StoredEntry};
-use lockgate_store::StoreError;
 use lockgate_store::rebuild::RebuildError;
 use lockgate_store::verify::VerifyError;
+use lockgate_store::{Store, StoreError};
 
 impl Control {
     /// Verifies the hash chain, that the tables in use are what the log leads to, and that the names in use are those that
@@ -21,29 +21,7 @@ impl Control {
     /// Where the actor may not, or the database can't be read. A broken chain is no error but a finding.
     pub async fn verify_audit(&self, actor: &Actor) -> Result<AuditView, ControlError> {
         authorize(actor, Action::AuditRead, Target::Server)?;
-        let view = |entries: u64, head: Digest, chain_ok, tables_ok, problem| AuditView {
-            entries,
-            head,
-            chain_ok,
-            tables_ok,
-            problem,
-        };
-        Ok(match self.store.compare_states(states::apply).await {
-            Ok(done) => {
-                let problem = match done.differences.first() {
-                    Some((kind, id)) => {
-                        Some(format!("{kind} {id} in the tables is not what the log leads to"))
-                    }
-                    None => names::verify(&self.store).await?,
-                };
-                view(done.log.count, done.log.head, true, problem.is_none(), problem)
-            }
-            Err(RebuildError::Fold { seq, why }) => {
-                view(seq, GENESIS, true, false, Some(format!("entry {seq} can't be applied: {why}")))
-            }
-            Err(RebuildError::Log(error)) if is_fault(&error) => return Err(fault(error)),
-            Err(RebuildError::Log(error)) => view(0, GENESIS, false, false, Some(error.to_string())),
-        })
+        prove(&self.store).await
     }
 
     /// Entries as lines of canonical JSON: from a number on, or the newest.
@@ -85,6 +63,31 @@ impl Control {
             Err(error) => Err(ControlError::conflict(error.to_string())),
         }
     }
+}
+
+/// Verifies the log, what is derived from it and the names in it. What is wrong is no error but a finding.
+pub(crate) async fn prove(store: &Store) -> Result<AuditView, ControlError> {
+    let view = |entries: u64, head: Digest, chain_ok, tables_ok, problem| AuditView {
+        entries,
+        head,
+        chain_ok,
+        tables_ok,
+        problem,
+    };
+    Ok(match store.compare_states(states::apply).await {
+        Ok(done) => {
+            let problem = match done.differences.first() {
+                Some((kind, id)) => Some(format!("{kind} {id} in the tables is not what the log leads to")),
+                None => names::verify(store).await?,
+            };
+            view(done.log.count, done.log.head, true, problem.is_none(), problem)
+        }
+        Err(RebuildError::Fold { seq, why }) => {
+            view(seq, GENESIS, true, false, Some(format!("entry {seq} can't be applied: {why}")))
+        }
+        Err(RebuildError::Log(error)) if is_fault(&error) => return Err(fault(error)),
+        Err(RebuildError::Log(error)) => view(0, GENESIS, false, false, Some(error.to_string())),
+    })
 }
 
 /// Whether the database failed, which says nothing about the log. A stored value that is none was changed by somebody.

@@ -13,6 +13,7 @@
 //! | `need` | which releases and bytes an agent may fetch |
 //! | `overview`, `why`, `history`, `model_history`, `trace` | looking at it |
 //! | `audit`, `names` | verifying and rebuilding |
+//! | [`upkeep`] | a database checked as a whole, without a server |
 //! | `people` | names and opaque ids |
 //! | `states`, `projection` | log, state and query tables in one transaction |
 //! | [`tracking`] | experiments, runs, registered models, artifacts |
@@ -41,6 +42,7 @@ mod terms;
 mod tests;
 mod trace;
 pub mod tracking;
+pub mod upkeep;
 pub mod view;
 mod why;
 

@@ -27,7 +27,7 @@ use axum::Router;
 use lockgate_control::tracking::Tracking;
 
 /// MLflow's routes. The caller puts a layer around them that adds the [`lockgate_core::actor::Actor`] as an extension;
-/// without one every route but `/health`, `/version` and `server-info` answers 401.
+/// without one every route answers 401 but `/health`, `/version`, `server-info` and `mlflow-artifacts/signed/…`.
 pub fn router(tracking: Tracking) -> Router {
     routes::all(tracking)
 }

@@ -12,6 +12,7 @@
 //! | [`tracking`] | experiments, runs, the model registry, artifacts' places |
 //! | [`foreign`] | databases of MLflow itself, read only |
 //! | [`settings`] | small values by name |
+//! | [`upkeep`] | bringing the schema forward, the engine's own check, snapshots of a SQLite file |
 //! | [`error`] | what can go wrong, and what to do about it |
 //!
 //! # One text for two engines
@@ -48,11 +49,14 @@ mod testing;
 #[cfg(test)]
 mod tests;
 pub mod tracking;
+pub mod upkeep;
 pub mod verify;
 mod writer;
 
 pub use conn::{Conn, DEFAULT_WORKSPACE, Tx};
 pub use error::StoreError;
+pub use lock::FileLock;
 pub use log::{Head, NewEntry};
+pub use place::{is_postgres, sqlite_file, without_password};
 pub use states::{StateFilter, StateRow, States};
 pub use store::{Access, Store, StoreOptions};

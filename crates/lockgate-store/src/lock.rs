@@ -9,9 +9,9 @@ use std::path::Path;
 /// The longest process id that is read from a lock file.
 const PID_LIMIT: u64 = 20;
 
-/// A held advisory lock; dropping it (or dying) frees it.
+/// A held advisory lock on a SQLite database; dropping it (or dying) frees it. No server runs on the file meanwhile.
 #[derive(Debug)]
-pub(crate) struct FileLock {
+pub struct FileLock {
     _file: File,
 }
 
@@ -32,6 +32,16 @@ impl FileLock {
     /// Takes the lock beside the database file, or says who holds it. Creates the folder and the file where they
     /// don't exist, for this user only.
     pub(crate) fn take(database: &Path) -> Result<Self, StoreError> {
+        let lock = Self::hold(database)?;
+        private(database).map_err(failed("open the database", database))?;
+        Ok(lock)
+    }
+
+    /// Takes the lock beside the place of a database file, which may or may not be there.
+    ///
+    /// # Errors
+    /// Where a server runs on it, or the folder can't be written.
+    pub fn hold(database: &Path) -> Result<Self, StoreError> {
         if let Some(folder) = database.parent() {
             DirBuilder::new()
                 .recursive(true)
@@ -42,9 +52,6 @@ impl FileLock {
         let mut name = database.as_os_str().to_owned();
         name.push(".lock");
         let path = Path::new(&name);
-        let private = |path: &Path| {
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
-        };
         let mut file = private(path).map_err(failed("open the lock file", path))?;
         match file.try_lock() {
             Ok(()) => {}
@@ -60,9 +67,12 @@ impl FileLock {
         if let Err(error) = note_pid(&mut file) {
             tracing::warn!(path = %path.display(), %error, "can't note the process id in the lock file");
         }
-        private(database).map_err(failed("open the database", database))?;
         Ok(Self { _file: file })
     }
+}
+
+fn private(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
 fn note_pid(file: &mut File) -> std::io::Result<()> {

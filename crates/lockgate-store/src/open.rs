@@ -28,6 +28,12 @@ fn install_drivers() {
     ONCE.call_once(sqlx::any::install_default_drivers);
 }
 
+/// A connection that reads, and may write to other files than the database.
+pub(crate) async fn reader(place: &Place) -> Result<AnyConnection, StoreError> {
+    let options = options(place, true)?;
+    AnyConnection::connect_with(&options).await.map_err(|e| classify(place, e))
+}
+
 fn options(place: &Place, read_only: bool) -> Result<AnyConnectOptions, StoreError> {
     install_drivers();
     AnyConnectOptions::from_str(&place.url(read_only))
@@ -132,7 +138,16 @@ pub(crate) async fn migrate(connection: &mut AnyConnection, place: &Place) -> Re
     })
 }
 
-const VERSION: &str = "SELECT MAX(version) FROM _sqlx_migrations";
+pub(crate) const VERSION: &str = "SELECT MAX(version) FROM _sqlx_migrations";
+
+/// The schema's version; 0 where there is none yet.
+pub(crate) async fn version(connection: &mut AnyConnection, place: &Place) -> Result<i64, StoreError> {
+    let row = match sqlx::query(VERSION).fetch_one(connection).await.map_err(|e| classify(place, e)) {
+        Err(StoreError::Statement { .. }) => return Ok(0),
+        row => row?,
+    };
+    row.try_get::<Option<i64>, _>(0).map(Option::unwrap_or_default).map_err(|e| classify(place, e))
+}
 
 /// Checks the schema without changing anything.
 pub(crate) async fn check(pool: &Pool<Any>, place: &Place) -> Result<(), StoreError> {
@@ -151,4 +166,15 @@ pub(crate) async fn check(pool: &Pool<Any>, place: &Place) -> Result<(), StoreEr
         std::cmp::Ordering::Less => Err(StoreError::OlderSchema { place, found, known }),
         std::cmp::Ordering::Equal => Ok(()),
     }
+}
+
+/// Brings an empty database to an earlier version, as an older program would have left it.
+#[cfg(test)]
+pub(crate) async fn migrate_to(place: &Place, version: i64) -> Box<AnyConnection> {
+    let mut connection = writer(place, WAIT).await.unwrap();
+    claim(&mut connection, place).await.unwrap();
+    let migrations = MIGRATOR.iter().filter(|migration| migration.version <= version).cloned().collect();
+    let older = Migrator { migrations, ..Migrator::DEFAULT };
+    older.run_direct(None, &mut *connection, false).await.unwrap();
+    connection
 }

@@ -87,6 +87,43 @@ fn redact(url: &str) -> String {
     format!("{scheme}://{rest}")
 }
 
+/// Whether this is the address of a PostgreSQL database, not of a SQLite file.
+#[must_use]
+pub fn is_postgres(url: &str) -> bool {
+    matches!(Place::parse(url), Ok(place) if place.engine == Engine::Postgres)
+}
+
+/// The file of a SQLite database.
+///
+/// # Errors
+/// Where the address is none, or one of a PostgreSQL database.
+pub fn sqlite_file(url: &str) -> Result<PathBuf, StoreError> {
+    Place::parse(url)?.path.ok_or_else(|| StoreError::Address {
+        given: redact(url),
+        why: "a SQLite file is needed here".to_owned(),
+    })
+}
+
+/// The address of a PostgreSQL database with its user and options, but without its password.
+#[must_use]
+pub fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return redact(url) };
+    let (rest, options) = rest.split_once('?').unwrap_or((rest, ""));
+    let rest = match rest.rsplit_once('@') {
+        Some((user, host)) => format!("{}@{host}", user.split(':').next().unwrap_or_default()),
+        None => rest.to_owned(),
+    };
+    let kept: Vec<&str> = options
+        .split('&')
+        .filter(|option| {
+            let name = option.split('=').next().unwrap_or_default();
+            !name.is_empty() && !name.to_ascii_lowercase().contains("pass")
+        })
+        .collect();
+    let options = if kept.is_empty() { String::new() } else { format!("?{}", kept.join("&")) };
+    format!("{scheme}://{rest}{options}")
+}
+
 fn percent_encode(path: &str) -> String {
     path.bytes().fold(String::with_capacity(path.len()), |mut out, byte| {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'_' | b'.') {
@@ -127,6 +164,20 @@ mod tests {
                 Err(error) => error.to_string(),
             };
             assert!(!shown.contains("heim"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn an_address_for_commands_keeps_all_but_the_password() {
+        for (given, shown) in [
+            (
+                "postgres://u:ge@heim:geheim@h:5/d?sslmode=disable&password=geheim",
+                "postgres://u@h:5/d?sslmode=disable",
+            ),
+            ("postgres://h/d?PassWord=geheim", "postgres://h/d"),
+            ("postgresql://u@%2Frun%2Fpg/d", "postgresql://u@%2Frun%2Fpg/d"),
+        ] {
+            assert_eq!(without_password(given), shown);
         }
     }
 

@@ -4,7 +4,7 @@ use crate::conn::{Conn, Tx};
 use crate::error::{StoreError, classify};
 use crate::lock::FileLock;
 use crate::open;
-use crate::place::Place;
+use crate::place::{Engine, Place};
 use crate::writer::{Message, Work, Writer};
 use futures_util::future::BoxFuture;
 use lockgate_core::clock::Clock;
@@ -20,6 +20,8 @@ pub enum Access {
     ReadWrite,
     /// Reading only, beside whoever writes.
     ReadOnly,
+    /// Reading only, also what an older program wrote. Only what every schema has can be read: the log.
+    Inspect,
 }
 
 /// How a store is opened.
@@ -75,9 +77,12 @@ impl Store {
     /// Where the database is in use, damaged, something else, newer than this program, or can't be reached or written.
     pub async fn open(url: &str, options: StoreOptions) -> Result<Self, StoreError> {
         let place = Place::parse(url)?;
-        if options.access == Access::ReadOnly {
+        if options.access != Access::ReadWrite {
             let readers = open::readers(&place, options.readers, true)?;
-            open::check(&readers, &place).await?;
+            match open::check(&readers, &place).await {
+                Err(StoreError::OlderSchema { .. }) if options.access == Access::Inspect => {}
+                checked => checked?,
+            }
             return Ok(Self { inner: Arc::new(Inner { place, readers, writer: None }) });
         }
         let lock = place.path.as_deref().map(FileLock::take).transpose()?;
@@ -149,6 +154,10 @@ impl Store {
             tracing::debug!(place = %place.name, %error, "a read did not end cleanly");
         }
         result
+    }
+
+    pub(crate) fn engine(&self) -> Engine {
+        self.inner.place.engine
     }
 
     /// The database's place for people: a path, or an address without user and password.

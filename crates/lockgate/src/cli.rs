@@ -1,7 +1,9 @@
 //! The command line: what can be said, in clap's terms, without any behaviour.
 
+mod db;
 mod moving;
 
+pub(crate) use db::{Db, DbPlace};
 pub(crate) use moving::{Export, ExportMlflow, Import, ImportMlflow};
 
 use clap::{Args, Parser, Subcommand};
@@ -104,6 +106,9 @@ pub(crate) enum Command {
     /// Verify or read the audit log
     #[command(subcommand)]
     Audit(Audit),
+    /// Check, back up and restore a server's database
+    #[command(subcommand)]
+    Db(Db),
     /// Look at environments
     #[command(subcommand)]
     Env(Env),
@@ -164,6 +169,9 @@ pub(crate) struct Server {
     /// Database URL [default: SQLite in the home folder]
     #[arg(long, env = "LOCKGATE_DATABASE", hide_env_values = true)]
     pub(crate) database: Option<String>,
+    /// Folder for artifacts, which all servers over one database share [default: `blobs` in the home folder]
+    #[arg(long, env = "LOCKGATE_BLOBS", value_name = "DIR")]
+    pub(crate) blobs: Option<PathBuf>,
     /// File of accounts, one a line: `user|service|agent NAME SHA256-OF-TOKEN`
     #[arg(long, value_name = "FILE")]
     pub(crate) tokens: Option<PathBuf>,

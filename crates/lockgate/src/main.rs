@@ -105,6 +105,7 @@ async fn run(cli: Cli, isolation: Option<String>) -> anyhow::Result<Exit> {
         Command::Audit(args) => commands::look::audit(&ctx, args).await,
         Command::Model(cli::Model::History(args)) => commands::look::model_history(&ctx, args).await,
         Command::Webhooks(args) => commands::look::webhooks(&ctx, args).await,
+        Command::Db(args) => commands::db::db(&ctx, args).await,
         Command::Env(args) => commands::look::env(&ctx, args).await,
         Command::Predict(args) => commands::predict::predict(&ctx, args).await,
         Command::Import(cli::Import::Mlflow(args)) => commands::import::import(&ctx, args).await,

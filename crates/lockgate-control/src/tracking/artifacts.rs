@@ -2,8 +2,9 @@
 
 use super::places::{self, Owner, Place};
 use super::{Artifact, Tracking, TrackingError, may_read, may_track, models, runs};
-use lockgate_blob::{BlobReader, Expect};
+use lockgate_blob::{Blob, BlobReader, Expect};
 use lockgate_core::actor::Actor;
+use lockgate_core::digest::Digest;
 use lockgate_store::Conn;
 use std::collections::BTreeMap;
 use tokio::io::AsyncRead;
@@ -26,6 +27,8 @@ pub struct Opened {
     pub size: u64,
     /// Its name, without folders.
     pub name: String,
+    /// Its bytes' digest.
+    pub digest: Digest,
 }
 
 fn missing(path: &str) -> TrackingError {
@@ -96,6 +99,15 @@ fn writable(path: &str) -> Result<Place, TrackingError> {
     })
 }
 
+/// The place of a file that is to be written.
+pub(super) fn writable_file(path: &str) -> Result<Place, TrackingError> {
+    let place = writable(path)?;
+    if place.path.is_empty() {
+        return Err(TrackingError::invalid("Invalid path: a file's name is missing"));
+    }
+    Ok(place)
+}
+
 impl Tracking {
     /// Keeps a file of a run or a logged model. When this returns it is durable. Memory use doesn't depend on its size.
     ///
@@ -106,14 +118,27 @@ impl Tracking {
         R: AsyncRead + Send + Unpin,
     {
         may_track(actor)?;
-        let place = writable(path)?;
-        if place.path.is_empty() {
-            return Err(TrackingError::invalid("Invalid path: a file's name is missing"));
-        }
+        let place = writable_file(path)?;
         // Asked before the bytes are taken, and again when they are there.
-        let asked = place.clone();
-        self.read(move |conn| Box::pin(async move { owned(conn, &asked).await })).await?;
+        self.takes(&place).await?;
         let blob = self.blobs.put_stream(bytes, Expect::anything()).await?;
+        self.place(place, blob).await
+    }
+
+    /// Whether a file may be put there.
+    pub(super) async fn takes(&self, place: &Place) -> Result<(), TrackingError> {
+        let asked = place.clone();
+        self.read(move |conn| {
+            Box::pin(async move {
+                owned(conn, &asked).await?;
+                fits(conn, &asked).await
+            })
+        })
+        .await
+    }
+
+    /// Puts bytes that are kept under a path.
+    pub(super) async fn place(&self, place: Place, blob: Blob) -> Result<(), TrackingError> {
         let now = self.clock.now_ms();
         self.write(move |tx| {
             Box::pin(async move {
@@ -151,14 +176,17 @@ impl Tracking {
             })
             .await?;
         match found {
-            Some(file) => {
-                let reader = self.blobs.reader(&file.digest).await?;
-                let name = file.path.rsplit('/').next().unwrap_or_default().to_owned();
-                Ok(Opened { reader, size: file.size, name })
-            }
+            Some(file) => self.opened(&file.path, &file.digest).await,
             None if below.is_empty() => Err(missing(&path)),
             None => Err(TrackingError::invalid(format!("'{path}' is a directory, not a file"))),
         }
+    }
+
+    /// Opens the bytes of a file.
+    pub(super) async fn opened(&self, path: &str, digest: &Digest) -> Result<Opened, TrackingError> {
+        let reader = self.blobs.reader(digest).await?;
+        let name = path.rsplit('/').next().unwrap_or_default().to_owned();
+        Ok(Opened { size: reader.size(), reader, name, digest: *digest })
     }
 
     /// What lies in a folder; nothing where there is none, or where the path is a file's.

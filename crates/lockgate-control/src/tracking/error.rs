@@ -68,6 +68,8 @@ impl From<BlobError> for TrackingError {
             BlobError::Source { .. } | BlobError::Mismatch { .. } | BlobError::TooLarge { .. } => {
                 Self::Invalid(error.to_string())
             }
+            BlobError::NoUpload => Self::Missing(error.to_string()),
+            BlobError::NoPart { .. } => Self::Invalid(error.to_string()),
             error => Self::Blob(error),
         }
     }

@@ -11,6 +11,7 @@
 //! | `workspaces` | experiments and registries apart from each other; each environment has its own |
 //! | `governed` | aliases and stages that say what an environment serves |
 //! | `sources` | where a version's files come from |
+//! | `uploads`, `signatures` | files in parts; URLs that need no sign-in |
 //! | `artifacts`, `places` | files below runs and models; the paths and URIs that name them |
 //! | [`exchange`], `import` | records that stores exchange; taking them in |
 //! | `resolve` | what the rest of the control plane asks about models and runs |
@@ -38,10 +39,12 @@ mod python;
 mod registry;
 mod resolve;
 mod runs;
+mod signatures;
 mod sources;
 mod stages;
 #[cfg(test)]
 mod tests;
+mod uploads;
 mod versions;
 pub(crate) mod webhooks;
 mod workspaces;
@@ -49,6 +52,7 @@ mod workspaces;
 pub use artifacts::{Listed, Opened};
 pub use error::TrackingError;
 pub use experiments::NewExperiment;
+pub use lockgate_store::DEFAULT_WORKSPACE;
 pub use lockgate_store::tracking::{
     AliasMove, Artifact, Clause, Comparator, Dataset, DatasetInput, DatasetSummary, Delivery, DeliveryState,
     Experiment, Field, KeyValue, Lifecycle, LoggedModel, Metric, ModelVersion, Operand, Order, Page,
@@ -59,7 +63,9 @@ pub use models::{ModelStatus, NewLoggedModel};
 pub use registry::NewRegisteredModel;
 pub use resolve::{ModelVersionInfo, RunSummary};
 pub use runs::{NewRun, RunStatus};
+pub use signatures::Signed;
 pub use stages::VersionStage;
+pub use uploads::{BegunUpload, SignedDownload};
 pub use versions::NewModelVersion;
 pub use webhooks::{Answer, Courier, OWN_EVENTS, Parcel, STOCK_EVENTS, WebhookChange, WebhookTest};
 pub use workspaces::WorkspaceChange;
@@ -69,7 +75,7 @@ use lockgate_blob::BlobStore;
 use lockgate_core::access::{Action, Target, authorize};
 use lockgate_core::actor::Actor;
 use lockgate_core::clock::{Clock, Entropy};
-use lockgate_store::{Conn, DEFAULT_WORKSPACE, Store, Tx};
+use lockgate_store::{Conn, Store, Tx};
 use std::sync::Arc;
 
 /// Which of the things that can be deleted are meant.
@@ -110,6 +116,7 @@ pub struct Tracking {
     workspace: Arc<str>,
     /// Who brings messages to webhooks, where somebody does.
     courier: Option<Arc<dyn Courier>>,
+    signing: Arc<tokio::sync::OnceCell<signatures::Key>>,
 }
 
 impl std::fmt::Debug for Tracking {
@@ -122,7 +129,8 @@ impl Tracking {
     /// Puts the use cases over a database and a blob store.
     #[must_use]
     pub fn new(store: Store, blobs: BlobStore, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
-        Self { store, blobs, clock, entropy, workspace: DEFAULT_WORKSPACE.into(), courier: None }
+        let (workspace, signing) = (DEFAULT_WORKSPACE.into(), Arc::default());
+        Self { store, blobs, clock, entropy, workspace, courier: None, signing }
     }
 
     /// 32 random hexadecimal digits: the form of MLflow's ids.

@@ -87,6 +87,12 @@ impl Tracking {
         Ok(Self { workspace: workspace.into(), ..self.clone() })
     }
 
+    /// The workspace whose data this is.
+    #[must_use]
+    pub fn workspace_name(&self) -> &str {
+        &self.workspace
+    }
+
     /// All workspaces: `default`, the environments, and those that people made.
     ///
     /// # Errors

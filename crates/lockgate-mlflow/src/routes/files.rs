@@ -1,31 +1,29 @@
 //! `mlflow-artifacts/…`: the files themselves, streamed; and the browser's downloads.
 
 use super::artifacts::files;
+use super::range::{self, Wanted};
 use crate::call::{Answer, Call, Caller, Scoped};
 use crate::error::MlflowError;
 use crate::wire;
 use axum::body::Body;
 use axum::extract::{Path, Request};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
 use axum::{Json, Router};
 use futures_util::TryStreamExt as _;
 use lockgate_control::tracking::{Opened, Tracking};
 use serde_json::json;
+use tokio::io::AsyncReadExt as _;
 use tokio_util::io::{ReaderStream, StreamReader};
 
 /// How many bytes of a download are in memory at a time.
-const CHUNK: usize = 64 * 1024;
+const CHUNK: usize = 256 * 1024;
 
 pub(super) fn routes() -> Router<Tracking> {
     Router::new()
         .route("/artifacts", get(list))
         .route("/artifacts/{*path}", get(download).put(upload).delete(remove))
-        .route("/mpu/create/{*path}", post(no_parts))
-        .route("/mpu/complete/{*path}", post(no_parts))
-        .route("/mpu/abort/{*path}", post(no_parts))
-        .route("/presigned/{*path}", get(no_parts))
 }
 
 pub(super) fn downloads() -> Router<Tracking> {
@@ -41,8 +39,9 @@ async fn download(
     Scoped(tracking): Scoped,
     Path(path): Path<String>,
     Caller(actor): Caller,
+    headers: HeaderMap,
 ) -> Result<Response, MlflowError> {
-    Ok(file(tracking.open_artifact(&actor, &path).await?))
+    file(tracking.open_artifact(&actor, &path).await?, &headers).await
 }
 
 async fn upload(
@@ -61,26 +60,27 @@ async fn remove(Path(path): Path<String>, Call { tracking, actor, .. }: Call) ->
     Ok(Json(json!({})))
 }
 
-/// Clients fall back to one plain request.
-async fn no_parts(_: Caller) -> Answer {
-    Err(MlflowError::not_implemented("Files are not transferred in parts here: use a plain PUT or GET"))
-}
-
-async fn of_run(Call { tracking, actor, message }: Call) -> Result<Response, MlflowError> {
+async fn of_run(
+    headers: HeaderMap,
+    Call { tracking, actor, message }: Call,
+) -> Result<Response, MlflowError> {
     let run = tracking.run(&actor, &message.run_id()?).await?;
     let path = tracking.artifact_path(&run.artifact_uri, &message.required("path")?)?;
-    Ok(file(tracking.open_artifact(&actor, &path).await?))
+    file(tracking.open_artifact(&actor, &path).await?, &headers).await
 }
 
-async fn of_version(Call { tracking, actor, message }: Call) -> Result<Response, MlflowError> {
+async fn of_version(
+    headers: HeaderMap,
+    Call { tracking, actor, message }: Call,
+) -> Result<Response, MlflowError> {
     let (name, version) = (message.required("name")?, message.required("version")?);
     let version = tracking.model_version(&actor, &name, &version).await?;
     let path = tracking.artifact_path(&version.storage_location, &message.required("path")?)?;
-    Ok(file(tracking.open_artifact(&actor, &path).await?))
+    file(tracking.open_artifact(&actor, &path).await?, &headers).await
 }
 
-/// A file as a download that no browser runs or shows.
-fn file(opened: Opened) -> Response {
+/// A file, or the piece of it that is asked for, as a download that no browser runs or shows.
+pub(super) async fn file(mut opened: Opened, asked: &HeaderMap) -> Result<Response, MlflowError> {
     let name: String = opened
         .name
         .chars()
@@ -88,11 +88,25 @@ fn file(opened: Opened) -> Response {
         .collect();
     let disposition = HeaderValue::try_from(format!("attachment; filename=\"{name}\""))
         .unwrap_or(HeaderValue::from_static("attachment"));
-    let headers = [
+    // Bytes under a digest never change: what asks with it may put pieces together.
+    let etag = format!("\"{}\"", opened.digest.hex());
+    let mut headers = HeaderMap::from_iter([
         (header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
-        (header::CONTENT_LENGTH, HeaderValue::from(opened.size)),
         (header::CONTENT_DISPOSITION, disposition),
         (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-    ];
-    (headers, Body::from_stream(ReaderStream::with_capacity(opened.reader, CHUNK))).into_response()
+        (header::ACCEPT_RANGES, HeaderValue::from_static("bytes")),
+    ]);
+    headers.extend(HeaderValue::try_from(&etag).ok().map(|etag| (header::ETAG, etag)));
+    let (status, from, length) = match range::wanted(asked, &etag, opened.size) {
+        Wanted::All => (StatusCode::OK, 0, opened.size),
+        Wanted::Piece { from, length } => (StatusCode::PARTIAL_CONTENT, from, length),
+        Wanted::Nothing => (StatusCode::RANGE_NOT_SATISFIABLE, 0, 0),
+    };
+    headers.extend(range::content_range(status, from, length, opened.size));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    if from > 0 {
+        opened.reader.skip_to(from).await.map_err(|e| MlflowError::internal(e.to_string()))?;
+    }
+    let body = Body::from_stream(ReaderStream::with_capacity(opened.reader.take(length), CHUNK));
+    Ok((status, headers, body).into_response())
 }

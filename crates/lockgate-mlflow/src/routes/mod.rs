@@ -5,6 +5,8 @@ mod experiments;
 mod files;
 mod logging;
 mod models;
+mod parts;
+mod range;
 mod registry;
 mod runs;
 mod server;
@@ -34,7 +36,7 @@ fn plain() -> Router<Tracking> {
     for api in ["/api", "/ajax-api"] {
         all = all
             .nest(&format!("{api}/2.0/mlflow"), mlflow.clone())
-            .nest(&format!("{api}/2.0/mlflow-artifacts"), files::routes())
+            .nest(&format!("{api}/2.0/mlflow-artifacts"), files::routes().merge(parts::routes()))
             .nest(&format!("{api}/3.0/mlflow"), server::info().merge(workspaces::routes()));
     }
     all

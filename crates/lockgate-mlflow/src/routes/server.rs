@@ -17,6 +17,8 @@ pub(super) fn info() -> Router<Tracking> {
 }
 
 async fn server_info() -> Json<Value> {
+    // Files come in parts from clients that insist (MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD and …_DOWNLOAD). It is not offered to
+    // the others: in one piece they are three times faster, and MLflow 3.17's client fails on a `Path` in parts.
     Json(json!({
         "store_type": "SqlStore",
         "workspaces_enabled": true,

@@ -8,3 +8,4 @@ mod opening;
 mod people;
 mod statements;
 mod states;
+mod upkeep;

@@ -10,6 +10,7 @@ use sqlx::any::AnyRow;
 statements! {
     ONE = "SELECT path, digest, size FROM artifacts WHERE root = $1 AND path = $2";
     BELOW = "SELECT path, digest, size FROM artifacts WHERE root = $1 AND substr(path, 1, CAST($2 AS INTEGER)) = $3";
+    AFTER = "SELECT root, path, digest, size FROM artifacts WHERE (root, path) > ($1, $2) ORDER BY root, path LIMIT $3";
     PUT = "INSERT INTO artifacts (root, path, digest, size, updated) VALUES ($1, $2, $3, $4, $5) \
            ON CONFLICT (root, path) DO UPDATE SET digest = excluded.digest, size = excluded.size, \
            updated = excluded.updated";
@@ -52,6 +53,20 @@ impl Conn {
         // Sorted here: the engines sort texts differently.
         found.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(found)
+    }
+
+    /// Artifacts of all roots with their roots, in the database's own order: those after the last one of an earlier call.
+    ///
+    /// # Errors
+    /// Where the database can't be read.
+    pub async fn every_artifact(
+        &mut self,
+        after: Option<&(String, Artifact)>,
+        limit: u32,
+    ) -> Result<Vec<(String, Artifact)>, StoreError> {
+        let (root, path) = after.map(|(root, last)| (root.clone(), last.path.clone())).unwrap_or_default();
+        let rows = self.fetch_all(query(AFTER).bind(root).bind(path).bind(i64::from(limit))).await?;
+        rows.iter().map(|row| Ok((text(row, "root")?, artifact(row)?))).collect()
     }
 }
 

@@ -1,6 +1,7 @@
 //! One file for each group of verbs.
 
 pub(crate) mod agent;
+pub(crate) mod db;
 pub(crate) mod demo;
 pub(crate) mod import;
 pub(crate) mod look;

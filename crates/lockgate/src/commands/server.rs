@@ -18,6 +18,8 @@ const RECONCILE_EVERY: Duration = Duration::from_secs(1);
 
 /// How often the outbox is looked at.
 const DELIVER_EVERY: Duration = Duration::from_millis(250);
+/// How often old uploads are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 
 /// `server`
 pub(crate) async fn server(args: &cli::Server) -> anyhow::Result<Exit> {
@@ -51,7 +53,7 @@ pub(crate) async fn server(args: &cli::Server) -> anyhow::Result<Exit> {
     let database =
         args.database.clone().unwrap_or_else(|| args.home.join("lockgate.db").to_string_lossy().into_owned());
     let store = Store::open(&database, StoreOptions::new(clock.clone())).await?;
-    let blobs = BlobStore::open(args.home.join("blobs")).await?;
+    let blobs = BlobStore::open(args.blobs.clone().unwrap_or_else(|| args.home.join("blobs"))).await?;
     let courier = Arc::new(HttpCourier::new(args.webhooks_allow_private)?);
     let control = Control::new(store.clone(), blobs, clock, entropy).with_courier(courier);
     let identity = Identity {
@@ -61,11 +63,13 @@ pub(crate) async fn server(args: &cli::Server) -> anyhow::Result<Exit> {
     };
     let guarded = routes(&control, identity);
     let deliverer = tokio::spawn(deliver(control.clone()));
+    let sweeper = tokio::spawn(sweep(control.clone()));
     let reconciler = tokio::spawn(reconcile(control));
     tracing::info!(listen = %args.listen, "the server is ready");
     axum::serve(listener, guarded).with_graceful_shutdown(world::told_to_stop(args.tied)).await?;
     reconciler.abort();
     deliverer.abort();
+    sweeper.abort();
     store.close().await;
     Ok(Exit::Done)
 }
@@ -77,6 +81,18 @@ fn routes(control: &Control, identity: Identity) -> Router {
         .merge(lockgate_mlflow::router(control.tracking().clone()))
         .fallback(lockgate_api::no_such_route)
         .layer(axum::middleware::from_fn_with_state((control.clone(), identity), identify))
+}
+
+/// Deletes what is left of uploads that were never completed.
+async fn sweep(control: Control) {
+    loop {
+        match control.tracking().sweep_uploads().await {
+            Ok(0) => {}
+            Ok(uploads) => tracing::info!(uploads, "deleted what was left of old uploads"),
+            Err(error) => tracing::error!(%error, "old uploads can't be deleted; trying again"),
+        }
+        tokio::time::sleep(SWEEP_EVERY).await;
+    }
 }
 
 async fn reconcile(control: Control) {
