@@ -72,6 +72,16 @@ def client(server):
     return mlflow.MlflowClient()
 
 
+@pytest.fixture(autouse=True)
+def same_place(request):
+    """Where the client points after a test is where it pointed before: tests with servers of their own disturb no other."""
+    import mlflow
+
+    before = mlflow.get_tracking_uri()
+    yield
+    mlflow.set_tracking_uri(before)
+
+
 @pytest.fixture
 def experiment(client, request):
     """A fresh experiment, which is the current one."""

@@ -45,7 +45,8 @@ fn writer_settings(engine: Engine, job_timeout: Duration) -> String {
     match engine {
         Engine::Sqlite => format!(
             "PRAGMA busy_timeout = {}; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; \
-             PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON;",
+             PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON; PRAGMA wal_autocheckpoint = 4000; \
+             PRAGMA cache_size = -32000;",
             WAIT.as_millis()
         ),
         Engine::Postgres => format!(

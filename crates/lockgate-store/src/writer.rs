@@ -159,7 +159,7 @@ impl Writer {
         };
         while let Some(mut job) = next.take() {
             if job.wanted() {
-                let ran = if batch.kept == 0 {
+                let ran = if batch.kept == 0 || tx.is_untouched() {
                     alone(&mut tx, &mut *job, self.job_timeout, self.place.engine).await
                 } else {
                     step(&mut tx, &mut *job, self.job_timeout).await
@@ -169,8 +169,10 @@ impl Writer {
             }
             next = self.next(batch);
         }
-        let end = if batch.kept > 0 { "COMMIT" } else { "ROLLBACK" };
-        limited(&mut tx, end).await.map_err(|error| unconfirmed(error, &self.place))?;
+        if !tx.is_untouched() {
+            let end = if batch.kept > 0 { "COMMIT" } else { "ROLLBACK" };
+            limited(&mut tx, end).await.map_err(|error| unconfirmed(error, &self.place))?;
+        }
         self.connection = tx.into_connection();
         Ok(())
     }
@@ -192,14 +194,14 @@ impl Writer {
     async fn begin(&mut self) -> Result<Tx, StoreError> {
         if let Some(connection) = self.connection.take() {
             let mut tx = Tx::new(connection, self.place.clone(), Arc::clone(&self.clock));
-            match limited(&mut tx, self.place.engine.begin_write()).await {
+            match begin(&mut tx, self.place.engine).await {
                 Ok(()) => return Ok(tx),
                 Err(error) => tracing::warn!(place = %self.place.name, %error, "connecting again"),
             }
         }
         let connection = open::writer(&self.place, self.job_timeout).await?;
         let mut tx = Tx::new(connection, self.place.clone(), Arc::clone(&self.clock));
-        limited(&mut tx, self.place.engine.begin_write()).await?;
+        begin(&mut tx, self.place.engine).await?;
         Ok(tx)
     }
 }
@@ -215,9 +217,9 @@ struct Batch {
 /// means that the whole transaction is lost.
 async fn alone(tx: &mut Tx, job: &mut dyn Job, limit: Duration, engine: Engine) -> Result<bool, StoreError> {
     let keep = job.run(tx, limit).await;
-    if !keep {
+    if !keep && !tx.is_untouched() {
         limited(tx, "ROLLBACK").await?;
-        limited(tx, engine.begin_write()).await?;
+        begin(tx, engine).await?;
     }
     Ok(keep)
 }
@@ -231,6 +233,18 @@ async fn step(tx: &mut Tx, job: &mut dyn Job, limit: Duration) -> Result<bool, S
     }
     limited(tx, "RELEASE SAVEPOINT job").await?;
     Ok(keep)
+}
+
+/// Begins a transaction: at once on PostgreSQL, with the first statement on SQLite, where beginning says nothing about the
+/// connection.
+async fn begin(tx: &mut Tx, engine: Engine) -> Result<(), StoreError> {
+    match engine {
+        Engine::Sqlite => {
+            tx.begin_later(engine.begin_write());
+            Ok(())
+        }
+        Engine::Postgres => limited(tx, engine.begin_write()).await,
+    }
 }
 
 async fn limited(tx: &mut Tx, sql: &'static str) -> Result<(), StoreError> {

@@ -19,6 +19,12 @@ enum End {
     SwallowsBadStatement,
     Panics,
     HangsUntilTimeout,
+    /// Ends before its first statement, well or badly.
+    Idle,
+    RefusedAtOnce,
+    /// Its first statement writes, and is kept or not.
+    WritesFirst,
+    WritesFirstAndIsRefused,
 }
 
 #[derive(Debug, Clone)]
@@ -39,12 +45,20 @@ enum JobError {
 async fn run(store: &Store, n: usize, step: Step) -> Result<(), JobError> {
     let work = store.write(move |tx| {
         Box::pin(async move {
+            match step.end {
+                End::Idle => return Ok(()),
+                End::RefusedAtOnce => return Err(JobError::Refused),
+                End::WritesFirst | End::WritesFirstAndIsRefused => {
+                    tx.set_setting(&format!("first{}", step.key), &step.value.to_string()).await?;
+                }
+                _ => {}
+            }
             let old = tx.setting(&format!("k{}", step.key)).await?.unwrap_or_default();
             tx.set_setting(&format!("k{}", step.key), &format!("{old},{}", step.value)).await?;
             tx.append(note("p", &format!("k{}={}", step.key, step.value)), &format!("id{n}"), NOON).await?;
             match step.end {
-                End::Kept => Ok(()),
-                End::Refused => Err(JobError::Refused),
+                End::Kept | End::Idle | End::WritesFirst => Ok(()),
+                End::Refused | End::RefusedAtOnce | End::WritesFirstAndIsRefused => Err(JobError::Refused),
                 End::BadStatement => {
                     Ok(tx.execute(query("INSERT INTO head VALUES (1, 0, '')")).await.map(|_| ())?)
                 }
@@ -69,6 +83,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(End::SwallowsBadStatement),
         1 => Just(End::Panics),
         1 => Just(End::HangsUntilTimeout),
+        2 => Just(End::Idle),
+        1 => Just(End::RefusedAtOnce),
+        2 => Just(End::WritesFirst),
+        1 => Just(End::WritesFirstAndIsRefused),
     ];
     let step = (0..4_u8, any::<u8>(), end).prop_map(|(key, value, end)| Step { key, value, end });
     prop::collection::vec(step, 1..40)
@@ -76,8 +94,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 fn check_outcome(step: &Step, outcome: &Result<(), JobError>) {
     let as_expected = match step.end {
-        End::Kept => outcome.is_ok(),
-        End::Refused => matches!(outcome, Err(JobError::Refused)),
+        End::Kept | End::Idle | End::WritesFirst => outcome.is_ok(),
+        End::Refused | End::RefusedAtOnce | End::WritesFirstAndIsRefused => {
+            matches!(outcome, Err(JobError::Refused))
+        }
         End::BadStatement | End::SwallowsBadStatement => {
             matches!(outcome, Err(JobError::Store(StoreError::Conflict { .. })))
         }
@@ -98,11 +118,14 @@ async fn state_is_the_fold(store: &Store, steps: Vec<Step>) {
         .enumerate()
         .map(|(n, step)| run(store, usize::try_from(before).unwrap() * 1000 + n, step.clone()));
     let outcomes = join_all(running).await;
-    let mut expected: BTreeMap<u8, String> = BTreeMap::new();
+    let (mut expected, mut first): (BTreeMap<u8, String>, BTreeMap<u8, String>) = Default::default();
     let mut kept = 0;
     for (step, outcome) in steps.iter().zip(&outcomes) {
         check_outcome(step, outcome);
-        if outcome.is_ok() {
+        if outcome.is_ok() && step.end != End::Idle {
+            if step.end == End::WritesFirst {
+                first.insert(step.key, step.value.to_string());
+            }
             let value = expected.entry(step.key).or_default();
             *value = format!("{value},{}", step.value);
             kept += 1;
@@ -112,17 +135,21 @@ async fn state_is_the_fold(store: &Store, steps: Vec<Step>) {
     let found = store.write(move |tx| {
         Box::pin(async move {
             assert_eq!(tx.setting("swallowed").await?, None);
-            let mut found = BTreeMap::new();
+            let (mut found, mut found_first) = (BTreeMap::new(), BTreeMap::new());
             for key in 0..4_u8 {
                 if let Some(value) = tx.setting(&format!("k{key}")).await? {
                     found.insert(key, value);
                 }
                 tx.remove_setting(&format!("k{key}")).await?;
+                if let Some(value) = tx.setting(&format!("first{key}")).await? {
+                    found_first.insert(key, value);
+                }
+                tx.remove_setting(&format!("first{key}")).await?;
             }
-            Ok::<_, StoreError>(found)
+            Ok::<_, StoreError>((found, found_first))
         })
     });
-    assert_eq!(found.await.unwrap(), expected);
+    assert_eq!(found.await.unwrap(), (expected, first));
 }
 
 both_engines! {

@@ -2,7 +2,7 @@
 
 use super::types::{KeyValue, Metric};
 use super::{CHUNK, places, rows_of, tuples};
-use crate::conn::{Conn, Tx, int, query, query_dynamic, real, text};
+use crate::conn::{Conn, Query, Tx, int, query, query_dynamic, real, text};
 use crate::error::{StoreError, no_nul};
 use crate::statements::statements;
 use sqlx::any::AnyRow;
@@ -75,6 +75,28 @@ fn newest(metrics: &[Metric]) -> Vec<&Metric> {
             .or_insert(metric);
     }
     found.into_values().collect()
+}
+
+/// A statement for one row, for so many.
+fn points_text(sql: &str, columns: usize, rows: usize) -> String {
+    sql.replacen(&places(0, columns), &tuples(rows, columns), 1)
+}
+
+fn bind_points<'q>(
+    mut statement: Query<'q>,
+    columns: usize,
+    (experiment, run): (i64, &str),
+    points: &[&Metric],
+) -> Query<'q> {
+    for point in points {
+        let (value, is_nan) = stored(point.value);
+        statement = statement.bind(run.to_owned()).bind(point.key.clone()).bind(point.logged_at);
+        statement = statement.bind(point.step).bind(value).bind(is_nan);
+        if columns > 6 {
+            statement = statement.bind(experiment);
+        }
+    }
+    statement
 }
 
 impl Conn {
@@ -184,9 +206,18 @@ impl Tx {
         for metric in metrics {
             no_nul("a metric's key", &metric.key)?;
         }
-        let all: Vec<&Metric> = metrics.iter().collect();
-        self.insert_points(INSERT_METRICS, 6, (experiment, run), &all).await?;
-        self.insert_points(UPSERT_LATEST, 7, (experiment, run), &newest(metrics)).await?;
+        let (all, newest): (Vec<&Metric>, _) = (metrics.iter().collect(), newest(metrics));
+        if self.is_sqlite() && !all.is_empty() && all.len() <= CHUNK {
+            // Both in one round trip.
+            let text =
+                [points_text(INSERT_METRICS, 6, all.len()), points_text(UPSERT_LATEST, 7, newest.len())];
+            let statement = query_dynamic(self.nameless(text.join("; ")));
+            let statement = bind_points(statement, 6, (experiment, run), &all);
+            self.execute(bind_points(statement, 7, (experiment, run), &newest)).await?;
+        } else {
+            self.insert_points(INSERT_METRICS, 6, (experiment, run), &all).await?;
+            self.insert_points(UPSERT_LATEST, 7, (experiment, run), &newest).await?;
+        }
         for metric in metrics {
             if let Some(model) = &metric.model_id {
                 self.log_model_metric(run, model, metric).await?;
@@ -237,17 +268,8 @@ impl Tx {
     ) -> Result<u64, StoreError> {
         let mut added = 0;
         for chunk in points.chunks(CHUNK) {
-            let text = sql.replacen(&places(0, columns), &tuples(chunk.len(), columns), 1);
-            let mut statement = query_dynamic(text);
-            for point in chunk {
-                let (value, is_nan) = stored(point.value);
-                statement = statement.bind(run.to_owned()).bind(point.key.clone()).bind(point.logged_at);
-                statement = statement.bind(point.step).bind(value).bind(is_nan);
-                if columns > 6 {
-                    statement = statement.bind(experiment);
-                }
-            }
-            added += self.execute(statement).await?;
+            let statement = query_dynamic(self.nameless(points_text(sql, columns, chunk.len())));
+            added += self.execute(bind_points(statement, columns, (experiment, run), chunk)).await?;
         }
         Ok(added)
     }

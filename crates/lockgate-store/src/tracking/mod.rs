@@ -63,7 +63,8 @@ fn tuples(rows: usize, columns: usize) -> String {
 async fn rows_of(conn: &mut Conn, head: &'static str, ids: &[String]) -> Result<Vec<AnyRow>, StoreError> {
     let mut found = Vec::new();
     for chunk in ids.chunks(CHUNK) {
-        let statement: Query<'_> = query_dynamic(format!("{head} {}", places(0, chunk.len())));
+        let text = conn.nameless(format!("{head} {}", places(0, chunk.len())));
+        let statement: Query<'_> = query_dynamic(text);
         let statement = chunk.iter().fold(statement, |statement, id| statement.bind(id.clone()));
         found.extend(conn.fetch_all(statement).await?);
     }

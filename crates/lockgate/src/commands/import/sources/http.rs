@@ -32,11 +32,6 @@ pub(crate) struct Http {
 impl Http {
     /// A stock server, with the credentials that MLflow's own clients would use.
     pub(crate) fn stock(address: &str) -> anyhow::Result<Self> {
-        if address.starts_with("https://") {
-            bail!(
-                "{address} speaks TLS, which this program doesn't\n  hint: name an address in plain HTTP, of a proxy or a tunnel (ssh -L, kubectl port-forward), or import the server's database"
-            );
-        }
         let token = std::env::var("MLFLOW_TRACKING_TOKEN").ok();
         let password =
             match (std::env::var("MLFLOW_TRACKING_USERNAME"), std::env::var("MLFLOW_TRACKING_PASSWORD")) {
