@@ -83,6 +83,21 @@ impl Message {
         Self { fields, query: true, place: String::new() }
     }
 
+    /// Whether there is a value, also an empty one.
+    pub(crate) fn is_set(&self, name: &str) -> bool {
+        [name, &camel(name)].iter().any(|name| self.fields.get(*name).is_some_and(|value| !value.is_null()))
+    }
+
+    /// The same with another number.
+    pub(crate) fn with(&self, name: &str, number: i64) -> Self {
+        let mut changed = self.clone();
+        changed.fields.remove(&camel(name));
+        let text = || Value::Array(vec![Value::String(number.to_string())]);
+        let value = if self.query { text() } else { Value::from(number) };
+        changed.fields.insert(name.to_owned(), value);
+        changed
+    }
+
     /// A value that must be there and isn't.
     pub(crate) fn missing(&self, name: &str) -> MlflowError {
         MlflowError::invalid(format!("Missing value for required parameter '{}{name}'. {SEE}", self.place))

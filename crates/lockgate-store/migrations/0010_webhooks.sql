@@ -27,8 +27,10 @@ CREATE TABLE deliveries (
     state      TEXT   NOT NULL CHECK (state IN ('pending', 'delivered', 'failed')),
     attempts   BIGINT NOT NULL,
     created    BIGINT NOT NULL,
-    -- When it is tried (again), or when it was settled. Whoever tries it puts this off first, so that nobody else does.
+    -- When it is tried (again), or when it was settled.
     due        BIGINT NOT NULL,
+    -- Until when whoever tries it has it, and all others of its webhook, for itself.
+    claimed    BIGINT NOT NULL,
     outcome    TEXT
 );
 CREATE INDEX deliveries_due ON deliveries (state, due);

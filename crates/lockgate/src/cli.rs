@@ -182,7 +182,7 @@ pub(crate) struct Server {
     #[arg(long, hide = true)]
     pub(crate) tied: bool,
     /// Let webhooks lead to private addresses and to HTTP: whoever may make one can then reach this server's own network
-    #[arg(long, env = "LOCKGATE_WEBHOOKS_ALLOW_PRIVATE")]
+    #[arg(long, env = "LOCKGATE_WEBHOOKS_ALLOW_PRIVATE", value_parser = clap::builder::BoolishValueParser::new())]
     pub(crate) webhooks_allow_private: bool,
 }
 

@@ -51,6 +51,12 @@ impl HttpCourier {
                 schemes.join(", ")
             ));
         }
+        if !parsed.username().is_empty() || parsed.password().is_some() {
+            return Err(
+                "Webhook URL must not hold a user or a password: they would be shown to who lists webhooks"
+                    .to_owned(),
+            );
+        }
         let host = parsed.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         match host.parse::<IpAddr>() {
             Ok(ip) if !self.private && !is_public(ip) => Err(refusal(&host)),
@@ -62,8 +68,8 @@ impl HttpCourier {
 
 fn refusal(host: &str) -> String {
     format!(
-        "Webhook URL '{host}' leads to an address that is not public. A server that may reach its own network starts with \
-         --webhooks-allow-private."
+        "Webhook URL must not resolve to a non-public IP address, but '{host}' does. A server that may reach its own network \
+         starts with --webhooks-allow-private."
     )
 }
 
@@ -258,6 +264,7 @@ mod tests {
             "file:///etc/passwd",
             "nonsense",
             "https://10.0.0.1:8443",
+            "https://ana:pw@8.8.8.8/",
             "https://[::ffff:192.168.0.1]/",
         ] {
             assert!(courier.check(bad).await.is_err(), "{bad}");
@@ -273,6 +280,6 @@ mod tests {
         let courier = HttpCourier::new(false).unwrap();
         let parcel = Parcel { url: "https://localhost:1/".to_owned(), headers: vec![], body: String::new() };
         let why = courier.post(&parcel).await.unwrap_err();
-        assert!(why.contains("not public"), "{why}");
+        assert!(why.contains("non-public"), "{why}");
     }
 }

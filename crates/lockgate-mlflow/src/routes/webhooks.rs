@@ -75,7 +75,8 @@ fn change(message: &Message) -> Result<WebhookChange, MlflowError> {
         secret: message.text("secret")?,
         active: message.choice("status", &STATUSES, |name| name)?.map(|status| status == STATUSES[0]),
         events: Some(events).filter(|events| !events.is_empty()),
-        own_events: Some(own).filter(|events| !events.is_empty()),
+        // Unlike MLflow's own list, an empty one that is there takes all away.
+        own_events: Some(own).filter(|_| message.is_set("lockgate_events")),
     })
 }
 
@@ -83,16 +84,20 @@ async fn create(Call { tracking, actor, message }: Call) -> Answer {
     for name in ["name", "url"] {
         message.required(name)?;
     }
-    let change = change(&message)?;
-    if change.events.is_none() && change.own_events.is_none() {
+    if !message.is_set("events") && !message.is_set("lockgate_events") {
         return Err(message.missing("events"));
     }
-    let made = tracking.create_webhook(&actor, change).await?;
+    let made = tracking.create_webhook(&actor, change(&message)?).await?;
     Ok(Json(json!({"webhook": shown(&made)})))
 }
 
 async fn list(Call { tracking, actor, message }: Call) -> Answer {
-    let part = Part::read(&message, 100, Limit::stored(1000))?;
+    // None asked for means as many as usual, also where that is said by a zero.
+    let most = message.int("max_results")?.filter(|most| *most != 0).unwrap_or(100);
+    if !(1..=1000).contains(&most) {
+        return Err(MlflowError::invalid("max_results must be between 1 and 1000."));
+    }
+    let part = Part::read(&message.with("max_results", most), 100, Limit::stored(1000))?;
     let mut found = tracking.webhooks(&actor, part.page()).await?;
     let token = part.cut(&mut found);
     Ok(Json(wire::page("webhooks", found.iter().map(shown).collect(), token)))

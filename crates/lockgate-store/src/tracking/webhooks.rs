@@ -2,7 +2,7 @@
 
 use super::rows_of;
 use super::types::{Delivery, DeliveryState, Webhook};
-use crate::conn::{Conn, Tx, count, int, opt_text, parsed, query, text};
+use crate::conn::{Conn, Tx, count, int, opt_text, parsed, query, signed, text};
 use crate::error::{StoreError, no_nul};
 use crate::statements::statements;
 use lockgate_core::clock::Millis;
@@ -23,13 +23,16 @@ statements! {
     DELETE_DELIVERIES = "DELETE FROM deliveries WHERE webhook_id = $1";
     WANTING = "SELECT w.id FROM webhook_events e JOIN webhooks w ON w.id = e.webhook_id \
                WHERE e.event = $1 AND w.workspace = $2 AND w.status = 'ACTIVE' ORDER BY w.created, w.id";
-    ENQUEUE = "INSERT INTO deliveries (seq, webhook_id, event, payload, state, attempts, created, due) \
-               SELECT COALESCE(MAX(seq), 0) + 1, $1, $2, $3, 'pending', 0, $4, $4 FROM deliveries";
+    ENQUEUE = "INSERT INTO deliveries (seq, webhook_id, event, payload, state, attempts, created, due, claimed) \
+               SELECT COALESCE(MAX(seq), 0) + 1, $1, $2, $3, 'pending', 0, $4, $4, 0 FROM deliveries";
     DUE = "SELECT d.seq, d.webhook_id, d.event, d.payload, d.state, d.attempts, d.created, d.due, d.outcome, w.url, \
            w.secret FROM deliveries d JOIN webhooks w ON w.id = d.webhook_id \
-           WHERE d.state = 'pending' AND d.due <= $1 AND w.status = 'ACTIVE' ORDER BY d.due, d.seq LIMIT $2";
-    PUT_OFF = "UPDATE deliveries SET due = $2 WHERE seq = $1";
-    SETTLE = "UPDATE deliveries SET state = $2, attempts = attempts + 1, due = $3, outcome = $4 WHERE seq = $1";
+           WHERE d.state = 'pending' AND d.due <= $1 AND w.status = 'ACTIVE' AND NOT EXISTS \
+           (SELECT 1 FROM deliveries x WHERE x.webhook_id = d.webhook_id AND x.state = 'pending' AND x.claimed > $1) \
+           ORDER BY d.due, d.seq LIMIT $2";
+    CLAIM = "UPDATE deliveries SET claimed = $2 WHERE seq = $1";
+    SETTLE = "UPDATE deliveries SET state = $2, attempts = attempts + 1, due = $3, outcome = $4, claimed = 0 \
+              WHERE seq = $1 AND attempts = $5";
     FORGET = "DELETE FROM deliveries WHERE state <> 'pending' AND due < $1 AND seq < (SELECT MAX(seq) FROM deliveries)";
     RECENT = "SELECT d.seq, d.webhook_id, d.event, d.payload, d.state, d.attempts, d.created, d.due, d.outcome, w.url, \
               w.secret FROM deliveries d JOIN webhooks w ON w.id = d.webhook_id WHERE w.workspace = $1 \
@@ -101,7 +104,7 @@ impl Conn {
         Ok(found)
     }
 
-    /// What is to be delivered now, at most so many, the most overdue first.
+    /// What is to be delivered now, at most so many, the most overdue first; nothing of webhooks that somebody is at.
     ///
     /// # Errors
     /// Where the database can't be read.
@@ -175,7 +178,7 @@ impl Tx {
         self.execute(statement.bind(payload.to_owned()).bind(now)).await.map(|_| ())
     }
 
-    /// Takes what is to be delivered now: nobody else gets it before `until`.
+    /// Takes what is to be delivered now: nobody else gets it, nor anything else of the same webhooks, before `until`.
     ///
     /// # Errors
     /// Where the database can't be written.
@@ -187,25 +190,35 @@ impl Tx {
     ) -> Result<Vec<Delivery>, StoreError> {
         let due = self.due_deliveries(now, most).await?;
         for one in &due {
-            self.execute(query(PUT_OFF).bind(one.seq).bind(until)).await?;
+            self.execute(query(CLAIM).bind(one.seq).bind(until)).await?;
         }
         Ok(due)
     }
 
-    /// Notes how an attempt ended, and when the next one is due where there is to be one.
+    /// Gives what was taken and not tried back.
+    ///
+    /// # Errors
+    /// Where the database can't be written.
+    pub async fn release_delivery(&mut self, seq: i64) -> Result<(), StoreError> {
+        self.execute(query(CLAIM).bind(seq).bind(0_i64)).await.map(|_| ())
+    }
+
+    /// Notes how the attempt after so many ended, and when the next one is due where there is to be one. Somebody else's attempt
+    /// that ended meanwhile counts instead.
     ///
     /// # Errors
     /// Where the database can't be written.
     pub async fn settle_delivery(
         &mut self,
-        seq: i64,
+        (seq, attempts): (i64, u64),
         state: DeliveryState,
         due: Millis,
         outcome: &str,
     ) -> Result<(), StoreError> {
         let outcome = outcome.replace('\0', "");
         let statement = query(SETTLE).bind(seq).bind(state.as_str()).bind(due);
-        self.execute(statement.bind(outcome)).await.map(|_| ())
+        let attempts = signed("a delivery's attempts", attempts)?;
+        self.execute(statement.bind(outcome).bind(attempts)).await.map(|_| ())
     }
 
     /// Forgets deliveries that were settled before a time. The newest stays: numbers are not used again.

@@ -16,8 +16,11 @@ use std::time::Duration;
 /// How often promotions are looked at without anything having happened: deadlines pass by themselves.
 const RECONCILE_EVERY: Duration = Duration::from_secs(1);
 
+/// How many look after the outbox: a receiver that is slow keeps one of them busy, not all.
+const DELIVERERS: usize = 4;
+
 /// How often the outbox is looked at.
-const DELIVER_EVERY: Duration = Duration::from_millis(250);
+const DELIVER_EVERY: Duration = Duration::from_millis(500);
 /// How often old uploads are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 
@@ -62,13 +65,13 @@ pub(crate) async fn server(args: &cli::Server) -> anyhow::Result<Exit> {
         listen: listener.local_addr()?,
     };
     let guarded = routes(&control, identity);
-    let deliverer = tokio::spawn(deliver(control.clone()));
+    let deliverers: Vec<_> = (0..DELIVERERS).map(|_| tokio::spawn(deliver(control.clone()))).collect();
     let sweeper = tokio::spawn(sweep(control.clone()));
     let reconciler = tokio::spawn(reconcile(control));
     tracing::info!(listen = %args.listen, "the server is ready");
     axum::serve(listener, guarded).with_graceful_shutdown(world::told_to_stop(args.tied)).await?;
     reconciler.abort();
-    deliverer.abort();
+    deliverers.iter().for_each(tokio::task::JoinHandle::abort);
     sweeper.abort();
     store.close().await;
     Ok(Exit::Done)

@@ -135,40 +135,39 @@ impl Tracking {
                 })
             })
             .await?;
-        let courier = self.courier()?;
         // One webhook's messages go out one after the other, so that they arrive in their order.
         let mut by_webhook: BTreeMap<&str, Vec<&Delivery>> = BTreeMap::new();
         for one in &due {
             by_webhook.entry(&one.webhook_id).or_default().push(one);
         }
-        let sent = join_all(by_webhook.into_values().map(|row| async move {
-            let mut said = Vec::new();
-            for one in row {
-                let id = format!("{}-{}", one.webhook_id, one.seq);
-                let at = self.clock.now_ms();
-                if at - now > BUDGET {
-                    break;
-                }
-                let parcel = parcel(&one.url, one.secret.as_deref(), &id, &one.payload, at);
-                said.push((one, courier.post(&parcel).await));
+        let done = join_all(by_webhook.into_values().map(|row| self.deliver_row(row, now))).await;
+        done.into_iter().collect::<Result<(), _>>()?;
+        Ok(due.len())
+    }
+
+    async fn deliver_row(&self, row: Vec<&Delivery>, begun: Millis) -> Result<(), TrackingError> {
+        let courier = self.courier()?;
+        for one in row {
+            let (id, at) = (format!("{}-{}", one.webhook_id, one.seq), self.clock.now_ms());
+            let (seq, attempts) = (one.seq, one.attempts);
+            if at - begun > BUDGET {
+                self.write(move |tx| Box::pin(async move { Ok(tx.release_delivery(seq).await?) })).await?;
+                continue;
             }
-            said
-        }))
-        .await;
-        for (one, said) in sent.into_iter().flatten() {
+            let parcel = parcel(&one.url, one.secret.as_deref(), &id, &one.payload, at);
+            let said = courier.post(&parcel).await;
             let mut noise = [0];
             self.entropy.fill(&mut noise);
             let Outcome { state, due, words } = outcome(one, said, self.clock.now_ms(), noise[0]);
             if state != DeliveryState::Delivered {
-                tracing::warn!(url = %one.url, event = %one.event, attempt = one.attempts + 1, %words, ?state, "a webhook did not take its message");
+                tracing::warn!(webhook = %one.webhook_id, event = %one.event, attempt = one.attempts + 1, %words, ?state, "a webhook did not take its message");
             }
-            let seq = one.seq;
             self.write(move |tx| {
-                Box::pin(async move { Ok(tx.settle_delivery(seq, state, due, &words).await?) })
+                Box::pin(async move { Ok(tx.settle_delivery((seq, attempts), state, due, &words).await?) })
             })
             .await?;
         }
-        Ok(due.len())
+        Ok(())
     }
 
     /// Sends an example of an event to a webhook, at once and once; of the first event that it wants where none is named.
@@ -200,7 +199,10 @@ impl Tracking {
                 body: Some(answer.body),
                 error: None,
             },
-            Err(why) => WebhookTest { success: false, status: None, body: None, error: Some(why) },
+            Err(why) => {
+                let error = Some(format!("Failed to test webhook: {why}"));
+                WebhookTest { success: false, status: None, body: None, error }
+            }
         })
     }
 }

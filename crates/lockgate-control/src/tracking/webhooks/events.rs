@@ -171,7 +171,8 @@ impl Event {
     /// The message as it is delivered.
     pub(super) fn payload(&self, workspace: &str, at: Millis) -> String {
         let (entity, action) = self.name.split_once('.').unwrap_or((self.name, ""));
-        let timestamp = rfc3339(at);
+        // As Python writes it.
+        let timestamp = rfc3339(at).replace('Z', "+00:00");
         json!({
             "entity": entity, "action": action, "timestamp": timestamp, "data": self.data, "workspace": workspace,
         })
