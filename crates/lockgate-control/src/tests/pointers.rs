@@ -104,6 +104,21 @@ async fn an_import_moves_nothing_that_says_what_an_environment_serves() {
 }
 
 #[tokio::test]
+async fn prompts_may_be_called_production_but_nothing_that_a_model_can_be_loaded_from() {
+    let bench = Bench::new(false).await;
+    bench.register(0).await;
+    let prompt = KeyValue { key: "mlflow.prompt.is_prompt".to_owned(), value: "true".to_owned() };
+    let tracking = bench.control.tracking();
+    for (source, allowed) in [("dummy-source", true), ("s3://bucket/model", false)] {
+        let (name, source, tags) = ("m".to_owned(), source.to_owned(), vec![prompt.clone()]);
+        let new = NewModelVersion { name, source, tags, ..NewModelVersion::default() };
+        let version = tracking.create_model_version(&bench.ana, new).await.unwrap().version;
+        let pointed = bench.point("production", u64::try_from(version).unwrap()).await;
+        assert_eq!(pointed.is_ok(), allowed, "{pointed:?}");
+    }
+}
+
+#[tokio::test]
 async fn aliases_and_stages_follow_what_is_served() {
     let bench = Bench::new(false).await;
     bench.register(2).await;

@@ -2,7 +2,7 @@
 
 use super::stages::VersionStage;
 use super::webhooks::{self, Event};
-use super::{AliasMove, KeyValue, ModelVersion, StageMove, TrackingError, workspaces};
+use super::{AliasMove, KeyValue, ModelVersion, StageMove, TrackingError, sources, workspaces};
 use crate::configuration;
 use crate::error::ControlError;
 use crate::projection::{ReleaseState, State};
@@ -48,12 +48,23 @@ pub(super) async fn check_alias(
         return Ok(());
     }
     for environment in environments(conn).await?.iter().filter(|e| e.owns_alias(alias)) {
-        if serves(conn, &environment.name, model).await? != version {
+        if serves(conn, &environment.name, model).await? != version && !is_text(conn, model, version).await? {
             let what = format!("alias `{alias}` says what environment `{}` serves", environment.name);
             return Err(refusal(conn, &what, environment, model, version).await?);
         }
     }
     Ok(())
+}
+
+/// Whether a version is a prompt that no model can be loaded from: people name prompts by aliases such as `production`, too, and
+/// nothing serves them. A version that was only tagged as one has a source.
+async fn is_text(conn: &mut Conn, model: &str, version: Option<i64>) -> Result<bool, TrackingError> {
+    /// What MLflow's clients write where a prompt has no source.
+    const NO_SOURCE: &str = "dummy-source";
+    let Some(number) = version else { return Ok(false) };
+    let found = conn.model_version(model, number).await?;
+    Ok(found
+        .is_some_and(|v| sources::is_prompt(&v) && v.source == NO_SOURCE && v.storage_location == NO_SOURCE))
 }
 
 /// Refuses to let a version's stage say of an environment what is not so.
