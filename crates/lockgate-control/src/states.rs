@@ -204,6 +204,9 @@ async fn carry_out(tx: &mut Tx, entry: &Entry) -> Result<(), ControlError> {
     let before = tx.load_state(kind, &id).await?.map(|row| read(kind, &row.state)).transpose()?;
     let Some(after) = projection::fold(entry, before)? else { return Ok(()) };
     tx.save_state(row(kind, &id, entry, &after)?).await?;
+    if let State::Project(_) = &after {
+        governed::realign(tx, &entry.actor, entry.at()).await?;
+    }
     if let State::Release(release) = &after {
         governed::note_release(tx, release).await?;
     }

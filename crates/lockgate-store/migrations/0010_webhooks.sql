@@ -35,3 +35,4 @@ CREATE TABLE deliveries (
 );
 CREATE INDEX deliveries_due ON deliveries (state, due);
 CREATE INDEX deliveries_webhook ON deliveries (webhook_id, seq);
+CREATE INDEX deliveries_claimed ON deliveries (claimed);

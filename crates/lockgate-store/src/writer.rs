@@ -218,7 +218,12 @@ struct Batch {
 async fn alone(tx: &mut Tx, job: &mut dyn Job, limit: Duration, engine: Engine) -> Result<bool, StoreError> {
     let keep = job.run(tx, limit).await;
     if !keep && !tx.is_untouched() {
-        limited(tx, "ROLLBACK").await?;
+        match limited(tx, "ROLLBACK").await {
+            // It never began, or SQLite has rolled it back by itself: the job's own error says why.
+            Err(StoreError::Statement { detail, .. })
+                if engine == Engine::Sqlite && detail.contains("no transaction is active") => {}
+            other => other?,
+        }
         begin(tx, engine).await?;
     }
     Ok(keep)

@@ -239,3 +239,48 @@ async fn a_version_names_its_release_and_nobody_can_change_that() {
     };
     assert_eq!(tracking.create_model_version(&bench.ana, copy).await.unwrap().tags, [], "it has no release");
 }
+
+#[tokio::test]
+async fn names_that_an_environment_comes_to_own_say_what_it_serves_from_then_on() {
+    let bench = Bench::new(false).await;
+    bench.register(2).await;
+    let (mut staging, mut agent) =
+        (Agent::new(&bench, "staging").await, Agent::new(&bench, "production").await);
+    let release = bench.release(&plain(1)).await;
+    staging.confirm(&release).await;
+    agent.confirm(&release).await;
+    bench.point("champion", 2).await.unwrap();
+    bench.point("trial", 2).await.unwrap();
+    let (_, toml) = bench.control.configuration(&bench.ana).await.unwrap().unwrap();
+    let toml = toml.replace("[env.production]", "[env.production]\naliases = [\"champion\", \"live-model\"]");
+    let toml = toml.replace("[env.review]", "[env.review]\naliases = [\"trial\"]");
+    let toml = toml.replace("[env.staging]", "[env.qa]\n[env.staging]");
+    let new = || crate::NewConfiguration { toml: toml.clone(), settings: vec![] };
+    let tracking = bench.control.tracking();
+    tracking.create_workspace(&bench.ana, "qa", crate::tracking::WorkspaceChange::default()).await.unwrap();
+    let taken = bench.control.apply_configuration(&bench.ana, new()).await.unwrap_err();
+    assert!(taken.to_string().contains("there is a workspace `qa` already"), "{taken}");
+    assert_eq!(bench.alias("champion").await, Some(2), "nothing of it was applied");
+    tracking.delete_workspace(&bench.ana, "qa").await.unwrap();
+    bench.control.apply_configuration(&bench.ana, new()).await.unwrap();
+    assert_eq!(bench.alias("champion").await, Some(1));
+    assert_eq!(bench.alias("live-model").await, Some(1));
+    assert_eq!(bench.alias("trial").await, None, "review serves nothing");
+    bench.is_proven().await;
+}
+
+#[tokio::test]
+async fn a_name_with_a_slash_leads_to_no_other_workspace() {
+    let bench = Bench::new(false).await;
+    let tracking = bench.control.tracking();
+    tracking.create_workspace(&bench.ana, "team", crate::tracking::WorkspaceChange::default()).await.unwrap();
+    let team = tracking.within("team").await.unwrap();
+    let model = NewRegisteredModel { name: "m".to_owned(), ..NewRegisteredModel::default() };
+    team.create_registered_model(&bench.ana, model).await.unwrap();
+    let (name, source) = ("m".to_owned(), "s3://bucket/model".to_owned());
+    let new = NewModelVersion { name, source, ..NewModelVersion::default() };
+    team.create_model_version(&bench.ana, new).await.unwrap();
+    team.set_alias(&bench.ana, "m", "best", "1").await.unwrap();
+    bench.control.model_history(&bench.ana, "team/m", None, None).await.unwrap_err();
+    tracking.registered_model(&bench.ana, "team/m").await.unwrap_err();
+}

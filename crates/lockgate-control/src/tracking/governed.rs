@@ -245,6 +245,59 @@ pub(crate) async fn follow(tx: &mut Tx, moved: &Moved<'_>) -> Result<(), Control
     Ok(())
 }
 
+/// Lets every alias and stage that an environment owns by a new configuration say what it serves.
+///
+/// # Errors
+/// Where an environment would take over a workspace that people made, and with it what nobody promoted.
+pub(crate) async fn realign(tx: &mut Tx, actor: &Actor, at: Millis) -> Result<(), ControlError> {
+    for environment in environments(tx).await? {
+        let name = &environment.name;
+        if tx.find_workspace(name.as_str()).await?.is_some() {
+            return Err(ControlError::conflict(format!("there is a workspace `{name}` already"))
+                .with_hint("give the environment another name, or empty the workspace and delete it"));
+        }
+        let moved = |model: &str, alias: &str, version| AliasMove {
+            name: model.to_owned(),
+            alias: alias.to_owned(),
+            version,
+            actor: actor.id.to_string(),
+            at,
+            promotion: String::new(),
+        };
+        for (model, alias, version) in tx.every_alias().await? {
+            let owned = environment.owns_alias(&alias) && serves(tx, name, &model).await? != Some(version);
+            if owned && !is_text(tx, &model, Some(version)).await.map_err(ControlError::from)? {
+                tx.move_alias(&moved(&model, &alias, None)).await?;
+            }
+        }
+        let stage = environment.stage.as_deref().and_then(VersionStage::read);
+        for (model, version) in tx.every_version_in_stage(stage.map_or("", VersionStage::as_str)).await? {
+            if serves(tx, name, &model).await? != Some(version) {
+                let (from, to) = (stage.map_or("", VersionStage::as_str), VersionStage::Archived.as_str());
+                let promotion = String::new();
+                let (from, to, actor) = (from.to_owned(), to.to_owned(), actor.id.to_string());
+                tx.move_stage(&StageMove { name: model, version, from, to, actor, at, promotion }).await?;
+            }
+        }
+        for (_, deployment) in states::deployments(tx, Some(name), None).await? {
+            let model = deployment.model.as_str();
+            let Some(number) = serves(tx, name, model).await? else { continue };
+            let Some(version) = tx.model_version(model, number).await? else { continue };
+            for alias in environment.own_aliases() {
+                if tx.alias(model, alias).await? != Some(number) {
+                    tx.move_alias(&moved(model, alias, Some(number))).await?;
+                }
+            }
+            if let Some(to) = stage.map(VersionStage::as_str).filter(|to| *to != version.stage) {
+                let (name, from, to) = (model.to_owned(), version.stage, to.to_owned());
+                let (actor, promotion) = (actor.id.to_string(), String::new());
+                tx.move_stage(&StageMove { name, version: number, from, to, actor, at, promotion }).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Puts what an environment serves from now on into its own registry, under its own number.
 async fn hand_over(tx: &mut Tx, moved: &Moved<'_>, version: Option<i64>) -> Result<(), ControlError> {
     let (name, Some(number)) = (moved.model.as_str(), version) else { return Ok(()) };
@@ -256,10 +309,14 @@ async fn hand_over(tx: &mut Tx, moved: &Moved<'_>, version: Option<i64>) -> Resu
     tx.enter(moved.environment.as_str());
     if tx.registered_model(name).await?.is_none() {
         tx.insert_registered_model(&model).await?;
+        let event = Event::model_created(name, &model.tags, model.description.as_deref());
+        webhooks::notify(tx, &event).await.map_err(ControlError::from)?;
     }
     if tx.model_version(name, number).await?.is_none() {
         let stage = VersionStage::None.as_str().to_owned();
-        tx.insert_model_version(&ModelVersion { updated: moved.at, stage, ..version }).await?;
+        let version = ModelVersion { updated: moved.at, stage, ..version };
+        tx.insert_model_version(&version).await?;
+        webhooks::notify(tx, &Event::version_created(&version)).await.map_err(ControlError::from)?;
         tx.reserve_versions(name, number).await?;
     }
     tx.enter(DEFAULT_WORKSPACE);

@@ -1,5 +1,6 @@
 //! MLflow's logged models: a model's files with a place, params, tags and metrics of their own.
 
+use super::places::Owner;
 use super::{
     KeyValue, LoggedModel, Search, Tracking, TrackingError, checks, experiments, may_read, may_track, places,
 };
@@ -234,8 +235,12 @@ impl Tracking {
         self.write(move |tx| {
             Box::pin(async move {
                 let model = found(tx, &id).await?;
-                if let Some(root) = places::root_of(&model.artifact_uri) {
-                    tx.delete_artifacts(root, "").await?;
+                // Only what lies in its own folder is its own: an imported model may name any.
+                let place = places::root_of(&model.artifact_uri).and_then(places::split);
+                if let Some(place) =
+                    place.filter(|p| p.owner == Owner::Model(id.clone()) && p.path.is_empty())
+                {
+                    tx.delete_artifacts(&place.root, "").await?;
                 }
                 Ok(tx.delete_logged_model(&id).await?)
             })

@@ -202,7 +202,7 @@ impl Tracking {
                 let size = tx.workspace_size(&name).await?;
                 if size > 0 {
                     return Err(TrackingError::invalid(format!(
-                        "Cannot delete workspace '{name}': it still holds {size} experiment(s) and registered model(s)."
+                        "Cannot delete workspace '{name}': it still holds {size} experiment(s), registered model(s) and webhook(s)."
                     )));
                 }
                 Ok(tx.delete_workspace(&name).await?)

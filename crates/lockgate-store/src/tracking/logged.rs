@@ -219,7 +219,10 @@ impl Tx {
             self.insert_points(UPSERT_LATEST, 7, (experiment, run), &newest).await?;
         }
         for metric in metrics {
-            if let Some(model) = &metric.model_id {
+            // Of a model of another workspace nothing is known here.
+            if let Some(model) = &metric.model_id
+                && self.has_logged_model(model).await?
+            {
                 self.log_model_metric(run, model, metric).await?;
             }
         }

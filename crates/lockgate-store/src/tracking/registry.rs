@@ -33,6 +33,8 @@ statements! {
                ON CONFLICT (name, version, key) DO UPDATE SET value = excluded.value";
     VERSION_ALIASES = "SELECT alias FROM aliases WHERE name = $1 AND version = $2 ORDER BY alias";
     ALIAS = "SELECT version FROM aliases WHERE name = $1 AND alias = $2";
+    EVERY_ALIAS = "SELECT a.name, a.alias, a.version FROM aliases a JOIN registered_models m ON m.name = a.name \
+               WHERE m.workspace = 'default' ORDER BY a.name, a.alias";
     SET_ALIAS = "INSERT INTO aliases (name, alias, version) VALUES ($1, $2, $3) \
                ON CONFLICT (name, alias) DO UPDATE SET version = excluded.version";
     DELETE_ALIAS = "DELETE FROM aliases WHERE name = $1 AND alias = $2";
@@ -78,6 +80,8 @@ impl Conn {
     /// The key of the registered model with this name in the workspace.
     pub(super) fn key(&self, name: &str) -> String {
         match self.workspace() {
+            // No model has such a name, and none of another workspace may be meant by it.
+            DEFAULT_WORKSPACE if name.contains('/') => format!("/{name}"),
             DEFAULT_WORKSPACE => name.to_owned(),
             workspace => format!("{workspace}/{name}"),
         }
@@ -196,6 +200,16 @@ impl Conn {
     pub async fn alias(&mut self, name: &str, alias: &str) -> Result<Option<i64>, StoreError> {
         let statement = query(ALIAS).bind(self.key(name)).bind(alias.to_owned());
         self.scalar(statement).await
+    }
+
+    /// Every alias of the default workspace: model, alias, version.
+    ///
+    /// # Errors
+    /// Where the database can't be read.
+    pub async fn every_alias(&mut self) -> Result<Vec<(String, String, i64)>, StoreError> {
+        let rows = self.fetch_all(query(EVERY_ALIAS)).await?;
+        let one = |row: &AnyRow| Ok((text(row, "name")?, text(row, "alias")?, int(row, "version")?));
+        rows.iter().map(one).collect()
     }
 
     /// Every move of a model's aliases, the oldest first.

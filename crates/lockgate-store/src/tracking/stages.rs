@@ -8,6 +8,8 @@ use sqlx::any::AnyRow;
 
 statements! {
     IN_STAGE = "SELECT version FROM model_versions WHERE name = $1 AND stage = $2 ORDER BY version";
+    EVERY_IN_STAGE = "SELECT name, version FROM model_versions WHERE workspace = 'default' AND stage = $1 \
+                      ORDER BY name, version";
     MOVE = "UPDATE model_versions SET stage = $3, updated = $4 WHERE name = $1 AND version = $2";
     TOUCH = "UPDATE registered_models SET updated = $2 WHERE name = $1";
     NOTE = "INSERT INTO stage_history (seq, name, version, from_stage, to_stage, promotion, actor, at_ms) \
@@ -24,6 +26,15 @@ impl Conn {
     pub async fn versions_in_stage(&mut self, name: &str, stage: &str) -> Result<Vec<i64>, StoreError> {
         let rows = self.fetch_all(query(IN_STAGE).bind(self.key(name)).bind(stage.to_owned())).await?;
         rows.iter().map(|row| int(row, "version")).collect()
+    }
+
+    /// Every version of the default workspace that is in a stage: model and number.
+    ///
+    /// # Errors
+    /// Where the database can't be read.
+    pub async fn every_version_in_stage(&mut self, stage: &str) -> Result<Vec<(String, i64)>, StoreError> {
+        let rows = self.fetch_all(query(EVERY_IN_STAGE).bind(stage.to_owned())).await?;
+        rows.iter().map(|row| Ok((text(row, "name")?, int(row, "version")?))).collect()
     }
 
     /// Every move of a model's versions between stages, the oldest first.

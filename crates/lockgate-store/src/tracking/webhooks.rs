@@ -27,12 +27,12 @@ statements! {
                SELECT COALESCE(MAX(seq), 0) + 1, $1, $2, $3, 'pending', 0, $4, $4, 0 FROM deliveries";
     DUE = "SELECT d.seq, d.webhook_id, d.event, d.payload, d.state, d.attempts, d.created, d.due, d.outcome, w.url, \
            w.secret FROM deliveries d JOIN webhooks w ON w.id = d.webhook_id \
-           WHERE d.state = 'pending' AND d.due <= $1 AND w.status = 'ACTIVE' AND NOT EXISTS \
-           (SELECT 1 FROM deliveries x WHERE x.webhook_id = d.webhook_id AND x.state = 'pending' AND x.claimed > $1) \
+           WHERE d.state = 'pending' AND d.due <= $1 AND w.status = 'ACTIVE' AND d.webhook_id NOT IN \
+           (SELECT x.webhook_id FROM deliveries x WHERE x.claimed > $1) \
            ORDER BY d.due, d.seq LIMIT $2";
-    CLAIM = "UPDATE deliveries SET claimed = $2 WHERE seq = $1";
+    CLAIM = "UPDATE deliveries SET claimed = $2 WHERE seq = $1 AND webhook_id = $3";
     SETTLE = "UPDATE deliveries SET state = $2, attempts = attempts + 1, due = $3, outcome = $4, claimed = 0 \
-              WHERE seq = $1 AND attempts = $5";
+              WHERE seq = $1 AND attempts = $5 AND webhook_id = $6";
     FORGET = "DELETE FROM deliveries WHERE state <> 'pending' AND due < $1 AND seq < (SELECT MAX(seq) FROM deliveries)";
     RECENT = "SELECT d.seq, d.webhook_id, d.event, d.payload, d.state, d.attempts, d.created, d.due, d.outcome, w.url, \
               w.secret FROM deliveries d JOIN webhooks w ON w.id = d.webhook_id WHERE w.workspace = $1 \
@@ -190,7 +190,8 @@ impl Tx {
     ) -> Result<Vec<Delivery>, StoreError> {
         let due = self.due_deliveries(now, most).await?;
         for one in &due {
-            self.execute(query(CLAIM).bind(one.seq).bind(until)).await?;
+            let claim = query(CLAIM).bind(one.seq).bind(until).bind(one.webhook_id.clone());
+            self.execute(claim).await?;
         }
         Ok(due)
     }
@@ -199,8 +200,9 @@ impl Tx {
     ///
     /// # Errors
     /// Where the database can't be written.
-    pub async fn release_delivery(&mut self, seq: i64) -> Result<(), StoreError> {
-        self.execute(query(CLAIM).bind(seq).bind(0_i64)).await.map(|_| ())
+    pub async fn release_delivery(&mut self, one: &Delivery) -> Result<(), StoreError> {
+        let claim = query(CLAIM).bind(one.seq).bind(0_i64).bind(one.webhook_id.clone());
+        self.execute(claim).await.map(|_| ())
     }
 
     /// Notes how the attempt after so many ended, and when the next one is due where there is to be one. Somebody else's attempt
@@ -210,15 +212,16 @@ impl Tx {
     /// Where the database can't be written.
     pub async fn settle_delivery(
         &mut self,
-        (seq, attempts): (i64, u64),
+        one: &Delivery,
         state: DeliveryState,
         due: Millis,
         outcome: &str,
     ) -> Result<(), StoreError> {
         let outcome = outcome.replace('\0', "");
-        let statement = query(SETTLE).bind(seq).bind(state.as_str()).bind(due);
-        let attempts = signed("a delivery's attempts", attempts)?;
-        self.execute(statement.bind(outcome).bind(attempts)).await.map(|_| ())
+        let statement = query(SETTLE).bind(one.seq).bind(state.as_str()).bind(due);
+        let attempts = signed("a delivery's attempts", one.attempts)?;
+        let statement = statement.bind(outcome).bind(attempts).bind(one.webhook_id.clone());
+        self.execute(statement).await.map(|_| ())
     }
 
     /// Forgets deliveries that were settled before a time. The newest stays: numbers are not used again.

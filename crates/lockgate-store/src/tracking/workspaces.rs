@@ -15,7 +15,8 @@ statements! {
            artifact_root = excluded.artifact_root";
     DELETE = "DELETE FROM workspaces WHERE name = $1";
     IN_USE = "SELECT COUNT(*) FROM (SELECT 1 AS one FROM experiments WHERE workspace = $1 UNION ALL \
-              SELECT 1 AS one FROM registered_models WHERE workspace = $1) found";
+              SELECT 1 AS one FROM registered_models WHERE workspace = $1 UNION ALL \
+              SELECT 1 AS one FROM webhooks WHERE workspace = $1) found";
 }
 
 fn workspace(row: &AnyRow) -> Result<Workspace, StoreError> {
@@ -47,7 +48,7 @@ impl Conn {
         row.as_ref().map(workspace).transpose()
     }
 
-    /// How many experiments and registered models a workspace has.
+    /// How many experiments, registered models and webhooks a workspace has.
     ///
     /// # Errors
     /// Where the database can't be read.

@@ -17,10 +17,10 @@ use std::time::Duration;
 const RECONCILE_EVERY: Duration = Duration::from_secs(1);
 
 /// How many look after the outbox: a receiver that is slow keeps one of them busy, not all.
-const DELIVERERS: usize = 4;
+const DELIVERERS: usize = 16;
 
 /// How often the outbox is looked at.
-const DELIVER_EVERY: Duration = Duration::from_millis(500);
+const DELIVER_EVERY: Duration = Duration::from_secs(1);
 /// How often old uploads are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 

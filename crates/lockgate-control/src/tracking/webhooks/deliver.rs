@@ -149,9 +149,9 @@ impl Tracking {
         let courier = self.courier()?;
         for one in row {
             let (id, at) = (format!("{}-{}", one.webhook_id, one.seq), self.clock.now_ms());
-            let (seq, attempts) = (one.seq, one.attempts);
+            let owned = one.clone();
             if at - begun > BUDGET {
-                self.write(move |tx| Box::pin(async move { Ok(tx.release_delivery(seq).await?) })).await?;
+                self.write(move |tx| Box::pin(async move { Ok(tx.release_delivery(&owned).await?) })).await?;
                 continue;
             }
             let parcel = parcel(&one.url, one.secret.as_deref(), &id, &one.payload, at);
@@ -163,7 +163,7 @@ impl Tracking {
                 tracing::warn!(webhook = %one.webhook_id, event = %one.event, attempt = one.attempts + 1, %words, ?state, "a webhook did not take its message");
             }
             self.write(move |tx| {
-                Box::pin(async move { Ok(tx.settle_delivery((seq, attempts), state, due, &words).await?) })
+                Box::pin(async move { Ok(tx.settle_delivery(&owned, state, due, &words).await?) })
             })
             .await?;
         }

@@ -143,14 +143,8 @@ impl Tracking {
             updated: now,
             events: Vec::new(),
         };
-        self.put_webhook(changed(blank, change)).await
-    }
-
-    async fn put_webhook(&self, webhook: Webhook) -> Result<Webhook, TrackingError> {
-        check_name(&webhook.name)?;
-        let courier = self.courier()?;
-        courier.check(&webhook.url).await.map_err(TrackingError::Invalid)?;
-        check_events(&webhook.events)?;
+        let webhook = changed(blank, change);
+        self.check_webhook(&webhook).await?;
         self.write(move |tx| {
             Box::pin(async move {
                 tx.put_webhook(&webhook).await?;
@@ -158,6 +152,12 @@ impl Tracking {
             })
         })
         .await
+    }
+
+    async fn check_webhook(&self, webhook: &Webhook) -> Result<(), TrackingError> {
+        check_name(&webhook.name)?;
+        self.courier()?.check(&webhook.url).await.map_err(TrackingError::Invalid)?;
+        check_events(&webhook.events)
     }
 
     /// The webhooks of the workspace, the oldest first.
@@ -191,8 +191,17 @@ impl Tracking {
     ) -> Result<Webhook, TrackingError> {
         may_track(actor)?;
         let before = self.webhook(actor, id).await?;
-        let updated = self.clock.now_ms();
-        self.put_webhook(Webhook { updated, ..changed(before, change) }).await
+        self.check_webhook(&changed(before, change.clone())).await?;
+        let (id, updated) = (id.to_owned(), self.clock.now_ms());
+        self.write(move |tx| {
+            Box::pin(async move {
+                // Looked up again: it may have been changed or deleted while its URL was checked.
+                let webhook = Webhook { updated, ..changed(found(tx, &id).await?, change) };
+                tx.put_webhook(&webhook).await?;
+                Ok(webhook)
+            })
+        })
+        .await
     }
 
     /// Removes a webhook with what was to be delivered to it.
