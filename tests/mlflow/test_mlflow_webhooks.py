@@ -26,13 +26,15 @@ class Receiver:
     """A web server that keeps what it gets; it answers with `status`."""
 
     def __init__(self, port=0):
-        self.got, self.status = [], 200
+        self.got, self.status, self.answers = [], 200, threading.Event()
+        self.answers.set()
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 receiver.got.append((receiver.status, {k.lower(): v for k, v in self.headers.items()}, body))
+                receiver.answers.wait(60)
                 self.send_response(receiver.status)
                 self.end_headers()
                 self.wfile.write(b"seen")
@@ -156,6 +158,36 @@ def test_events_that_mlflow_lacks_are_told_to_who_asks_and_stock_clients_still_r
     listed = json.loads(http("GET", f"{address}/api/v1/webhooks/deliveries")[2])
     assert {one["state"] for one in listed if one["webhook"] == "own"} == {"delivered"}
     hook = next(w for w in hooks.list_webhooks() if w.name == "own")
+    hooks.delete_webhook(hook.webhook_id)
+
+
+def test_receivers_that_do_not_answer_hold_up_nobody_else(hooks, receiver, request):
+    hanging = Receiver()
+    hanging.answers.clear()
+    made = [hooks.create_webhook(f"hanging-{i}", hanging.url, events("registered_model.created")) for i in range(20)]
+    made.append(hooks.create_webhook("answers", receiver.url, events("registered_model.created")))
+    for number in range(3):
+        hooks.create_registered_model(f"{request.node.name} {number}")
+    # The others have their first message, and keep quiet about it.
+    wait_for(lambda: len(receiver.got) == 3 and len(hanging.got) == 20)
+    hanging.answers.set()
+    wait_for(lambda: len(hanging.got) == 60)
+    for webhook in made:
+        hooks.delete_webhook(webhook.webhook_id)
+    hanging.close()
+
+
+def test_a_webhook_that_is_switched_off_is_told_nothing_also_not_later(hooks, receiver, address, request):
+    receiver.status = 503
+    hook = hooks.create_webhook("off", receiver.url, events("registered_model.created"))
+    hooks.create_registered_model(request.node.name)
+    wait_for(lambda: receiver.got)
+    hooks.update_webhook(hook.webhook_id, status="DISABLED")
+    receiver.status = 200
+    hooks.update_webhook(hook.webhook_id, status="ACTIVE")
+    hooks.create_registered_model(f"{request.node.name} again")
+    wait_for(lambda: receiver.taken())
+    assert [message["data"]["name"] for _, message in receiver.taken()] == [f"{request.node.name} again"]
     hooks.delete_webhook(hook.webhook_id)
 
 

@@ -3,7 +3,7 @@
 use crate::Control;
 use crate::error::ControlError;
 use crate::projection::{self, State};
-use crate::tracking::governed::{self, Moved};
+use crate::tracking::following::{self, Mover};
 use crate::tracking::webhooks;
 use lockgate_core::access::Action;
 use lockgate_core::actor::{Actor, ActorKind};
@@ -205,10 +205,11 @@ async fn carry_out(tx: &mut Tx, entry: &Entry) -> Result<(), ControlError> {
     let Some(after) = projection::fold(entry, before)? else { return Ok(()) };
     tx.save_state(row(kind, &id, entry, &after)?).await?;
     if let State::Project(_) = &after {
-        governed::realign(tx, &entry.actor, entry.at()).await?;
+        let mover = Mover { actor: &entry.actor, at: entry.at(), promotion: None };
+        following::realign(tx, mover).await?;
     }
     if let State::Release(release) = &after {
-        governed::note_release(tx, release).await?;
+        following::note_release(tx, release).await?;
     }
     if let Some((id, fold)) = projection::deployment(entry, &after) {
         let before = tx.load_state("Deployment", &id).await?;
@@ -221,24 +222,11 @@ async fn carry_out(tx: &mut Tx, entry: &Entry) -> Result<(), ControlError> {
         tx.save_state(row("Deployment", &id, entry, &state)?).await?;
         if let State::Promotion(promotion) = &after {
             tell(tx, entry, promotion).await?;
-        }
-        if let State::Promotion(promotion) = &after
-            && was != is
-        {
-            let plan = &promotion.plan;
-            governed::follow(
-                tx,
-                &Moved {
-                    environment: &plan.environment,
-                    model: &plan.model,
-                    before: was,
-                    after: is,
-                    promotion: &promotion.id,
-                    actor: &entry.actor,
-                    at: projection::source_time(entry),
-                },
-            )
-            .await?;
+            if was != is {
+                let (actor, at) = (&entry.actor, projection::source_time(entry));
+                let mover = Mover { actor, at, promotion: Some(&promotion.id) };
+                following::follow(tx, &promotion.plan.environment, &promotion.plan.model, mover).await?;
+            }
         }
     }
     Ok(())

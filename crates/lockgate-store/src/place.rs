@@ -1,8 +1,12 @@
 //! Where a database is: its address, checked and split by engine.
 
 use crate::error::StoreError;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// What is encoded in the path of a URL.
+const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.');
 
 /// The two engines that one schema and one statement text run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +69,7 @@ impl Place {
         }
         let path = std::path::absolute(Path::new(path)).map_err(|e| wrong(&e.to_string()))?;
         let text = path.to_str().ok_or_else(|| wrong("the path is no UTF-8"))?;
-        let url = format!("sqlite://{}", percent_encode(text));
+        let url = format!("sqlite://{}", utf8_percent_encode(text, PATH));
         Ok(Self { engine: Engine::Sqlite, name: text.into(), path: Some(path), url })
     }
 
@@ -122,18 +126,6 @@ pub fn without_password(url: &str) -> String {
         .collect();
     let options = if kept.is_empty() { String::new() } else { format!("?{}", kept.join("&")) };
     format!("{scheme}://{rest}{options}")
-}
-
-fn percent_encode(path: &str) -> String {
-    path.bytes().fold(String::with_capacity(path.len()), |mut out, byte| {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'_' | b'.') {
-            out.push(char::from(byte));
-        } else {
-            out.push('%');
-            out.push_str(&hex::encode_upper([byte]));
-        }
-        out
-    })
 }
 
 #[cfg(test)]

@@ -2,9 +2,11 @@
 
 mod db;
 mod moving;
+mod registry;
 
 pub(crate) use db::{Db, DbPlace};
 pub(crate) use moving::{Export, ExportMlflow, Import, ImportMlflow};
+pub(crate) use registry::{Model, ModelHistory, Webhooks};
 
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -384,34 +386,6 @@ pub(crate) struct History {
     /// Only this model
     #[arg(long)]
     pub(crate) model: Option<String>,
-}
-
-/// `model …`
-#[derive(Debug, Subcommand)]
-pub(crate) enum Model {
-    /// Show where a model's aliases and stages pointed, when, and who moved them
-    History(ModelHistory),
-}
-
-/// `model history`
-#[derive(Debug, Args)]
-pub(crate) struct ModelHistory {
-    /// The registered model
-    pub(crate) model: String,
-    /// Only this alias
-    #[arg(long)]
-    pub(crate) alias: Option<String>,
-    /// Where they pointed at this time, for example 2026-11-24T12:00:00Z
-    #[arg(long, value_name = "TIME")]
-    pub(crate) at: Option<String>,
-}
-
-/// `webhooks`
-#[derive(Debug, Args)]
-pub(crate) struct Webhooks {
-    /// How many of the newest messages
-    #[arg(long, default_value_t = 30)]
-    pub(crate) limit: u32,
 }
 
 /// `trace`

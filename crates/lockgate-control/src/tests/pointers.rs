@@ -207,6 +207,12 @@ async fn an_environments_registry_holds_what_was_promoted_there() {
     let archived = production.transition_stage(&bench.ana, "m", "1", VersionStage::Archived, false).await;
     refused(archived.map(drop)).unwrap_err();
     refused(production.delete_model_version(&bench.ana, "m", "1").await).unwrap_err();
+    let tag = KeyValue { key: "approved".to_owned(), value: "yes".to_owned() };
+    refused(production.set_model_version_tag(&bench.ana, "m", "1", tag.clone()).await).unwrap_err();
+    refused(production.set_registered_model_tag(&bench.ana, "m", tag).await).unwrap_err();
+    let words = Some("fine".to_owned());
+    let described = production.describe_model_version(&bench.ana, "m", "1", words).await;
+    refused(described.map(drop)).unwrap_err();
     refused(production.rename_registered_model(&bench.ana, "m", "n").await.map(drop)).unwrap_err();
     refused(production.delete_registered_model(&bench.ana, "m").await).unwrap_err();
 

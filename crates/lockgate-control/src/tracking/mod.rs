@@ -9,7 +9,7 @@
 //! | `registry`, `versions`, `aliases`, `stages` | registered models, their versions, aliases and stages |
 //! | `webhooks` | telling others what happens |
 //! | `workspaces` | experiments and registries apart from each other; each environment has its own |
-//! | `governed` | aliases and stages that say what an environment serves |
+//! | `governed`, `following` | aliases and stages that say what an environment serves: checked; moved |
 //! | `sources` | where a version's files come from |
 //! | `uploads`, `signatures` | files in parts; URLs that need no sign-in |
 //! | `artifacts`, `places` | files below runs and models; the paths and URIs that name them |
@@ -29,7 +29,8 @@ mod checks;
 pub mod error;
 pub mod exchange;
 mod experiments;
-pub(crate) mod governed;
+pub(crate) mod following;
+mod governed;
 mod import;
 mod logging;
 mod models;

@@ -7,6 +7,7 @@
 use super::error::TrackingError;
 use lockgate_core::release::is_safe_path;
 use lockgate_store::DEFAULT_WORKSPACE;
+use percent_encoding::percent_decode_str;
 
 const SCHEME: &str = "mlflow-artifacts:/";
 /// The folder of registered versions' files.
@@ -111,10 +112,10 @@ pub(super) fn checked(path: &str) -> Result<&str, TrackingError> {
         if !safe {
             return Err(refused());
         }
-        match decoded(&seen) {
-            None => return Err(refused()),
-            Some(next) if next == seen => return Ok(path),
-            Some(next) => seen = next,
+        match percent_decode_str(&seen).decode_utf8() {
+            Err(_) => return Err(refused()),
+            Ok(next) if next == seen => return Ok(path),
+            Ok(next) => seen = next.into_owned(),
         }
     }
     Err(refused())
@@ -124,26 +125,6 @@ pub(super) fn checked(path: &str) -> Result<&str, TrackingError> {
 fn has_drive(path: &str) -> bool {
     let bytes = path.as_bytes();
     bytes.len() >= 2 && bytes[0].is_ascii_alphabetic() && bytes[1] == b':'
-}
-
-/// Percent-decodes once; none where the result is no text.
-fn decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, tail)) = rest.split_first() {
-        let hex = tail.get(..2).filter(|_| *first == b'%').and_then(|two| hex::decode(two).ok());
-        match hex {
-            Some(byte) => {
-                bytes.extend(byte);
-                rest = &tail[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8(bytes).ok()
 }
 
 /// Splits a safe path where the first root in it ends.

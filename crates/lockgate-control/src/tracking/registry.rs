@@ -115,6 +115,7 @@ impl Tracking {
         self.write(move |tx| {
             Box::pin(async move {
                 found(tx, &name).await?;
+                workspaces::may_register(tx).await?;
                 tx.describe_registered_model(&name, description.as_deref(), now).await?;
                 found(tx, &name).await
             })
@@ -194,6 +195,7 @@ impl Tracking {
         self.write(move |tx| {
             Box::pin(async move {
                 let tags = found(tx, &name).await?.tags;
+                workspaces::may_register(tx).await?;
                 tx.set_registered_model_tag(&name, &tag).await?;
                 match Event::model_tag(&name, &tags, &tag.key, Some(&tag.value)) {
                     Some(event) => notify(tx, &event).await,
@@ -219,6 +221,7 @@ impl Tracking {
         self.write(move |tx| {
             Box::pin(async move {
                 let tags = found(tx, &name).await?.tags;
+                workspaces::may_register(tx).await?;
                 tx.delete_registered_model_tag(&name, &key).await?;
                 match Event::model_tag(&name, &tags, &key, None) {
                     Some(event) => notify(tx, &event).await,

@@ -178,6 +178,7 @@ impl Tracking {
         self.write(move |tx| {
             Box::pin(async move {
                 found(tx, &name, number).await?;
+                workspaces::may_register(tx).await?;
                 tx.describe_model_version(&name, number, description.as_deref(), now).await?;
                 found(tx, &name, number).await
             })
@@ -232,6 +233,7 @@ impl Tracking {
         self.write(move |tx| {
             Box::pin(async move {
                 let version = found(tx, &name, number).await?;
+                workspaces::may_register(tx).await?;
                 tx.set_model_version_tag(&name, number, &tag).await?;
                 notify(tx, &Event::version_tag(&version, &tag.key, Some(&tag.value))).await
             })
@@ -256,6 +258,7 @@ impl Tracking {
         self.write(move |tx| {
             Box::pin(async move {
                 let version = found(tx, &name, number).await?;
+                workspaces::may_register(tx).await?;
                 tx.delete_model_version_tag(&name, number, &key).await?;
                 notify(tx, &Event::version_tag(&version, &key, None)).await
             })

@@ -160,6 +160,13 @@ impl Tracking {
                     }
                     Err(error) => return Err(error),
                 }
+                if tx.workspace_size(&new.name).await? > 0 {
+                    return Err(TrackingError::Exists(format!(
+                        "Workspace '{}' still holds what an environment of that name left: bring the environment back, or \
+                         choose another name.",
+                        new.name
+                    )));
+                }
                 tx.put_workspace(&new, &by, now).await?;
                 Ok(new)
             })

@@ -11,12 +11,16 @@ use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use futures_util::TryStreamExt as _;
 use lockgate_control::tracking::{DEFAULT_WORKSPACE, Signed, Tracking};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio_util::io::StreamReader;
 
 /// Where the routes of this module lie, for the URLs that clients are given.
 const API: &str = "/api/2.0/mlflow-artifacts";
+
+/// What is encoded in the path of a URL.
+const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 pub(super) fn routes() -> Router<Tracking> {
     Router::new()
@@ -69,20 +73,12 @@ impl Base {
 
     fn url(&self, kind: &str, path: &str, pairs: &str, signed: &Signed) -> String {
         let Signed { expires, signature } = signed;
-        format!("{}/{kind}/{}?{pairs}&expires={expires}&signature={signature}", self.0, encoded(path))
+        format!(
+            "{}/{kind}/{}?{pairs}&expires={expires}&signature={signature}",
+            self.0,
+            utf8_percent_encode(path, PATH)
+        )
     }
-}
-
-/// A path in an URL: everything but letters, digits and a few signs is percent-encoded, the slashes stay.
-fn encoded(path: &str) -> String {
-    path.bytes().fold(String::with_capacity(path.len()), |mut out, byte| {
-        if byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-        out
-    })
 }
 
 async fn create(

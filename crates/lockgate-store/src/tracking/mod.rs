@@ -11,7 +11,7 @@
 //! | `workspaces` | what belongs together, apart from the rest |
 //! | `import` | rows of another store, with its ids and times |
 //! | `artifacts` | which bytes lie under which path |
-//! | [`search`], `entity` | searches put together from conditions |
+//! | [`search`], `statement`, `entity` | searches put together from conditions |
 //!
 //! Statements only: the rules (who may, what is valid, what is write-once) belong to `lockgate-control`.
 
@@ -27,6 +27,7 @@ mod registry_changes;
 mod runs;
 pub mod search;
 mod stages;
+mod statement;
 #[cfg(test)]
 mod tests;
 pub mod types;

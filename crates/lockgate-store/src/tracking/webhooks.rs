@@ -33,11 +33,16 @@ statements! {
     CLAIM = "UPDATE deliveries SET claimed = $2 WHERE seq = $1 AND webhook_id = $3";
     SETTLE = "UPDATE deliveries SET state = $2, attempts = attempts + 1, due = $3, outcome = $4, claimed = 0 \
               WHERE seq = $1 AND attempts = $5 AND webhook_id = $6";
-    FORGET = "DELETE FROM deliveries WHERE state <> 'pending' AND due < $1 AND seq < (SELECT MAX(seq) FROM deliveries)";
+    DROP_PENDING = "DELETE FROM deliveries WHERE webhook_id = $1 AND state = 'pending' \
+                    AND seq < (SELECT MAX(seq) FROM deliveries)";
+    FORGET = "DELETE FROM deliveries WHERE state IN ('delivered', 'failed') AND due < $1 AND seq < (SELECT MAX(seq) FROM deliveries)";
     RECENT = "SELECT d.seq, d.webhook_id, d.event, d.payload, d.state, d.attempts, d.created, d.due, d.outcome, w.url, \
               w.secret FROM deliveries d JOIN webhooks w ON w.id = d.webhook_id WHERE w.workspace = $1 \
               ORDER BY d.seq DESC LIMIT $2";
 }
+
+/// The status of a webhook that is told what it wants.
+const ACTIVE: &str = "ACTIVE";
 
 fn webhook(row: &AnyRow) -> Result<Webhook, StoreError> {
     Ok(Webhook {
@@ -123,7 +128,7 @@ impl Conn {
 }
 
 impl Tx {
-    /// Makes a webhook of the workspace, or changes it.
+    /// Makes a webhook of the workspace, or changes it. One that is not active is told nothing, also not later.
     ///
     /// # Errors
     /// Where it can't be stored.
@@ -136,6 +141,9 @@ impl Tx {
         let statement = statement.bind(new.description.clone()).bind(new.secret.clone());
         let statement = statement.bind(new.status.clone()).bind(new.created).bind(new.updated);
         self.execute(statement).await?;
+        if new.status != ACTIVE {
+            self.execute(query(DROP_PENDING).bind(new.id.clone())).await?;
+        }
         self.execute(query(DROP_EVENTS).bind(new.id.clone())).await?;
         for event in &new.events {
             self.execute(query(ADD_EVENT).bind(new.id.clone()).bind(event.clone())).await?;

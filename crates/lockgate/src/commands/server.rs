@@ -12,15 +12,16 @@ use lockgate_control::{Accounts, Control};
 use lockgate_store::{Store, StoreOptions};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::JoinSet;
 
 /// How often promotions are looked at without anything having happened: deadlines pass by themselves.
 const RECONCILE_EVERY: Duration = Duration::from_secs(1);
 
-/// How many look after the outbox: a receiver that is slow keeps one of them busy, not all.
-const DELIVERERS: usize = 16;
+/// How many webhooks are told something at a time: each slow one holds up itself only.
+const DELIVERIES: usize = 64;
 
 /// How often the outbox is looked at.
-const DELIVER_EVERY: Duration = Duration::from_secs(1);
+const DELIVER_EVERY: Duration = Duration::from_millis(500);
 /// How often old uploads are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 
@@ -65,13 +66,13 @@ pub(crate) async fn server(args: &cli::Server) -> anyhow::Result<Exit> {
         listen: listener.local_addr()?,
     };
     let guarded = routes(&control, identity);
-    let deliverers: Vec<_> = (0..DELIVERERS).map(|_| tokio::spawn(deliver(control.clone()))).collect();
+    let deliverer = tokio::spawn(deliver(control.clone()));
     let sweeper = tokio::spawn(sweep(control.clone()));
     let reconciler = tokio::spawn(reconcile(control));
     tracing::info!(listen = %args.listen, "the server is ready");
     axum::serve(listener, guarded).with_graceful_shutdown(world::told_to_stop(args.tied)).await?;
     reconciler.abort();
-    deliverers.iter().for_each(tokio::task::JoinHandle::abort);
+    deliverer.abort();
     sweeper.abort();
     store.close().await;
     Ok(Exit::Done)
@@ -107,16 +108,29 @@ async fn reconcile(control: Control) {
     }
 }
 
-/// Sends what webhooks are to be told, for as long as there is anything due.
+/// Sends what webhooks are to be told, for as long as the server runs.
 async fn deliver(control: Control) {
+    let mut under_way = JoinSet::new();
     loop {
-        match control.tracking().deliver().await {
-            Ok(0) => tokio::time::sleep(DELIVER_EVERY).await,
-            Ok(_) => {}
-            Err(error) => {
-                tracing::error!(%error, "webhooks can't be told; trying again");
-                tokio::time::sleep(RECONCILE_EVERY).await;
+        let due = control.tracking().take_deliveries().await.unwrap_or_else(|error| {
+            tracing::error!(%error, "webhooks can't be told; trying again");
+            Vec::new()
+        });
+        let idle = due.is_empty();
+        for row in due {
+            if under_way.len() >= DELIVERIES {
+                under_way.join_next().await;
             }
+            let tracking = control.tracking().clone();
+            under_way.spawn(async move {
+                if let Err(error) = tracking.deliver(row).await {
+                    tracing::error!(%error, "a webhook can't be told; trying again");
+                }
+            });
+        }
+        while under_way.try_join_next().is_some() {}
+        if idle {
+            tokio::time::sleep(DELIVER_EVERY).await;
         }
     }
 }

@@ -5,7 +5,7 @@ use super::{OWN_EVENTS, WebhookTest};
 use crate::tracking::{Delivery, DeliveryState, Tracking, TrackingError, may_track};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::BoxFuture;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use lockgate_core::actor::Actor;
 use lockgate_core::clock::Millis;
@@ -23,7 +23,7 @@ const BUDGET: Millis = 30 * SECOND;
 const LONGEST: Millis = 3600 * SECOND;
 /// How long what was settled is kept to be looked at.
 const KEPT: Millis = 30 * DAY;
-/// How many are sent at a time.
+/// How many are taken at a time.
 const AT_ONCE: i64 = 16;
 
 /// A message on its way.
@@ -117,15 +117,16 @@ impl Tracking {
         self.courier.as_ref().ok_or_else(nobody)
     }
 
-    /// Sends what is due; says how many were tried. Called over and over, by every server over the database.
+    /// Takes what is due, a list for each webhook: nobody else gets it, nor anything else of these webhooks, until it is sent or
+    /// a minute has passed. Called over and over, by every server over the database.
     ///
     /// # Errors
-    /// Where the database fails; what was not sent is due again later.
-    pub async fn deliver(&self) -> Result<usize, TrackingError> {
+    /// Where the database fails; what was taken is due again later.
+    pub async fn take_deliveries(&self) -> Result<Vec<Vec<Delivery>>, TrackingError> {
         let now = self.clock.now_ms();
         let any = self.read(move |conn| Box::pin(async move { Ok(conn.due_deliveries(now, 1).await?) }));
         if any.await?.is_empty() {
-            return Ok(0);
+            return Ok(Vec::new());
         }
         let due = self
             .write(move |tx| {
@@ -135,35 +136,35 @@ impl Tracking {
                 })
             })
             .await?;
-        // One webhook's messages go out one after the other, so that they arrive in their order.
-        let mut by_webhook: BTreeMap<&str, Vec<&Delivery>> = BTreeMap::new();
-        for one in &due {
-            by_webhook.entry(&one.webhook_id).or_default().push(one);
+        let mut by_webhook: BTreeMap<String, Vec<Delivery>> = BTreeMap::new();
+        for one in due {
+            by_webhook.entry(one.webhook_id.clone()).or_default().push(one);
         }
-        let done = join_all(by_webhook.into_values().map(|row| self.deliver_row(row, now))).await;
-        done.into_iter().collect::<Result<(), _>>()?;
-        Ok(due.len())
+        Ok(by_webhook.into_values().collect())
     }
 
-    async fn deliver_row(&self, row: Vec<&Delivery>, begun: Millis) -> Result<(), TrackingError> {
-        let courier = self.courier()?;
+    /// Sends one webhook's messages, one after the other, so that they arrive in their order.
+    ///
+    /// # Errors
+    /// Where the database fails; what was not settled is due again when its minute has passed.
+    pub async fn deliver(&self, row: Vec<Delivery>) -> Result<(), TrackingError> {
+        let (courier, begun) = (self.courier()?, self.clock.now_ms());
         for one in row {
             let (id, at) = (format!("{}-{}", one.webhook_id, one.seq), self.clock.now_ms());
-            let owned = one.clone();
             if at - begun > BUDGET {
-                self.write(move |tx| Box::pin(async move { Ok(tx.release_delivery(&owned).await?) })).await?;
+                self.write(move |tx| Box::pin(async move { Ok(tx.release_delivery(&one).await?) })).await?;
                 continue;
             }
             let parcel = parcel(&one.url, one.secret.as_deref(), &id, &one.payload, at);
             let said = courier.post(&parcel).await;
             let mut noise = [0];
             self.entropy.fill(&mut noise);
-            let Outcome { state, due, words } = outcome(one, said, self.clock.now_ms(), noise[0]);
+            let Outcome { state, due, words } = outcome(&one, said, self.clock.now_ms(), noise[0]);
             if state != DeliveryState::Delivered {
                 tracing::warn!(webhook = %one.webhook_id, event = %one.event, attempt = one.attempts + 1, %words, ?state, "a webhook did not take its message");
             }
             self.write(move |tx| {
-                Box::pin(async move { Ok(tx.settle_delivery(&owned, state, due, &words).await?) })
+                Box::pin(async move { Ok(tx.settle_delivery(&one, state, due, &words).await?) })
             })
             .await?;
         }

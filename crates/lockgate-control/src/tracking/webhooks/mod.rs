@@ -1,7 +1,7 @@
 //! Webhooks: who is told what, by messages that outlive restarts.
 //!
-//! A change puts its messages into an outbox in its own transaction. [`Tracking::deliver`] takes those that are due, sends each,
-//! and tries again later where that fails: after 1 s, 2 s, 4 s and so on up to an hour, for a day. A message keeps its id,
+//! A change puts its messages into an outbox in its own transaction. [`Tracking::take_deliveries`] takes those that are due,
+//! [`Tracking::deliver`] sends each, and tries again later where that fails: after 1 s, 2 s, 4 s and so on up to an hour, for a day. A message keeps its id,
 //! so that its receiver can tell a repetition. Messages go out in the order of the changes, but one that has to be tried
 //! again doesn't hold back those after it.
 //!

@@ -3,6 +3,8 @@
 use super::sources::File;
 use anyhow::Context as _;
 use lockgate_control::tracking::exchange::OwnedPath;
+use percent_encoding::percent_decode_str;
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 /// The path behind a bare path or a `file:` URI.
@@ -34,22 +36,7 @@ pub(super) fn proxied(uri: &str) -> Option<String> {
 
 /// Percent-decodes; what is no UTF-8 then stays as it was.
 pub(super) fn decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, tail)) = rest.split_first() {
-        let two = tail.get(..2).filter(|_| *first == b'%').and_then(|two| hex::decode(two).ok());
-        match two {
-            Some(byte) => {
-                bytes.extend(byte);
-                rest = &tail[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8(bytes).unwrap_or_else(|_| text.to_owned())
+    percent_decode_str(text).decode_utf8().map_or_else(|_| text.to_owned(), Cow::into_owned)
 }
 
 /// Percent-encodes the parts of a path.
