@@ -87,14 +87,13 @@ impl Conn {
     }
 
     /// A read with what begins the transaction before it, where that has not begun yet.
-    fn begun<'q>(&mut self, mut query: Query<'q>) -> Query<'q> {
-        let Some(begin) = self.begin.take() else { return query };
-        let Ok(Some(arguments)) = query.take_arguments() else {
-            self.begin = Some(begin);
-            return query;
-        };
+    fn begun<'q>(&mut self, mut query: Query<'q>) -> Result<Query<'q>, StoreError> {
+        let Some(begin) = self.begin else { return Ok(query) };
+        let arguments = query.take_arguments().map_err(sqlx::Error::Encode);
+        let arguments = self.check(arguments)?.unwrap_or_default();
+        self.begin = None;
         let text = format!("{begin}; {}", query.sql().as_str());
-        sqlx::query_with(AssertSqlSafe(text), arguments)
+        Ok(sqlx::query_with(AssertSqlSafe(text), arguments))
     }
 
     /// A generated text whose places `$1`, `$2` and so on stand in their order. SQLite looks names of places up one by one,
@@ -127,7 +126,7 @@ impl Conn {
     /// Runs a query and collects its rows.
     pub(crate) async fn fetch_all(&mut self, query: Query<'_>) -> Result<Vec<AnyRow>, StoreError> {
         self.sound()?;
-        let query = self.begun(query);
+        let query = self.begun(query)?;
         let result = query.fetch_all(self.raw()).await;
         self.check(result)
     }
