@@ -8,11 +8,13 @@
 //! | `models` | MLflow's logged models |
 //! | `registry`, `registry_changes` | registered models, versions, aliases and their history |
 //! | `artifacts` | which bytes lie under which path |
-//! | [`search`], `entity` | searches put together from conditions |
+//! | [`search`], `entity`, `trace_search` | searches put together from conditions |
+//! | [`trace_types`], `traces`, `spans`, `assessments` | traces, their steps, and what was said about them |
 //!
 //! Statements only: the rules (who may, what is valid, what is write-once) belong to `lockgate-control`.
 
 mod artifacts;
+mod assessments;
 mod entity;
 mod experiments;
 mod inputs;
@@ -22,11 +24,16 @@ mod registry;
 mod registry_changes;
 mod runs;
 pub mod search;
+mod spans;
 #[cfg(test)]
 mod tests;
+mod trace_search;
+pub mod trace_types;
+mod traces;
 pub mod types;
 
 pub use search::{Clause, Comparator, Field, Operand, Order, Page, Search};
+pub use trace_types::{Assessment, Span, Trace};
 pub use types::{
     AliasMove, Artifact, Dataset, DatasetInput, DatasetSummary, Experiment, KeyValue, Lifecycle, LoggedModel,
     Metric, ModelVersion, RegisteredModel, Run, RunUpdate,
@@ -67,6 +74,7 @@ async fn rows_of(conn: &mut Conn, head: &'static str, ids: &[String]) -> Result<
 pub(crate) fn statements() -> Vec<(&'static str, &'static str)> {
     [
         artifacts::ALL,
+        assessments::ALL,
         experiments::ALL,
         inputs::ALL,
         logged::ALL,
@@ -76,6 +84,8 @@ pub(crate) fn statements() -> Vec<(&'static str, &'static str)> {
         runs::ALL,
         search::ALL,
         search::example::ALL,
+        spans::ALL,
+        traces::ALL,
     ]
     .concat()
 }

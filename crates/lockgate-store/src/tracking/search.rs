@@ -23,6 +23,14 @@ pub enum Field {
     Tag(String),
     /// A dataset's `name`, `digest` or `context`.
     Dataset(&'static str),
+    /// A span's `name`, `kind`, `status` or `content`. All that a search says about spans is about the same one.
+    Span(&'static str),
+    /// An attribute of a span.
+    SpanAttribute(String),
+    /// What was said about a trace: the kind and the name of the assessment.
+    Assessment(&'static str, String),
+    /// What a trace is linked to: a `run`, a `prompt` or an `issue`.
+    Link(&'static str),
 }
 
 /// How a field is compared.
@@ -118,7 +126,7 @@ pub struct Search {
 }
 
 /// A statement under construction: text that this module wrote, and values.
-struct Statement {
+pub(super) struct Statement {
     text: String,
     values: Vec<Operand>,
     /// SQLite's LIKE ignores case; there GLOB takes its place, and texts are sorted by their bytes already.
@@ -126,7 +134,7 @@ struct Statement {
 }
 
 impl Statement {
-    fn push(&mut self, text: &str) {
+    pub(super) fn push(&mut self, text: &str) {
         self.text.push_str(text);
     }
 
@@ -135,7 +143,7 @@ impl Statement {
         self.text.push_str(&format!("${}", self.values.len()));
     }
 
-    fn words(&mut self, value: &str) {
+    pub(super) fn words(&mut self, value: &str) {
         self.value(Operand::Text(value.to_owned()));
     }
 
@@ -151,7 +159,7 @@ impl Statement {
     }
 
     /// `column comparator operand`.
-    fn compare(&mut self, column: &str, comparator: Comparator, operand: &Operand) -> Result<(), StoreError> {
+    pub(super) fn compare(&mut self, column: &str, comparator: Comparator, operand: &Operand) -> Result<(), StoreError> {
         let symbol = match comparator {
             Comparator::Eq => "=",
             Comparator::Ne | Comparator::Lacks => "<>",
@@ -267,6 +275,9 @@ impl Statement {
                 self.push(")");
                 Ok(())
             }
+            Field::Span(_) | Field::SpanAttribute(_) => self.spans(&[clause]),
+            Field::Assessment(kind, name) => self.assessment(kind, name, clause),
+            Field::Link(kind) => self.link(kind, clause),
         }
     }
 
@@ -301,7 +312,10 @@ impl Statement {
         let (kind, beside, key) = match &order.field {
             Field::Attribute(name) => {
                 let attribute = attribute(entity, name)?;
-                self.push(&format!("CASE WHEN {} IS NULL THEN 1 ELSE 0 END, ", attribute.column));
+                // What is always there is ordered by its index.
+                if !attribute.always {
+                    self.push(&format!("CASE WHEN {} IS NULL THEN 1 ELSE 0 END, ", attribute.column));
+                }
                 self.push(attribute.column);
                 self.direction(order.ascending, attribute.text);
                 return Ok(());
@@ -310,6 +324,9 @@ impl Statement {
             Field::Param(key) => ("params", &entity.params, key),
             Field::Tag(key) => ("tags", &entity.tags, key),
             Field::Dataset(_) => return Err(invalid("datasets have no order")),
+            Field::Span(_) | Field::SpanAttribute(_) | Field::Assessment(..) | Field::Link(_) => {
+                return Err(invalid("what belongs to traces has no order"));
+            }
         };
         let beside = missing(entity, kind, beside)?;
         let metric = kind == "metrics";
@@ -338,7 +355,7 @@ impl Statement {
     }
 }
 
-fn invalid(why: &str) -> StoreError {
+pub(super) fn invalid(why: &str) -> StoreError {
     StoreError::Invalid { what: "a search", why: why.to_owned() }
 }
 
@@ -394,11 +411,17 @@ impl Conn {
         let mut statement =
             Statement { text: entity.select.to_owned(), values: Vec::new(), like_ignores_case };
         let mut word = " WHERE ";
-        for clause in &search.clauses {
+        let of_span = |clause: &&Clause| matches!(clause.field, Field::Span(_) | Field::SpanAttribute(_));
+        let (of_spans, others): (Vec<&Clause>, Vec<&Clause>) = search.clauses.iter().partition(of_span);
+        for clause in others {
             statement.push(std::mem::replace(&mut word, " AND "));
             statement.push("(");
             statement.clause(entity, clause, search)?;
             statement.push(")");
+        }
+        if !of_spans.is_empty() {
+            statement.push(std::mem::replace(&mut word, " AND "));
+            statement.spans(&of_spans)?;
         }
         let on_metrics = search.clauses.iter().any(|clause| matches!(clause.field, Field::Metric(_)));
         if let (true, false, false, Some(metrics)) =
@@ -436,5 +459,12 @@ pub(crate) mod example {
                    s.run_id = t.run_id AND s.key = $5), 2), (SELECT s.value FROM latest_metrics s WHERE \
                    s.run_id = t.run_id AND s.key = $5 ORDER BY s.step DESC, s.logged_at DESC LIMIT 1) DESC, \
                    t.run_id ASC LIMIT $6 OFFSET $7";
+        TRACES = "SELECT t.trace_id FROM traces t WHERE (t.experiment_id IN ($1)) AND (t.trace_id IN \
+                  (SELECT s.trace_id FROM assessments s WHERE s.valid = 1 AND s.kind = $2 AND s.name = $3 AND \
+                  s.amount > $4) OR (t.experiment_id, t.session_id) IN (SELECT o.experiment_id, o.session_id FROM \
+                  assessments s JOIN traces o ON o.trace_id = s.trace_id WHERE o.session_id IS NOT NULL AND \
+                  s.of_session = 1)) AND (t.trace_id IN (SELECT s.trace_id FROM trace_links s WHERE s.kind = $5 AND \
+                  s.target = $6)) AND EXISTS (SELECT 1 FROM spans s WHERE s.trace_id = t.trace_id AND \
+                  (s.content LIKE $7 ESCAPE '~')) ORDER BY t.started DESC, t.trace_id ASC LIMIT $8 OFFSET $9";
     }
 }
