@@ -9,6 +9,7 @@
 //! | `registry`, `versions`, `aliases` | registered models, their versions and aliases |
 //! | `sources` | where a version's files come from |
 //! | `artifacts`, `places` | files below runs and models; the paths and URIs that name them |
+//! | `traces` | traces, their spans, and what was said about them |
 //! | `resolve` | what the rest of the control plane asks about models and runs |
 //! | `names` | made-up names for runs and models without one |
 //!
@@ -34,21 +35,27 @@ mod runs;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod traces;
 mod versions;
 
 pub use artifacts::{Listed, Opened};
 pub use error::TrackingError;
 pub use experiments::NewExperiment;
 pub use lockgate_store::tracking::{
-    AliasMove, Artifact, Clause, Comparator, Dataset, DatasetInput, DatasetSummary, Experiment, Field,
-    KeyValue, Lifecycle, LoggedModel, Metric, ModelVersion, Operand, Order, Page, RegisteredModel, Run,
-    RunUpdate, Search,
+    AliasMove, Artifact, Assessment, Clause, Comparator, Dataset, DatasetInput, DatasetSummary, Experiment,
+    Field, KeyValue, Lifecycle, LoggedModel, Metric, ModelVersion, Operand, Order, Page, RegisteredModel,
+    Run, RunUpdate, Search, Span, Trace,
 };
 pub use logging::{Batch, Inputs};
 pub use models::{ModelStatus, NewLoggedModel};
 pub use registry::NewRegisteredModel;
 pub use resolve::{ModelVersionInfo, RunSummary};
 pub use runs::{NewRun, RunStatus};
+pub use traces::tree::Tree;
+pub use traces::{
+    AssessmentUpdate, NewAssessment, NewSpan, NewTrace, SpanEvent, SpanGroup, SpanLink, SpanStatus,
+    TraceState,
+};
 pub use versions::NewModelVersion;
 
 use futures_util::future::BoxFuture;

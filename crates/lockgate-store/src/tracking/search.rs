@@ -159,7 +159,12 @@ impl Statement {
     }
 
     /// `column comparator operand`.
-    pub(super) fn compare(&mut self, column: &str, comparator: Comparator, operand: &Operand) -> Result<(), StoreError> {
+    pub(super) fn compare(
+        &mut self,
+        column: &str,
+        comparator: Comparator,
+        operand: &Operand,
+    ) -> Result<(), StoreError> {
         let symbol = match comparator {
             Comparator::Eq => "=",
             Comparator::Ne | Comparator::Lacks => "<>",

@@ -42,7 +42,11 @@ impl Conn {
         let mut found: Vec<Span> =
             rows_of(self, head, traces).await?.iter().map(span).collect::<Result<_, _>>()?;
         found.sort_by(|a, b| {
-            (a.parent_id.is_some(), a.start_ns, &a.span_id).cmp(&(b.parent_id.is_some(), b.start_ns, &b.span_id))
+            (a.parent_id.is_some(), a.start_ns, &a.span_id).cmp(&(
+                b.parent_id.is_some(),
+                b.start_ns,
+                &b.span_id,
+            ))
         });
         Ok(found)
     }

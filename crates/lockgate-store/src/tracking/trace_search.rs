@@ -63,7 +63,8 @@ impl Statement {
         match (clause.comparator, &clause.operand) {
             (Comparator::IsNull | Comparator::IsNotNull, _) => {}
             (Comparator::Eq | Comparator::Ne, Operand::Texts(forms)) => {
-                let member = if clause.comparator == Comparator::Eq { Comparator::In } else { Comparator::NotIn };
+                let member =
+                    if clause.comparator == Comparator::Eq { Comparator::In } else { Comparator::NotIn };
                 self.push(" AND ");
                 self.compare("s.value", member, &Operand::Texts(forms.clone()))?;
             }

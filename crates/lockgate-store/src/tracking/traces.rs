@@ -109,7 +109,9 @@ impl Conn {
         let ids: Vec<String> = traces.iter().map(|trace| trace.trace_id.clone()).collect();
         let place: HashMap<String, usize> = ids.iter().enumerate().map(|(i, id)| (id.clone(), i)).collect();
         let of = |row: &AnyRow| text(row, "trace_id").map(|id| place.get(&id).copied());
-        for row in rows_of(self, "SELECT trace_id, key, value FROM trace_tags WHERE trace_id IN", &ids).await? {
+        for row in
+            rows_of(self, "SELECT trace_id, key, value FROM trace_tags WHERE trace_id IN", &ids).await?
+        {
             if let Some(i) = of(&row)? {
                 traces[i].tags.push(key_value(&row)?);
             }
@@ -126,9 +128,9 @@ impl Conn {
             }
         }
         for trace in &mut traces {
-            trace.assessments.sort_by(|a, b| {
-                (a.created, &a.assessment_id).cmp(&(b.created, &b.assessment_id))
-            });
+            trace
+                .assessments
+                .sort_by(|a, b| (a.created, &a.assessment_id).cmp(&(b.created, &b.assessment_id)));
         }
         Ok(traces)
     }
@@ -167,7 +169,12 @@ impl Tx {
         self.set_trace_pairs(METADATA, trace, pairs).await
     }
 
-    async fn set_trace_pairs(&mut self, sql: &str, trace: &str, pairs: &[KeyValue]) -> Result<(), StoreError> {
+    async fn set_trace_pairs(
+        &mut self,
+        sql: &str,
+        trace: &str,
+        pairs: &[KeyValue],
+    ) -> Result<(), StoreError> {
         for pair in pairs {
             no_nul("a trace's key", &pair.key)?;
             no_nul("a trace's value", &pair.value)?;
