@@ -1,13 +1,16 @@
 //! One function per endpoint, under `/api` for clients and under `/ajax-api` for browsers.
 
 mod artifacts;
+mod assessments;
 mod experiments;
 mod files;
 mod logging;
 mod models;
+mod otlp;
 mod registry;
 mod runs;
 mod server;
+mod traces;
 mod versions;
 
 use axum::Router;
@@ -21,13 +24,17 @@ pub(crate) fn all() -> Router<Tracking> {
         .merge(models::routes())
         .merge(registry::routes())
         .merge(versions::routes())
-        .merge(artifacts::routes());
-    let mut all = server::routes().merge(files::downloads());
+        .merge(artifacts::routes())
+        .merge(traces::routes());
+    let mut all = server::routes().merge(files::downloads()).merge(otlp::routes());
     for api in ["/api", "/ajax-api"] {
         all = all
             .nest(&format!("{api}/2.0/mlflow"), mlflow.clone())
             .nest(&format!("{api}/2.0/mlflow-artifacts"), files::routes())
-            .nest(&format!("{api}/3.0/mlflow"), server::info());
+            .nest(
+                &format!("{api}/3.0/mlflow"),
+                server::info().merge(traces::third()).merge(assessments::routes()),
+            );
     }
     all
 }
