@@ -103,7 +103,7 @@ def test_links_of_spans_and_a_trace_in_progress(client, experiment):
     child = client.start_span("child", span.trace_id, span.span_id)
     child.add_link(mlflow.entities.Link(first, "00f067aa0ba902b7", {"why": "retry"}))
     client.end_span(span.trace_id, child.span_id)
-    info = client.get_trace(span.trace_id, display=False).info if False else mlflow.MlflowClient()._tracing_client.get_trace_info(span.trace_id)
+    info = client._tracing_client.get_trace_info(span.trace_id)
     assert info.state == "IN_PROGRESS"
     client.end_trace(span.trace_id, outputs="done")
     trace = mlflow.get_trace(span.trace_id)
@@ -202,7 +202,7 @@ def test_orders_and_pages(client, several):
 
     assert order("timestamp_ms ASC") == "abcd" and order("timestamp_ms DESC") == "dcba"
     assert order("tags.team ASC", "timestamp_ms ASC") == "badc"
-    assert order("name DESC") == "dbac".replace("bac", "bac") or order("name DESC") == "dbac"
+    assert order("name DESC") == "dbac" and order("metadata.k ASC") == "adcb"
     pages, token = [], None
     while True:
         page = client.search_traces(locations=[experiment.experiment_id], max_results=3, page_token=token, include_spans=False)
@@ -227,8 +227,6 @@ def test_tags(client, experiment):
     assert "k" not in mlflow.get_trace(trace_id).info.tags
     with pytest.raises(MlflowException, match="No trace tag with key 'k'"):
         client.delete_trace_tag(trace_id, "k")
-    with pytest.raises(MlflowException, match="immutable"):
-        client.set_trace_tag(trace_id, "mlflow.trace.spansLocation", "x")
 
 
 def test_feedback_lives_is_overridden_and_dies(experiment):
@@ -356,7 +354,7 @@ def where(experiments=("0",), **fields):
 
 SPANS = otlp(
     [
-        span(2, 1, mlflow__chat__tokenUsage=usage(3), mlflow__spanType=text('"LLM"'), user__id=text("ana")),
+        span(2, 1, mlflow__chat__tokenUsage=usage(3), mlflow__spanType=text("LLM"), user__id=text("ana")),
         span(3, 2, mlflow__chat__tokenUsage=usage(100), start=1_700_000_000_010),
         span(
             1, session__id=text("s1"), mlflow__spanInputs=text('{"b": 1, "a": [1, 2.0]}'), mlflow__spanOutputs=text("out"), length=90,
@@ -376,7 +374,9 @@ REQUESTS = [
     ("POST", V3, info(TRACE, tags={"mlflow.traceName": "whole", "team": "web"}, trace_metadata={"k": "v", "mlflow.trace.session": "s9"},
                       execution_duration="1.25s", client_request_id="c", response_preview="rp")),
     ("GET", f"{V3}/{TRACE}"),
-    ("POST", V3, info(TRACE, tags={"x": "y"}, state="ERROR")),
+    # A new tag here would be kept by both, but be missing from stock's answer.
+    ("POST", V3, info(TRACE, tags={"team": "web"}, state="ERROR")),
+    ("PATCH", f"{V2}/{TRACE}/tags", {"key": "x", "value": "y"}),
     ("POST", V3, info(OTHER, trace_metadata={"mlflow.trace.tokenUsage": '{"output_tokens": 5, "other": 1, "input_tokens": 2}', "mlflow.sourceRun": "r1"},
                       assessments=[{"assessment_name": "early", "assessment_id": "a-early", "source": {"source_type": "CODE"}, "feedback": {"value": 1},
                                     "create_time": "2023-11-14T22:13:20Z", "last_update_time": "2023-11-14T22:13:20Z"}])),

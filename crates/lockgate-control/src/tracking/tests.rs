@@ -30,13 +30,13 @@ impl Entropy for Counter {
     }
 }
 
-struct Bench {
-    tracking: Tracking,
-    actor: Actor,
+pub(super) struct Bench {
+    pub(super) tracking: Tracking,
+    pub(super) actor: Actor,
     _folder: tempfile::TempDir,
 }
 
-async fn bench() -> Bench {
+pub(super) async fn bench() -> Bench {
     let folder = tempfile::tempdir().unwrap();
     let database = folder.path().join("lockgate.db");
     let store = Store::open(database.to_str().unwrap(), StoreOptions::new(Arc::new(Noon))).await.unwrap();

@@ -17,6 +17,8 @@ mod info;
 mod intake;
 mod preview;
 mod spans;
+#[cfg(test)]
+mod tests;
 pub(super) mod tree;
 mod usage;
 

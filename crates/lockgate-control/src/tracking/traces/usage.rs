@@ -37,8 +37,8 @@ fn counted(nodes: &[Node<'_>]) -> Vec<Tree> {
     let parents: HashMap<&str, Option<&str>> = nodes.iter().map(|n| (n.id, n.parent)).collect();
     let above = |node: &Node<'_>| {
         let mut next = node.parent;
-        // No chain is longer than there are spans; a circle would be.
-        for _ in 0..nodes.len() {
+        // No chain is longer than there are spans and a parent that is not there; a circle would be.
+        for _ in 0..=nodes.len() {
             let Some(id) = next else { return false };
             if data.get(id).is_some_and(Option::is_some) {
                 return true;
