@@ -136,6 +136,10 @@ fn conditions_about_traces() {
     assert_eq!(trace("run_id = 'r'"), (Field::Link("run"), C::Eq, words("r")));
     assert_eq!(trace("run_id != 'r'"), (Field::Param("mlflow.sourceRun".into()), C::Ne, words("r")));
     assert_eq!(trace("metadata.`mlflow.sourceRun` = 'r'"), (Field::Link("run"), C::Eq, words("r")));
+    assert_eq!(
+        trace("metadata.`mlflow.trace.session` = 's'"),
+        (Field::Attribute("session_id"), C::Eq, words("s"))
+    );
     assert_eq!(trace("prompt = 'p/1'"), (Field::Link("prompt"), C::Eq, words("p/1")));
     assert_eq!(trace("issue.id = 'iss-1'"), (Field::Link("issue"), C::Eq, words("iss-1")));
     assert_eq!(trace("request_metadata.k IS NULL"), (Field::Param("k".into()), C::IsNull, Operand::None));

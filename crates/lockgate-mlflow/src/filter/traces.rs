@@ -14,6 +14,9 @@ const PROMPTS: &str = "mlflow.linkedPrompts";
 /// The metadata that holds the run during which a trace was made.
 const SOURCE_RUN: &str = "mlflow.sourceRun";
 
+/// The metadata that names the conversation of a trace.
+const SESSION: &str = "mlflow.trace.session";
+
 const ENTITIES: &str =
     "['attribute', 'tag', 'metadata', 'span', 'feedback', 'expectation', 'issue', 'trace']";
 const ATTRIBUTES: &str = "'request_id', 'timestamp_ms', 'execution_time_ms', 'end_time_ms', 'status', \
@@ -94,9 +97,14 @@ fn pattern(what: &str, condition: &Condition) -> Result<Operand, MlflowError> {
 
 fn metadata(key: String, condition: &Condition) -> Result<(Field, Operand), MlflowError> {
     let operand = pattern("metadata", condition)?;
-    // A trace belongs to the run that made it and to those that it was linked to.
-    let of_run = key == SOURCE_RUN && condition.comparator == C::Eq;
-    Ok((if of_run { Field::Link("run") } else { Field::Param(key) }, operand))
+    let field = match key.as_str() {
+        // A trace belongs to the run that made it and to those that it was linked to.
+        SOURCE_RUN if condition.comparator == C::Eq => Field::Link("run"),
+        // The conversation has a column of its own, with an index.
+        SESSION => Field::Attribute("session_id"),
+        _ => Field::Param(key),
+    };
+    Ok((field, operand))
 }
 
 fn attribute(key: &str, condition: &Condition) -> Result<(Field, Operand), MlflowError> {

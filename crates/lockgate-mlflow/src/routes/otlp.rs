@@ -25,7 +25,7 @@ fn refused(Refusal { status, reason }: Refusal) -> Response {
     (status, Json(json!({"detail": reason}))).into_response()
 }
 
-fn one<'h>(headers: &'h HeaderMap, name: impl header::AsHeaderName) -> Option<&'h str> {
+fn one(headers: &HeaderMap, name: impl header::AsHeaderName) -> Option<&str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 

@@ -165,6 +165,7 @@ pub(crate) const TRACES: Entity = Entity {
     attributes: &[
         words("request_id", "t.trace_id"),
         words("client_request_id", "t.client_request_id"),
+        words("session_id", "t.session_id"),
         words("status", "t.state"),
         always("experiment_id", "t.experiment_id"),
         always("timestamp_ms", "t.started"),

@@ -6,13 +6,15 @@
 //! | `spans` | spans as they arrive, and their rows |
 //! | `intake` | keeping spans, and what they say about their trace |
 //! | `usage`, `preview` | sums of tokens and costs; the beginnings of requests and answers |
-//! | `info` | finding, tagging, linking and deleting traces |
+//! | `info` | whole traces, and finding them |
+//! | `change` | tagging, linking and deleting them |
 //! | `assessments` | feedback, expectations and issues |
 //!
 //! A trace arrives twice: as spans, one by one as they end, and as a whole at its end. Either may come first, and both
 //! may come again. What the client says about the whole wins over what the spans say.
 
 mod assessments;
+mod change;
 mod info;
 mod intake;
 mod preview;
