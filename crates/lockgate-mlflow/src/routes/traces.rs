@@ -38,8 +38,8 @@ pub(super) fn third() -> Router<Tracking> {
 }
 
 /// Names beside `get` and `search` that this server doesn't know: no JSON, so that clients fall back.
-async fn nothing() -> (StatusCode, &'static str) {
-    (StatusCode::NOT_FOUND, "there is no such page")
+async fn nothing() -> StatusCode {
+    StatusCode::NOT_FOUND
 }
 
 async fn start(Call { tracking, actor, message }: Call) -> Answer {
