@@ -28,7 +28,7 @@ def test_the_server_says_what_it_is(server):
 
 
 def test_an_unknown_route_is_no_json(server):
-    for path in ("/api/2.0/mlflow/nothing", "/api/3.0/mlflow/traces/search", "/v1/traces"):
+    for path in ("/api/2.0/mlflow/nothing", "/api/3.0/mlflow/traces/metrics", "/api/2.0/mlflow/traces", "/v1/metrics"):
         status, _, body = http("POST", server + path, b"{}", JSON)
         assert (status, body) == (404, b"")
 

@@ -1,6 +1,7 @@
 """Workspaces and environments: the stock client sees one of them at a time, and nothing of the others."""
 
 import contextlib
+import json
 
 import mlflow
 import pytest
@@ -124,3 +125,76 @@ def test_an_artifact_s_odd_name_survives_the_prefix(server, workspace, tmp_path)
         assert [f.path for f in inside.list_artifacts(run, "a b")] == [f"a b/{odd.name}"]
         path = mlflow.artifacts.download_artifacts(run_id=run, artifact_path=f"a b/{odd.name}", dst_path=str(tmp_path / "d"))
         assert open(path).read() == "odd"
+
+
+def asked(server, method, path, body=None, workspace=None, version="3.0"):
+    headers = {"Content-Type": "application/json", **({"X-MLFLOW-WORKSPACE": workspace} if workspace else {})}
+    data = None if body is None else json.dumps(body).encode()
+    status, _, answer = http(method, f"{server}/api/{version}/mlflow/{path}", data, headers)
+    return status, json.loads(answer or b"{}")
+
+
+def test_a_trace_is_nothing_to_another_workspace(server, client, workspace):
+    mlflow.set_experiment("traced here")
+    experiment = client.get_experiment_by_name("traced here").experiment_id
+    with mlflow.start_span("step") as span:
+        span.set_inputs({"q": 1})
+    trace = span.trace_id
+    mlflow.flush_trace_async_logging()
+    said = mlflow.log_feedback(trace_id=trace, name="good", value=True).assessment_id
+    before = asked(server, "GET", f"traces/{trace}")
+    assert before[0] == 200
+    where = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment}}
+    feedback = {"assessment_name": "bad", "source": {"source_type": "HUMAN", "source_id": "eve"}, "feedback": {"value": False}}
+    hexed = trace.removeprefix("tr-")
+    stolen = {"trace_info": {"trace_id": trace, "trace_location": where, "request_time": "2023-11-14T22:13:20Z", "state": "ERROR"}}
+
+    def inside(method, path, body=None, version="3.0"):
+        return asked(server, method, path, body, workspace, version)
+
+    # Seen nowhere…
+    assert inside("GET", f"traces/{trace}")[0] == 404
+    assert inside("GET", f"traces/get?trace_id={trace}")[0] == 404
+    assert inside("GET", f"traces/batchGet?trace_ids={trace}") == (200, {})
+    assert inside("POST", "traces/batchGetInfos", {"trace_ids": [trace]}) == (200, {})
+    assert inside("POST", "traces/search", {"locations": [where]}) == (200, {})
+    assert inside("GET", f"traces/{trace}/assessments/{said}")[0] == 404
+    # … and changed by nothing.
+    assert inside("PATCH", f"traces/{trace}/tags", {"key": "a", "value": "b"})[0] == 404
+    assert inside("DELETE", f"traces/{trace}/tags?key=mlflow.traceName")[0] == 404
+    assert inside("DELETE", f"traces/{trace}/tags", {"key": "mlflow.traceName"})[0] == 404
+    assert inside("POST", f"traces/{trace}/assessments", {"assessment": feedback})[0] == 404
+    assert inside("PATCH", f"traces/{trace}/assessments/{said}", {"assessment": feedback, "update_mask": "feedback"})[0] == 404
+    assert inside("DELETE", f"traces/{trace}/assessments/{said}")[0] == 200
+    assert inside("POST", "traces/link-to-run", {"trace_ids": [trace], "run_id": "f" * 32}, "2.0")[0] == 404
+    assert inside("POST", "traces/link-prompts", {"trace_id": trace, "prompt_versions": [{"name": "p", "version": "1"}]}, "2.0")[0] == 404
+    doomed = {"experiment_id": experiment, "request_ids": [trace]}
+    assert inside("POST", "traces/delete-traces", doomed, "2.0") == (200, {"traces_deleted": 0})
+    doomed = {"experiment_id": experiment, "max_timestamp_millis": 1 << 45}
+    assert inside("POST", "traces/delete-traces", doomed, "2.0") == (200, {"traces_deleted": 0})
+    with pointed(server, workspace) as other:
+        own = other.create_experiment("traced there")
+    stolen["trace_info"]["trace_location"] = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": own}}
+    assert inside("POST", "traces", {"trace": stolen})[0] == 400
+    late = {"traceId": hexed, "spanId": "ab" * 8, "name": "late", "startTimeUnixNano": "1", "endTimeUnixNano": "2", "status": {"code": 2}}
+    spans = json.dumps({"resourceSpans": [{"resource": {}, "scopeSpans": [{"spans": [late]}]}]}).encode()
+    headers = {"Content-Type": "application/json", "X-MLFLOW-WORKSPACE": workspace, "x-mlflow-experiment-id": own}
+    assert http("POST", f"{server}/v1/traces", spans, headers)[0] == 400
+    assert asked(server, "GET", f"traces/{trace}") == before
+    assert len(mlflow.get_trace(trace).data.spans) == 1
+    # Files of a trace go with it, and with nothing else.
+    path = f"{server}/api/2.0/mlflow-artifacts/artifacts/{experiment}/traces/{trace}/artifacts/traces.json"
+    assert http("PUT", path, b"x")[0] == 200
+    assert http("GET", path, headers={"X-MLFLOW-WORKSPACE": workspace})[0] == 404
+
+
+def test_deleting_a_trace_leaves_the_files_that_its_tag_names(server, client, tmp_path):
+    experiment = client.create_experiment("tagged away")
+    run = log(client, experiment, tmp_path, 1.0)
+    mlflow.set_experiment(experiment_id=experiment)
+    with mlflow.start_span("step") as span:
+        pass
+    mlflow.flush_trace_async_logging()
+    client.set_trace_tag(span.trace_id, "mlflow.artifactLocation", client.get_run(run).info.artifact_uri)
+    assert client.delete_traces(experiment, trace_ids=[span.trace_id]) == 1
+    assert [file.path for file in client.list_artifacts(run)] == ["note.txt"]

@@ -12,7 +12,7 @@ use lockgate_core::actor::Actor;
 use serde_json::Value;
 
 /// The largest message. A dataset's profile alone may have 16 MB.
-const BODY_LIMIT: usize = 64 << 20;
+pub(crate) const BODY_LIMIT: usize = 64 << 20;
 
 /// An endpoint's answer.
 pub(crate) type Answer = Result<Json<Value>, MlflowError>;

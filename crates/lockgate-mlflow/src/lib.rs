@@ -8,6 +8,8 @@
 //! | `filter` | MLflow's grammar for conditions and orders |
 //! | `page` | limits and page tokens |
 //! | `wire` | answers |
+//! | `otlp` | spans in OpenTelemetry's protocol |
+//! | `time` | times in protobuf's JSON |
 //! | `error` | errors in MLflow's shape |
 //!
 //! An unknown route is answered with 404 and no JSON: clients then fall back to what an older server offers. Prompts'
@@ -17,8 +19,10 @@ mod call;
 mod error;
 pub mod filter;
 mod message;
+mod otlp;
 mod page;
 mod routes;
+mod time;
 mod wire;
 
 pub use error::MlflowError;

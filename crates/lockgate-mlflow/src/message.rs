@@ -223,6 +223,26 @@ impl Message {
         }
     }
 
+    /// A value of any kind.
+    pub(crate) fn any(&self, name: &str) -> Found<&Value> {
+        self.get(name)
+    }
+
+    /// A map from texts to texts.
+    pub(crate) fn map(&self, name: &str) -> Result<Vec<KeyValue>, MlflowError> {
+        match self.get(name)? {
+            None => Ok(Vec::new()),
+            Some(Value::Object(fields)) => fields
+                .iter()
+                .map(|(key, value)| match value {
+                    Value::String(text) => Ok(KeyValue { key: key.clone(), value: text.clone() }),
+                    other => Err(wrong(name, other)),
+                })
+                .collect(),
+            Some(other) => Err(wrong(name, other)),
+        }
+    }
+
     /// A message within this one.
     pub(crate) fn message(&self, name: &str) -> Found<Self> {
         match self.get(name)? {

@@ -1,7 +1,7 @@
 //! Files below runs, logged models and registered versions.
 
 use super::places::{self, Owner, Place};
-use super::{Artifact, Tracking, TrackingError, may_read, may_track, models, runs};
+use super::{Artifact, Tracking, TrackingError, may_read, may_track, models, runs, traces};
 use lockgate_blob::{Blob, BlobReader, Expect};
 use lockgate_core::actor::Actor;
 use lockgate_core::digest::Digest;
@@ -70,6 +70,7 @@ async fn owned(conn: &mut Conn, place: &Place) -> Result<(), TrackingError> {
     let uri = match &place.owner {
         Owner::Run(id) => runs::row(conn, id).await?.artifact_uri,
         Owner::Model(id) => models::found(conn, id).await?.artifact_uri,
+        Owner::Trace(id) => traces::location(conn, id).await?,
         Owner::Version => {
             return Err(TrackingError::invalid(
                 "The files of a registered model version can't be changed: register a new version",
@@ -87,6 +88,7 @@ pub(super) async fn is_seen(conn: &mut Conn, place: &Place) -> Result<bool, Trac
     Ok(match &place.owner {
         Owner::Run(id) => conn.run_row(id).await?.is_some(),
         Owner::Model(id) => conn.has_logged_model(id).await?,
+        Owner::Trace(id) => conn.trace(id).await?.is_some(),
         Owner::Version => true,
     })
 }

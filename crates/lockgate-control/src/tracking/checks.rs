@@ -237,6 +237,36 @@ pub(super) fn own_tag(key: &str) -> Checked {
     Ok(())
 }
 
+/// The longest id and session of a trace.
+const TRACE_TEXT: usize = 250;
+
+/// A trace's id, which its client chooses.
+pub(super) fn trace_id(id: &str) -> Checked {
+    if id.is_empty() {
+        return refuse("Missing value for required parameter 'trace.trace_info.trace_id'.");
+    }
+    if id.contains('/') || id.chars().any(char::is_control) {
+        return refuse(format!("Invalid trace ID {}: it must not contain '/'", python::text(id)));
+    }
+    at_most("trace_id", TRACE_TEXT, id)
+}
+
+/// The conversation that a trace belongs to.
+pub(super) fn trace_session(session: &str) -> Checked {
+    at_most("Session ID", TRACE_TEXT, session)
+}
+
+/// A trace's tag, as it is stored.
+pub(super) fn trace_tag(tag: KeyValue) -> Result<KeyValue, TrackingError> {
+    key("key", "key", &tag.key)?;
+    Ok(KeyValue { key: tag.key, value: cut(tag.value, TAG_VALUE) })
+}
+
+/// The tags or the metadata that come with a trace.
+pub(super) fn trace_pairs(pairs: &[KeyValue]) -> Checked {
+    pairs.iter().try_for_each(|pair| at_most("key", KEY, &pair.key))
+}
+
 /// A registered model's name.
 pub(super) fn model_name(name: &str) -> Checked {
     if name.trim().is_empty() {

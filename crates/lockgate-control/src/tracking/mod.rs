@@ -14,6 +14,7 @@
 //! | `uploads`, `signatures` | files in parts; URLs that need no sign-in |
 //! | `artifacts`, `places` | files below runs and models; the paths and URIs that name them |
 //! | [`exchange`], `import` | records that stores exchange; taking them in |
+//! | `traces` | traces, their spans, and what was said about them |
 //! | `resolve` | what the rest of the control plane asks about models and runs |
 //! | `names` | made-up names for runs and models without one |
 //!
@@ -45,6 +46,7 @@ mod sources;
 mod stages;
 #[cfg(test)]
 mod tests;
+mod traces;
 mod uploads;
 mod versions;
 pub(crate) mod webhooks;
@@ -55,9 +57,9 @@ pub use error::TrackingError;
 pub use experiments::NewExperiment;
 pub use lockgate_store::DEFAULT_WORKSPACE;
 pub use lockgate_store::tracking::{
-    AliasMove, Artifact, Clause, Comparator, Dataset, DatasetInput, DatasetSummary, Delivery, DeliveryState,
-    Experiment, Field, KeyValue, Lifecycle, LoggedModel, Metric, ModelVersion, Operand, Order, Page,
-    RegisteredModel, Run, RunUpdate, Search, StageMove, Webhook, Workspace,
+    AliasMove, Artifact, Assessment, Clause, Comparator, Dataset, DatasetInput, DatasetSummary, Delivery,
+    DeliveryState, Experiment, Field, KeyValue, Lifecycle, LoggedModel, Metric, ModelVersion, Operand, Order,
+    Page, RegisteredModel, Run, RunUpdate, Search, Span, StageMove, Trace, Webhook, Workspace,
 };
 pub use logging::{Batch, Inputs};
 pub use models::{ModelStatus, NewLoggedModel};
@@ -66,6 +68,11 @@ pub use resolve::{ModelVersionInfo, RunSummary};
 pub use runs::{NewRun, RunStatus};
 pub use signatures::Signed;
 pub use stages::VersionStage;
+pub use traces::tree::Tree;
+pub use traces::{
+    AssessmentUpdate, NewAssessment, NewSpan, NewTrace, SpanEvent, SpanGroup, SpanLink, SpanStatus,
+    TraceState,
+};
 pub use uploads::{BegunUpload, SignedDownload};
 pub use versions::NewModelVersion;
 pub use webhooks::{Answer, Courier, OWN_EVENTS, Parcel, STOCK_EVENTS, WebhookChange, WebhookTest};

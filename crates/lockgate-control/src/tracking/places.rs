@@ -1,7 +1,7 @@
 //! Where artifacts lie: MLflow's `mlflow-artifacts:/` URIs, and the roots and paths behind them.
 //!
-//! A *root* is the folder of one run (`0/RUN/artifacts`), one logged model (`0/models/MODEL/artifacts`) or one
-//! registered version (`versions/ID/artifacts`). Bytes never lie at a path: it is a key in a table, so that a path that
+//! A *root* is the folder of one run (`0/RUN/artifacts`), one logged model (`0/models/MODEL/artifacts`), one
+//! trace (`0/traces/TRACE/artifacts`) or one registered version (`versions/ID/artifacts`). Bytes never lie at a path: it is a key in a table, so that a path that
 //! leads somewhere else leads nowhere here; it is refused all the same, because clients write it to their own disks.
 
 use super::error::TrackingError;
@@ -24,6 +24,8 @@ pub(super) enum Owner {
     Run(String),
     /// A logged model's, by its id.
     Model(String),
+    /// A trace's, by its id.
+    Trace(String),
     /// A registered version's.
     Version,
 }
@@ -63,6 +65,11 @@ pub(super) fn of_logged_model(location: &str, model: &str) -> String {
     format!("{}/models/{model}/{ARTIFACTS}", location.trim_end_matches('/'))
 }
 
+/// A trace's artifact URI.
+pub(super) fn of_trace(location: &str, trace: &str) -> String {
+    format!("{}/traces/{trace}/{ARTIFACTS}", location.trim_end_matches('/'))
+}
+
 /// The root of a registered version's files.
 pub(super) fn version_root(id: &str) -> String {
     format!("{VERSIONS}/{id}/{ARTIFACTS}")
@@ -98,6 +105,11 @@ pub(super) fn is_run_id(text: &str) -> bool {
     is_hex_id(text)
 }
 
+/// Whether this is an id that MLflow's clients give to traces.
+fn is_trace_id(text: &str) -> bool {
+    text.strip_prefix("tr-").is_some_and(is_hex_id)
+}
+
 fn is_hex_id(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
@@ -130,12 +142,13 @@ fn has_drive(path: &str) -> bool {
 /// Splits a safe path where the first root in it ends.
 pub(super) fn split(path: &str) -> Option<Place> {
     let parts: Vec<&str> = path.split('/').collect();
-    let end = (1..parts.len())
-        .find(|i| parts[*i] == ARTIFACTS && (is_hex_id(parts[i - 1]) || is_model_id(parts[i - 1])))?;
+    let owns = |id: &str| is_hex_id(id) || is_model_id(id) || is_trace_id(id);
+    let end = (1..parts.len()).find(|i| parts[*i] == ARTIFACTS && owns(parts[i - 1]))?;
     let id = parts[end - 1].to_owned();
     let owner = match id {
         _ if end == 2 && parts[0] == VERSIONS => Owner::Version,
         id if is_model_id(&id) => Owner::Model(id),
+        id if is_trace_id(&id) => Owner::Trace(id),
         id => Owner::Run(id),
     };
     Some(Place { owner, root: parts[..=end].join("/"), path: parts[end + 1..].join("/") })
@@ -155,6 +168,8 @@ mod tests {
         let place = split(&format!("deep/er/models/m-{RUN}/artifacts")).unwrap();
         assert_eq!(place.owner, Owner::Model(format!("m-{RUN}")));
         assert_eq!(place.prefix(), "");
+        let place = split(&format!("0/traces/tr-{RUN}/artifacts/traces.json")).unwrap();
+        assert_eq!((place.owner, place.path.as_str()), (Owner::Trace(format!("tr-{RUN}")), "traces.json"));
         assert_eq!(split(&version_root(RUN)).unwrap().owner, Owner::Version);
         for none in ["", "artifacts", "0/artifacts/x", "0/short/artifacts/x"] {
             assert!(split(none).is_none(), "{none}");

@@ -153,6 +153,7 @@ async fn of_proxy(conn: &mut Conn, path: &str, given: Origin) -> Result<Origin, 
             let run_id = if given.run_id.is_empty() { model.source_run_id } else { given.run_id };
             Ok(Origin { uri, run_id, model_id: id })
         }
+        Owner::Trace(_) => Err(refused(&given.uri, "It belongs to a trace.")),
         Owner::Version => Ok(Origin { uri, ..given }),
     }
 }

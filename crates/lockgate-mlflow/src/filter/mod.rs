@@ -7,6 +7,7 @@
 //! | `lexer` | text to tokens |
 //! | `parser` | tokens to conditions |
 //! | `rules` | what may be said about which thing |
+//! | `traces` | the same about traces, which have most to say |
 //! | `order` | orders |
 
 mod lexer;
@@ -15,6 +16,7 @@ mod parser;
 mod rules;
 #[cfg(test)]
 mod tests;
+mod traces;
 
 pub(crate) use rules::IS_PROMPT;
 pub use rules::Noun;

@@ -49,11 +49,12 @@ pub(super) fn field(noun: Noun, name: &str) -> Result<Field, MlflowError> {
 
 fn named(noun: Noun, id: &Identifier) -> Result<Field, MlflowError> {
     let invalid = |key: &str| MlflowError::invalid(format!("Invalid order by field name: {key}"));
+    let has_pairs = matches!(noun, Noun::Run | Noun::Trace);
     Ok(match noun.ordered_by(id)? {
         Named::Attribute(name, _) => Field::Attribute(name),
         Named::Metric(key) => Field::Metric(key),
-        Named::Param(key) if noun == Noun::Run => Field::Param(key),
-        Named::Tag(key) if noun == Noun::Run => Field::Tag(key),
+        Named::Param(key) if has_pairs => Field::Param(key),
+        Named::Tag(key) if has_pairs => Field::Tag(key),
         Named::Param(key) | Named::Tag(key) => return Err(invalid(&key)),
         Named::Dataset(key) => return Err(invalid(key)),
     })

@@ -140,6 +140,11 @@ impl Parser {
                 return Ok(comparator);
             }
         }
+        if token.is("RLIKE") {
+            return Err(MlflowError::invalid(
+                "RLIKE is not supported by this server: use LIKE or ILIKE, with % for any characters",
+            ));
+        }
         let next = |parser: &mut Self| parser.tokens.next();
         if token.is("NOT") && next(self).is_some_and(|token| token.is("IN")) {
             return Ok(Comparator::NotIn);

@@ -17,6 +17,8 @@ pub enum Noun {
     RegisteredModel,
     /// Versions of registered models.
     ModelVersion,
+    /// Traces.
+    Trace,
 }
 
 /// What kind of value an attribute holds.
@@ -123,6 +125,8 @@ impl Noun {
             Self::LoggedModel => LOGGED_MODEL,
             Self::RegisteredModel => REGISTERED_MODEL,
             Self::ModelVersion => MODEL_VERSION,
+            // Their grammar has a module of its own.
+            Self::Trace => &[],
         }
     }
 
@@ -160,7 +164,9 @@ impl Noun {
         match self {
             Self::Run => "['metric', 'parameter', 'tag', 'attribute', 'dataset']",
             Self::LoggedModel => "['metrics', 'params', 'tags', 'attributes']",
-            Self::Experiment | Self::RegisteredModel | Self::ModelVersion => "['attribute', 'tag']",
+            Self::Experiment | Self::RegisteredModel | Self::ModelVersion | Self::Trace => {
+                "['attribute', 'tag']"
+            }
         }
     }
 
@@ -179,11 +185,15 @@ impl Noun {
 
     /// What an order names.
     pub(super) fn ordered_by(self, id: &Identifier) -> Result<Named, MlflowError> {
-        self.named(id, true)
+        if self == Self::Trace { super::traces::ordered_by(id) } else { self.named(id, true) }
     }
 }
 
-fn allowed(what: &str, condition: &Condition, comparators: &[Comparator]) -> Result<(), MlflowError> {
+pub(super) fn allowed(
+    what: &str,
+    condition: &Condition,
+    comparators: &[Comparator],
+) -> Result<(), MlflowError> {
     if comparators.contains(&condition.comparator) {
         return Ok(());
     }
@@ -195,13 +205,14 @@ fn allowed(what: &str, condition: &Condition, comparators: &[Comparator]) -> Res
 
 use Comparator as C;
 
-const NUMERIC: &[Comparator] = &[C::Eq, C::Ne, C::Lt, C::Le, C::Gt, C::Ge];
+pub(super) const NUMERIC: &[Comparator] = &[C::Eq, C::Ne, C::Lt, C::Le, C::Gt, C::Ge];
 const PATTERNS: &[Comparator] = &[C::Eq, C::Ne, C::Like, C::Ilike];
-const PATTERNS_AND_LISTS: &[Comparator] = &[C::Eq, C::Ne, C::Like, C::Ilike, C::In, C::NotIn];
-const PATTERNS_AND_NULL: &[Comparator] = &[C::Eq, C::Ne, C::Like, C::Ilike, C::IsNull, C::IsNotNull];
+pub(super) const PATTERNS_AND_LISTS: &[Comparator] = &[C::Eq, C::Ne, C::Like, C::Ilike, C::In, C::NotIn];
+pub(super) const PATTERNS_AND_NULL: &[Comparator] =
+    &[C::Eq, C::Ne, C::Like, C::Ilike, C::IsNull, C::IsNotNull];
 const EQUALITY_AND_LISTS: &[Comparator] = &[C::Eq, C::Ne, C::In, C::NotIn];
 
-fn text(value: &Value) -> Result<String, MlflowError> {
+pub(super) fn text(value: &Value) -> Result<String, MlflowError> {
     match value {
         Value::Quoted(text) => Ok(text.clone()),
         other => Err(MlflowError::invalid(format!(
@@ -212,7 +223,7 @@ fn text(value: &Value) -> Result<String, MlflowError> {
     }
 }
 
-fn texts(value: &Value) -> Result<Operand, MlflowError> {
+pub(super) fn texts(value: &Value) -> Result<Operand, MlflowError> {
     match value {
         Value::List(items) => Ok(Operand::Texts(items.iter().map(text).collect::<Result<_, _>>()?)),
         single => Ok(Operand::Text(text(single)?)),
@@ -223,14 +234,14 @@ fn no_number(what: &str, value: &Value) -> MlflowError {
     MlflowError::invalid(format!("Expected numeric value type for {what}. Found {}", value.show()))
 }
 
-fn bare<T: std::str::FromStr>(value: &Value) -> Option<T> {
+pub(super) fn bare<T: std::str::FromStr>(value: &Value) -> Option<T> {
     match value {
         Value::Bare(text) => text.parse().ok(),
         _ => None,
     }
 }
 
-fn number(what: &str, value: &Value) -> Result<f64, MlflowError> {
+pub(super) fn number(what: &str, value: &Value) -> Result<f64, MlflowError> {
     // Words such as `nan` and `inf` are no numbers in this grammar.
     let digits = matches!(value, Value::Bare(text) if text.contains(|c: char| c.is_ascii_digit()));
     bare(value).filter(|_| digits).ok_or_else(|| no_number(what, value))
@@ -238,6 +249,9 @@ fn number(what: &str, value: &Value) -> Result<f64, MlflowError> {
 
 /// Checks one condition and translates it.
 pub(super) fn clause(noun: Noun, condition: &Condition) -> Result<Clause, MlflowError> {
+    if noun == Noun::Trace {
+        return super::traces::clause(condition);
+    }
     let value = &condition.value;
     let mut comparator = condition.comparator;
     let (field, operand) = match noun.named(&condition.identifier, false)? {

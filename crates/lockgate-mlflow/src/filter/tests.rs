@@ -125,8 +125,72 @@ fn orders() {
     assert!(twice.unwrap_err().to_string().contains("duplicate fields"));
 }
 
-const NOUNS: [Noun; 5] =
-    [Noun::Experiment, Noun::Run, Noun::LoggedModel, Noun::RegisteredModel, Noun::ModelVersion];
+#[test]
+fn conditions_about_traces() {
+    let trace = |text| one(Noun::Trace, text);
+    let number = |name, comparator, value| (Field::Attribute(name), comparator, Operand::Int(value));
+    assert_eq!(trace("trace.status = 'OK'"), (Field::Attribute("status"), C::Eq, words("OK")));
+    assert_eq!(trace("timestamp > 5"), number("timestamp_ms", C::Gt, 5));
+    assert_eq!(trace("trace.execution_time_ms <= 7"), number("execution_time_ms", C::Le, 7));
+    assert_eq!(trace("attributes.end_time >= 9"), number("end_time_ms", C::Ge, 9));
+    assert_eq!(trace("name LIKE 'a%'"), (Field::Tag("mlflow.traceName".into()), C::Like, words("a%")));
+    assert_eq!(trace("run_id = 'r'"), (Field::Link("run"), C::Eq, words("r")));
+    assert_eq!(trace("run_id != 'r'"), (Field::Param("mlflow.sourceRun".into()), C::Ne, words("r")));
+    assert_eq!(trace("metadata.`mlflow.sourceRun` = 'r'"), (Field::Link("run"), C::Eq, words("r")));
+    assert_eq!(
+        trace("metadata.`mlflow.trace.session` = 's'"),
+        (Field::Attribute("session_id"), C::Eq, words("s"))
+    );
+    assert_eq!(trace("prompt = 'p/1'"), (Field::Link("prompt"), C::Eq, words("p/1")));
+    assert_eq!(trace("issue.id = 'iss-1'"), (Field::Link("issue"), C::Eq, words("iss-1")));
+    assert_eq!(trace("request_metadata.k IS NULL"), (Field::Param("k".into()), C::IsNull, Operand::None));
+    assert_eq!(trace("tag.`a b` != 'x'"), (Field::Tag("a b".into()), C::Ne, words("x")));
+    assert_eq!(trace("span.type = 'LLM'"), (Field::Span("kind"), C::Eq, words("LLM")));
+    assert_eq!(
+        trace("span.attributes.city ILIKE '%Bern%'"),
+        (Field::SpanAttribute("city".into()), C::Ilike, words("%Bern%"))
+    );
+    assert_eq!(trace("trace.text LIKE '%x%'"), (Field::Span("content"), C::Like, words("%x%")));
+    let feedback = |name: &str| Field::Assessment("feedback", name.into());
+    let either = Operand::Texts(vec!["yes".into(), "\"yes\"".into()]);
+    assert_eq!(trace("feedback.ok = 'yes'"), (feedback("ok"), C::Eq, either));
+    assert_eq!(trace("feedback.score >= 0.8"), (feedback("score"), C::Ge, Operand::Real(0.8)));
+    assert_eq!(
+        trace("expectation.e IS NOT NULL"),
+        (Field::Assessment("expectation", "e".into()), C::IsNotNull, Operand::None)
+    );
+    for bad in [
+        "status IS NULL",
+        "status > 'OK'",
+        "timestamp_ms = 'x'",
+        "name IN ('a')",
+        "prompt = 'p'",
+        "prompt != 'p/1'",
+        "prompt = 'a/b/c'",
+        "span.nothing = 'x'",
+        "span.attributes. = 'x'",
+        "trace.text = 'x'",
+        "feedback.x > 'a'",
+        "feedback.x = 1",
+        "feedback.x IN ('a')",
+        "issue.name = 'x'",
+        "metadata.k IN ('a')",
+        "metrics.m > 1",
+        "nothing = 'x'",
+        "tags.x RLIKE 'a.*'",
+    ] {
+        assert!(clauses(Noun::Trace, bad).is_err(), "{bad}");
+    }
+    let order =
+        |text: &str| super::orders(Noun::Trace, &[text.to_owned()]).map(|mut found| found.remove(0).field);
+    assert_eq!(order("timestamp DESC").unwrap(), Field::Attribute("timestamp_ms"));
+    assert_eq!(order("tags.k").unwrap(), Field::Tag("k".into()));
+    assert_eq!(order("metadata.k ASC").unwrap(), Field::Param("k".into()));
+    assert!(order("client_request_id").is_err() && order("feedback.x").is_err());
+}
+
+const NOUNS: [Noun; 6] =
+    [Noun::Experiment, Noun::Run, Noun::LoggedModel, Noun::RegisteredModel, Noun::ModelVersion, Noun::Trace];
 
 proptest! {
     #[test]

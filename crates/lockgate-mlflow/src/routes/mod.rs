@@ -1,15 +1,18 @@
 //! One function per endpoint, under `/api` for clients and under `/ajax-api` for browsers.
 
 mod artifacts;
+mod assessments;
 mod experiments;
 mod files;
 mod logging;
 mod models;
+mod otlp;
 mod parts;
 mod range;
 mod registry;
 mod runs;
 mod server;
+mod traces;
 mod versions;
 mod webhooks;
 mod workspaces;
@@ -31,13 +34,16 @@ fn plain() -> Router<Tracking> {
         .merge(registry::routes())
         .merge(versions::routes())
         .merge(webhooks::routes())
-        .merge(artifacts::routes());
-    let mut all = server::routes().merge(files::downloads());
+        .merge(artifacts::routes())
+        .merge(traces::routes());
+    let third =
+        server::info().merge(workspaces::routes()).merge(traces::third()).merge(assessments::routes());
+    let mut all = server::routes().merge(files::downloads()).merge(otlp::routes());
     for api in ["/api", "/ajax-api"] {
         all = all
             .nest(&format!("{api}/2.0/mlflow"), mlflow.clone())
             .nest(&format!("{api}/2.0/mlflow-artifacts"), files::routes().merge(parts::routes()))
-            .nest(&format!("{api}/3.0/mlflow"), server::info().merge(workspaces::routes()));
+            .nest(&format!("{api}/3.0/mlflow"), third.clone());
     }
     all
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod registry;
 pub(crate) mod runs;
+pub(crate) mod traces;
 
 use lockgate_control::tracking::{KeyValue, Metric};
 use serde_json::{Map, Value, json};

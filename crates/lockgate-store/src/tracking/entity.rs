@@ -8,6 +8,8 @@ pub(crate) struct Attribute {
     pub(crate) column: &'static str,
     /// Whether it holds text.
     pub(crate) text: bool,
+    /// Whether it is never NULL, so that an order by it can use its index as it is.
+    pub(crate) always: bool,
 }
 
 /// A table with keys and values beside the entity's own. Its alias is `s`, the entity's `t`.
@@ -40,11 +42,15 @@ pub(crate) struct Entity {
 }
 
 const fn words(name: &'static str, column: &'static str) -> Attribute {
-    Attribute { name, column, text: true }
+    Attribute { name, column, text: true, always: false }
 }
 
 const fn number(name: &'static str, column: &'static str) -> Attribute {
-    Attribute { name, column, text: false }
+    Attribute { name, column, text: false, always: false }
+}
+
+const fn always(name: &'static str, column: &'static str) -> Attribute {
+    Attribute { name, column, text: false, always: true }
 }
 
 const fn beside(from: &'static str, belongs: &'static str) -> Option<Beside> {
@@ -160,4 +166,30 @@ pub(crate) const MODEL_VERSIONS: Entity = Entity {
     ranks: None,
     order: "t.updated DESC, t.label ASC, t.version DESC",
     ties: "t.label ASC, t.version DESC",
+};
+
+pub(crate) const TRACES: Entity = Entity {
+    name: "traces",
+    columns: "t.trace_id, t.experiment_id, t.state, t.started, t.duration, t.client_request_id, t.request_preview, \
+              t.response_preview, t.session_id",
+    table: "traces",
+    attributes: &[
+        words("request_id", "t.trace_id"),
+        words("client_request_id", "t.client_request_id"),
+        words("session_id", "t.session_id"),
+        words("status", "t.state"),
+        always("experiment_id", "t.experiment_id"),
+        always("timestamp_ms", "t.started"),
+        number("execution_time_ms", "t.duration"),
+        always("end_time_ms", "(t.started + COALESCE(t.duration, 0))"),
+    ],
+    metrics: None,
+    // What runs call params is metadata here.
+    params: beside("trace_metadata s", "s.trace_id = t.trace_id"),
+    tags: beside("trace_tags s", "s.trace_id = t.trace_id"),
+    datasets: None,
+    metrics_by_dataset: false,
+    ranks: None,
+    order: "t.started DESC, t.trace_id ASC",
+    ties: "t.started DESC, t.trace_id ASC",
 };

@@ -11,11 +11,13 @@
 //! | `workspaces` | what belongs together, apart from the rest |
 //! | `import` | rows of another store, with its ids and times |
 //! | `artifacts` | which bytes lie under which path |
-//! | [`search`], `statement`, `entity` | searches put together from conditions |
+//! | [`search`], `statement`, `entity`, `trace_search` | searches put together from conditions |
+//! | [`trace_types`], `traces`, `spans`, `assessments` | traces, their steps, and what was said about them |
 //!
 //! Statements only: the rules (who may, what is valid, what is write-once) belong to `lockgate-control`.
 
 mod artifacts;
+mod assessments;
 mod entity;
 mod experiments;
 mod import;
@@ -26,15 +28,20 @@ mod registry;
 mod registry_changes;
 mod runs;
 pub mod search;
+mod spans;
 mod stages;
 mod statement;
 #[cfg(test)]
 mod tests;
+mod trace_search;
+pub mod trace_types;
+mod traces;
 pub mod types;
 mod webhooks;
 mod workspaces;
 
 pub use search::{Clause, Comparator, Field, Operand, Order, Page, Search};
+pub use trace_types::{Assessment, Span, Trace};
 pub use types::{
     AliasMove, Artifact, Dataset, DatasetInput, DatasetSummary, Delivery, DeliveryState, Experiment,
     KeyValue, Lifecycle, LoggedModel, Metric, ModelVersion, RegisteredModel, Run, RunUpdate, StageMove,
@@ -77,6 +84,7 @@ async fn rows_of(conn: &mut Conn, head: &'static str, ids: &[String]) -> Result<
 pub(crate) fn statements() -> Vec<(&'static str, &'static str)> {
     [
         artifacts::ALL,
+        assessments::ALL,
         experiments::ALL,
         import::ALL,
         inputs::ALL,
@@ -86,7 +94,9 @@ pub(crate) fn statements() -> Vec<(&'static str, &'static str)> {
         registry_changes::ALL,
         runs::ALL,
         search::example::ALL,
+        spans::ALL,
         stages::ALL,
+        traces::ALL,
         webhooks::ALL,
         workspaces::ALL,
     ]

@@ -19,6 +19,14 @@ pub enum Field {
     Tag(String),
     /// A dataset's `name`, `digest` or `context`.
     Dataset(&'static str),
+    /// A span's `name`, `kind`, `status` or `content`. All that a search says about spans is about the same one.
+    Span(&'static str),
+    /// An attribute of a span.
+    SpanAttribute(String),
+    /// What was said about a trace: the kind and the name of the assessment.
+    Assessment(&'static str, String),
+    /// What a trace is linked to: a `run`, a `prompt` or an `issue`.
+    Link(&'static str),
 }
 
 /// How a field is compared.
@@ -210,5 +218,12 @@ pub(crate) mod example {
                    s.run_id = t.run_id AND s.key = $5), 2), (SELECT s.value FROM latest_metrics s WHERE \
                    s.run_id = t.run_id AND s.key = $5 ORDER BY s.step DESC, s.logged_at DESC LIMIT 1) DESC, \
                    t.run_id ASC LIMIT $6 OFFSET $7";
+        TRACES = "SELECT t.trace_id FROM traces t WHERE (t.experiment_id IN ($1)) AND (t.trace_id IN \
+                  (SELECT s.trace_id FROM assessments s WHERE s.valid = 1 AND s.kind = $2 AND s.name = $3 AND \
+                  s.amount > $4) OR (t.experiment_id, t.session_id) IN (SELECT o.experiment_id, o.session_id FROM \
+                  assessments s JOIN traces o ON o.trace_id = s.trace_id WHERE o.session_id IS NOT NULL AND \
+                  s.of_session = 1)) AND (t.trace_id IN (SELECT s.trace_id FROM trace_links s WHERE s.kind = $5 AND \
+                  s.target = $6)) AND EXISTS (SELECT 1 FROM spans s WHERE s.trace_id = t.trace_id AND \
+                  (s.content LIKE $7 ESCAPE '~')) ORDER BY t.started DESC, t.trace_id ASC LIMIT $8 OFFSET $9";
     }
 }

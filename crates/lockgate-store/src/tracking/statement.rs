@@ -164,6 +164,9 @@ impl Statement {
                 self.push(")");
                 Ok(())
             }
+            Field::Span(_) | Field::SpanAttribute(_) => self.spans(&[clause]),
+            Field::Assessment(kind, name) => self.assessment(kind, name, clause),
+            Field::Link(kind) => self.link(kind, clause),
         }
     }
 
@@ -215,7 +218,10 @@ impl Statement {
         let metric = matches!(order.field, Field::Metric(_));
         if let Field::Attribute(name) = order.field {
             let attribute = attribute(entity, name)?;
-            self.push(&format!("CASE WHEN {} IS NULL THEN 1 ELSE 0 END, ", attribute.column));
+            // What is always there is ordered by its index.
+            if !attribute.always {
+                self.push(&format!("CASE WHEN {} IS NULL THEN 1 ELSE 0 END, ", attribute.column));
+            }
             self.push(attribute.column);
             self.direction(order.ascending, attribute.text);
         } else if joined(entity, order)?.is_some() {
@@ -258,7 +264,13 @@ impl Statement {
     ) -> Result<(), StoreError> {
         self.push(" WHERE t.workspace = ");
         self.words(workspace);
-        for clause in &search.clauses {
+        let of_span = |clause: &&Clause| matches!(clause.field, Field::Span(_) | Field::SpanAttribute(_));
+        let (of_spans, others): (Vec<&Clause>, Vec<&Clause>) = search.clauses.iter().partition(of_span);
+        if !of_spans.is_empty() {
+            self.push(" AND ");
+            self.spans(&of_spans)?;
+        }
+        for clause in others {
             self.push(" AND (");
             self.clause(entity, clause, search)?;
             self.push(")");
@@ -292,10 +304,13 @@ fn joined<'e>(entity: &'e Entity, order: &'e Order) -> Result<Option<(&'e Beside
         Field::Tag(key) => Some((missing(entity, "tags", &entity.tags)?, key)),
         Field::Attribute(_) => None,
         Field::Dataset(_) => return Err(invalid("datasets have no order")),
+        Field::Span(_) | Field::SpanAttribute(_) | Field::Assessment(..) | Field::Link(_) => {
+            return Err(invalid("what belongs to traces has no order"));
+        }
     })
 }
 
-fn invalid(why: &str) -> StoreError {
+pub(super) fn invalid(why: &str) -> StoreError {
     StoreError::Invalid { what: "a search", why: why.to_owned() }
 }
 

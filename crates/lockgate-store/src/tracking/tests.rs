@@ -251,3 +251,179 @@ both_engines! {
         assert!(matches!(refused, Err(StoreError::Invalid { .. })));
     }
 }
+
+fn new_trace(id: &str, started: i64, session: Option<&str>) -> Trace {
+    Trace {
+        trace_id: id.to_owned(),
+        experiment_id: 0,
+        state: "OK".to_owned(),
+        started,
+        duration: None,
+        client_request_id: None,
+        request_preview: None,
+        response_preview: None,
+        session_id: session.map(str::to_owned),
+        tags: vec![],
+        metadata: vec![],
+        assessments: vec![],
+    }
+}
+
+fn new_span(trace: &str, id: &str, parent: Option<&str>, kind: &str) -> Span {
+    Span {
+        trace_id: trace.to_owned(),
+        span_id: id.to_owned(),
+        parent_id: parent.map(str::to_owned),
+        name: format!("span {id}"),
+        kind: Some(kind.to_owned()),
+        status: "OK".to_owned(),
+        start_ns: 5,
+        end_ns: 0,
+        token_use: None,
+        cost: None,
+        content: format!("{{\"attributes\": {{\"who\": \"Ana {id}\"}}}}"),
+    }
+}
+
+fn said(id: &str, trace: &str, name: &str, value: &str, amount: Option<f64>) -> Assessment {
+    Assessment {
+        assessment_id: id.to_owned(),
+        trace_id: trace.to_owned(),
+        name: name.to_owned(),
+        kind: "feedback".to_owned(),
+        value: value.to_owned(),
+        amount,
+        error: None,
+        source_type: "HUMAN".to_owned(),
+        source_id: None,
+        run_id: None,
+        span_id: None,
+        rationale: None,
+        overrides: None,
+        valid: true,
+        metadata: None,
+        of_session: false,
+        created: NOON,
+        updated: NOON,
+    }
+}
+
+/// `a`, `b` and `c`, the oldest first; `a` and `c` are of one session.
+async fn three_traces(bench: &Bench) -> crate::Store {
+    let store = bench.open().await;
+    store
+        .write(|tx| {
+            Box::pin(async move {
+                for (i, id) in ["a", "b", "c"].into_iter().enumerate() {
+                    let session = if id == "b" { None } else { Some("s") };
+                    tx.put_trace(&new_trace(id, NOON + i as i64, session)).await?;
+                }
+                tx.set_trace_tags("a", &[pair("t", "1"), pair("u", "2")]).await?;
+                tx.set_trace_tags("a", &[pair("t", "3")]).await?;
+                tx.set_trace_metadata("b", &[pair("m", "x")]).await?;
+                tx.put_span(&new_span("a", "2", Some("1"), "LLM")).await?;
+                tx.put_span(&new_span("a", "1", None, "CHAIN")).await?;
+                tx.put_assessment(&said("1", "a", "score", "0.9", Some(0.9))).await?;
+                tx.put_assessment(&Assessment {
+                    of_session: true,
+                    ..said("2", "a", "calm", "\"yes\"", None)
+                })
+                .await?;
+                tx.put_assessment(&said("3", "b", "score", "true", None)).await?;
+                tx.link_trace("run", "r", "c").await?;
+                tx.link_trace("run", "r", "c").await?;
+                tx.link_trace("prompt", "p/1", "b").await?;
+                Ok::<_, StoreError>(())
+            })
+        })
+        .await
+        .unwrap();
+    store
+}
+
+async fn found_traces(store: &crate::Store, clauses: Vec<Clause>, order: Vec<Order>) -> String {
+    let search = search(clauses, order);
+    let found =
+        store.read(move |conn| Box::pin(async move { conn.search_traces(&search).await })).await.unwrap();
+    found.into_iter().map(|trace| trace.trace_id).collect()
+}
+
+both_engines! {
+    async fn a_trace_is_read_as_it_was_kept(bench: Bench) {
+        let store = three_traces(&bench).await;
+        let (trace, spans) = store
+            .read(|conn| Box::pin(async move {
+                let ids = ["b".to_owned(), "none".to_owned(), "a".to_owned(), "b".to_owned()];
+                let order: Vec<String> = conn.traces(&ids).await?.into_iter().map(|t| t.trace_id).collect();
+                assert_eq!(order, ["b", "a"]);
+                Ok::<_, StoreError>((conn.trace("a").await?.unwrap(), conn.spans(&ids).await?))
+            }))
+            .await
+            .unwrap();
+        assert_eq!((trace.tag("t"), trace.tag("u"), trace.metadata("m")), (Some("3"), Some("2"), None));
+        let ids: Vec<&str> = trace.assessments.iter().map(|one| one.assessment_id.as_str()).collect();
+        assert_eq!(ids, ["1", "2"]);
+        let order: Vec<&str> = spans.iter().map(|span| span.span_id.as_str()).collect();
+        assert_eq!(order, ["1", "2"], "those without a parent come first");
+    }
+}
+
+both_engines! {
+    async fn traces_are_found_by_all_that_belongs_to_them(bench: Bench) {
+        let store = three_traces(&bench).await;
+        let score = || Field::Assessment("feedback", "score".to_owned());
+        let calm = || Field::Assessment("feedback", "calm".to_owned());
+        let yes = Operand::Texts(vec!["yes".to_owned(), "\"yes\"".to_owned()]);
+        let truth = Operand::Texts(vec!["true".to_owned(), "\"true\"".to_owned()]);
+        for (clauses, expected) in [
+            (vec![], "cba"),
+            (vec![clause(score(), Comparator::Gt, Operand::Real(0.5))], "a"),
+            (vec![clause(score(), Comparator::Ge, Operand::Int(1))], ""),
+            (vec![clause(score(), Comparator::Eq, truth.clone())], "b"),
+            (vec![clause(score(), Comparator::Ne, truth)], "a"),
+            (vec![clause(score(), Comparator::Like, words("%.9"))], "a"),
+            (vec![clause(calm(), Comparator::Eq, yes)], "ca"),
+            (vec![clause(calm(), Comparator::IsNull, Operand::None)], "b"),
+            (vec![clause(score(), Comparator::IsNull, Operand::None)], "c"),
+            (vec![clause(calm(), Comparator::IsNotNull, Operand::None)], "ca"),
+            (vec![clause(Field::Link("run"), Comparator::Eq, words("r"))], "c"),
+            (vec![clause(Field::Link("prompt"), Comparator::Eq, words("p/1"))], "b"),
+            (vec![clause(Field::Span("kind"), Comparator::Eq, words("LLM"))], "a"),
+            (vec![
+                clause(Field::Span("kind"), Comparator::Eq, words("LLM")),
+                clause(Field::Span("name"), Comparator::Eq, words("span 1")),
+            ], ""),
+            (vec![clause(Field::SpanAttribute("who".to_owned()), Comparator::Like, words("%Ana 2%"))], "a"),
+            (vec![clause(Field::SpanAttribute("who".to_owned()), Comparator::Like, words("%ana 2%"))], ""),
+            (vec![clause(Field::Tag("t".to_owned()), Comparator::Eq, words("3"))], "a"),
+            (vec![clause(Field::Param("m".to_owned()), Comparator::IsNull, Operand::None)], "ca"),
+            (vec![clause(Field::Attribute("end_time_ms"), Comparator::Le, Operand::Int(NOON))], "a"),
+        ] {
+            assert_eq!(found_traces(&store, clauses.clone(), vec![]).await, expected, "{clauses:?}");
+        }
+        let by = |field, ascending| vec![Order { field, ascending, dataset: None }];
+        let oldest = by(Field::Attribute("timestamp_ms"), true);
+        assert_eq!(found_traces(&store, vec![], oldest).await, "abc");
+        assert_eq!(found_traces(&store, vec![], by(Field::Tag("t".to_owned()), false)).await, "acb");
+    }
+}
+
+both_engines! {
+    async fn nothing_of_a_deleted_trace_is_left(bench: Bench) {
+        let store = three_traces(&bench).await;
+        let ids = vec!["a".to_owned(), "none".to_owned()];
+        let deleted = store.write(move |tx| Box::pin(async move { tx.delete_traces(&ids).await })).await.unwrap();
+        assert_eq!(deleted, 1);
+        let left = store
+            .read(|conn| Box::pin(async move {
+                let ids = ["a".to_owned()];
+                assert_eq!(conn.trace("a").await?, None);
+                assert_eq!(conn.assessment("a", "1").await?, None);
+                assert_eq!(conn.spans(&ids).await?, []);
+                conn.oldest_traces(0, NOON + 5, 1).await
+            }))
+            .await
+            .unwrap();
+        assert_eq!(left, ["b"]);
+    }
+}

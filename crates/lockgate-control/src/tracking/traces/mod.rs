@@ -1,0 +1,71 @@
+//! Traces: what an application did for one request, and what was said about it.
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`tree`] | JSON that keeps its order, written as Python writes it |
+//! | `spans` | spans as they arrive, and their rows |
+//! | `intake` | keeping spans, and what they say about their trace |
+//! | `usage`, `preview` | sums of tokens and costs; the beginnings of requests and answers |
+//! | `info` | whole traces, and finding them |
+//! | `change` | tagging, linking and deleting them |
+//! | `assessments` | feedback, expectations and issues |
+//!
+//! A trace arrives twice: as spans, one by one as they end, and as a whole at its end. Either may come first, and both
+//! may come again. What the client says about the whole wins over what the spans say.
+
+mod assessments;
+mod change;
+mod info;
+mod intake;
+mod preview;
+mod spans;
+#[cfg(test)]
+mod tests;
+pub(super) mod tree;
+mod usage;
+
+pub use assessments::{AssessmentUpdate, NewAssessment};
+pub use info::{NewTrace, TraceState};
+pub use spans::{NewSpan, SpanEvent, SpanGroup, SpanLink, SpanStatus};
+
+use super::{KeyValue, Trace, TrackingError};
+use lockgate_store::{Conn, Tx};
+
+/// Tags and metadata that mean something here.
+const LOCATION: &str = "mlflow.artifactLocation";
+const SPANS_LOCATION: &str = "mlflow.trace.spansLocation";
+/// The spans are in the database.
+const TRACKING_STORE: &str = "TRACKING_STORE";
+const FINALIZED: &str = "mlflow.trace.infoFinalized";
+const SESSION: &str = "mlflow.trace.session";
+const USER: &str = "mlflow.trace.user";
+const TOKEN_USE: &str = "mlflow.trace.tokenUsage";
+const COST: &str = "mlflow.trace.cost";
+const SIZES: &str = "mlflow.trace.sizeStats";
+const SOURCE_RUN: &str = "mlflow.sourceRun";
+
+fn pair(key: &str, value: impl Into<String>) -> KeyValue {
+    KeyValue { key: key.to_owned(), value: value.into() }
+}
+
+fn missing(id: &str) -> TrackingError {
+    TrackingError::missing(format!("Trace with ID '{id}' not found."))
+}
+
+/// The trace with this id.
+pub(super) async fn found(conn: &mut Conn, id: &str) -> Result<Trace, TrackingError> {
+    conn.trace(id).await?.ok_or_else(|| missing(id))
+}
+
+/// Keeps a trace's own row, unless its id is another workspace's.
+async fn put(tx: &mut Tx, trace: &Trace) -> Result<(), TrackingError> {
+    if tx.put_trace(trace).await? {
+        return Ok(());
+    }
+    Err(TrackingError::invalid(format!("Trace ID '{}' is in use in another workspace", trace.trace_id)))
+}
+
+/// Where a trace's own files lie.
+pub(super) async fn location(conn: &mut Conn, id: &str) -> Result<String, TrackingError> {
+    Ok(found(conn, id).await?.tag(LOCATION).unwrap_or_default().to_owned())
+}
