@@ -1,6 +1,6 @@
 //! What can go wrong, in words that say what to do, and the mapping from both engines' codes.
 
-use crate::place::{Engine, Place};
+use crate::place::Place;
 use lockgate_core::entry::ChainError;
 use std::time::Duration;
 
@@ -206,7 +206,7 @@ pub(crate) fn no_nul(what: &'static str, text: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Translates an error of either engine.
+/// Translates an error of PostgreSQL.
 pub(crate) fn classify(place: &Place, error: sqlx::Error) -> StoreError {
     let name = place.name.to_string();
     match error {
@@ -216,10 +216,7 @@ pub(crate) fn classify(place: &Place, error: sqlx::Error) -> StoreError {
                 return StoreError::Conflict { detail };
             }
             let code = database.code().unwrap_or_default().into_owned();
-            match place.engine {
-                Engine::Sqlite => sqlite(name, &code, detail),
-                Engine::Postgres => postgres(name, &code, detail),
-            }
+            postgres(name, &code, detail)
         }
         sqlx::Error::PoolClosed => StoreError::Closed,
         error @ (sqlx::Error::Io(_)
@@ -229,25 +226,6 @@ pub(crate) fn classify(place: &Place, error: sqlx::Error) -> StoreError {
         | sqlx::Error::WorkerCrashed
         | sqlx::Error::BeginFailed) => StoreError::Unavailable { place: name, detail: error.to_string() },
         error => StoreError::Statement { place: name, detail: error.to_string() },
-    }
-}
-
-fn sqlite(place: String, code: &str, detail: String) -> StoreError {
-    // The low byte is SQLite's primary result code, see sqlite.org/rescode.html.
-    let code: u32 = code.parse().unwrap_or(1);
-    match code & 0xff {
-        5 | 6 => StoreError::Busy { place, detail },
-        8 => StoreError::ReadOnly { place },
-        11 => StoreError::Corrupt { place, detail },
-        26 => StoreError::NotADatabase { place, why: "it is no SQLite file".to_owned() },
-        13 => StoreError::DiskFull { place, detail },
-        // A failed write, truncate or sync: quota, file-size limit, or a dying disk.
-        10 if matches!(code >> 8, 3 | 4 | 5 | 6 | 19) => {
-            StoreError::DiskFull { place, detail: format!("{detail}, code {code}") }
-        }
-        10 => StoreError::Unavailable { place, detail: format!("{detail}, code {code}") },
-        14 | 23 | 3 => StoreError::Unavailable { place, detail },
-        _ => StoreError::Statement { place, detail },
     }
 }
 

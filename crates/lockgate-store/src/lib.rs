@@ -4,6 +4,9 @@
 //! |---|---|
 //! | [`store`] | [`Store`]: opening, reading from snapshots, writing in jobs |
 //! | `writer` | group commit: what is acknowledged is durable |
+//! | `conn`, `query`, `row` | connections within a transaction; statements; answers |
+//! | `sqlite`, `postgres` | the engines behind them |
+//! | `open`, `steps` | opening; the steps of the schema |
 //! | [`log`] | the event log: appending, reading, agents' reports |
 //! | [`verify`] | the proof that the log was not changed |
 //! | [`states`] | the aggregates' states, derived from the log |
@@ -39,10 +42,15 @@ pub mod log;
 mod open;
 pub mod people;
 mod place;
+mod postgres;
+mod query;
 pub mod rebuild;
+mod row;
 pub mod settings;
+mod sqlite;
 mod statements;
 pub mod states;
+mod steps;
 pub mod store;
 #[cfg(test)]
 mod testing;

@@ -1,6 +1,6 @@
 //! The event log: entries are appended, linked to the one before, and never changed.
 
-use crate::conn::{Conn, Tx, count, int, opt_int, parsed, query, signed, text};
+use crate::conn::{Conn, Row, Tx, count, int, opt_int, parsed, query, signed, text};
 use crate::error::{StoreError, no_nul};
 use crate::statements::statements;
 use lockgate_core::actor::Actor;
@@ -8,7 +8,6 @@ use lockgate_core::clock::{Millis, rfc3339};
 use lockgate_core::digest::Digest;
 use lockgate_core::entry::{self, ChainError, Effect, Entry, Resource, ResourceKind, Source, StoredEntry};
 use lockgate_core::event::Event;
-use sqlx::any::AnyRow;
 
 statements! {
     HEAD = "SELECT next, chain FROM head WHERE one = 1";
@@ -208,7 +207,7 @@ impl Columns {
         }
     }
 
-    pub(crate) fn read(row: &AnyRow) -> Result<Self, StoreError> {
+    pub(crate) fn read(row: &Row) -> Result<Self, StoreError> {
         Ok(Self {
             id: text(row, "id")?,
             at_ms: int(row, "at_ms")?,
@@ -221,7 +220,7 @@ impl Columns {
     }
 }
 
-fn stored(row: &AnyRow) -> Result<StoredEntry, StoreError> {
+fn stored(row: &Row) -> Result<StoredEntry, StoreError> {
     Ok(StoredEntry {
         seq: count(row, "seq")?,
         text: text(row, "text")?,
@@ -231,7 +230,7 @@ fn stored(row: &AnyRow) -> Result<StoredEntry, StoreError> {
 }
 
 /// Reads an entry whose text is the one that was hashed.
-fn genuine(row: &AnyRow) -> Result<Entry, StoreError> {
+fn genuine(row: &Row) -> Result<Entry, StoreError> {
     let stored = stored(row)?;
     if entry::leaf(&stored.text) != stored.leaf {
         return Err(ChainError::Leaf(stored.seq).into());
@@ -272,7 +271,7 @@ impl Conn {
         rows.iter().map(|row| Ok((stored(row)?, Columns::read(row)?))).collect()
     }
 
-    async fn page(&mut self, from: u64, limit: u32) -> Result<Vec<AnyRow>, StoreError> {
+    async fn page(&mut self, from: u64, limit: u32) -> Result<Vec<Row>, StoreError> {
         let from = signed("an entry's number", from)?;
         self.fetch_all(query(PAGE).bind(from).bind(page(limit))).await
     }

@@ -1,13 +1,12 @@
 //! Who stands behind the log's opaque ids: names, commitments and tokens, all of which can be erased.
 
-use crate::conn::{Conn, Tx, count, int, parsed, query, signed, text};
+use crate::conn::{Conn, Row, Tx, count, int, parsed, query, signed, text};
 use crate::error::{StoreError, no_nul};
 use crate::statements::statements;
 use lockgate_core::actor::ActorKind;
 use lockgate_core::clock::Millis;
 use lockgate_core::digest::Digest;
 use lockgate_core::id::PrincipalId;
-use sqlx::any::AnyRow;
 use std::collections::BTreeMap;
 
 statements! {
@@ -73,7 +72,7 @@ fn kind_text(kind: ActorKind) -> &'static str {
     KINDS.iter().find(|(known, _)| *known == kind).map_or("user", |(_, text)| text)
 }
 
-fn principal(row: &AnyRow) -> Result<Principal, StoreError> {
+fn principal(row: &Row) -> Result<Principal, StoreError> {
     let found = text(row, "kind")?;
     let kind = KINDS.iter().find(|(_, text)| *text == found).map(|(kind, _)| *kind);
     let wrong = || StoreError::Value {
@@ -89,7 +88,7 @@ fn principal(row: &AnyRow) -> Result<Principal, StoreError> {
     })
 }
 
-fn token(row: &AnyRow) -> Result<Token, StoreError> {
+fn token(row: &Row) -> Result<Token, StoreError> {
     Ok(Token {
         hash: parsed(row, "hash", "digest")?,
         principal: parsed(row, "principal", "principal id")?,

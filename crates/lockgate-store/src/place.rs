@@ -1,12 +1,8 @@
 //! Where a database is: its address, checked and split by engine.
 
 use crate::error::StoreError;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// What is encoded in the path of a URL.
-const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.');
 
 /// The two engines that one schema and one statement text run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,8 +37,8 @@ pub(crate) struct Place {
     pub(crate) name: Arc<str>,
     /// The file, on SQLite.
     pub(crate) path: Option<PathBuf>,
-    /// What sqlx connects to. May hold a password: never shown.
-    url: String,
+    /// What sqlx connects to, on PostgreSQL. May hold a password: never shown.
+    pub(crate) url: String,
 }
 
 impl Place {
@@ -69,17 +65,7 @@ impl Place {
         }
         let path = std::path::absolute(Path::new(path)).map_err(|e| wrong(&e.to_string()))?;
         let text = path.to_str().ok_or_else(|| wrong("the path is no UTF-8"))?;
-        let url = format!("sqlite://{}", utf8_percent_encode(text, PATH));
-        Ok(Self { engine: Engine::Sqlite, name: text.into(), path: Some(path), url })
-    }
-
-    /// The address for sqlx.
-    pub(crate) fn url(&self, read_only: bool) -> String {
-        match (self.engine, read_only) {
-            (Engine::Sqlite, true) => format!("{}?mode=ro", self.url),
-            (Engine::Sqlite, false) => format!("{}?mode=rw", self.url),
-            (Engine::Postgres, _) => self.url.clone(),
-        }
+        Ok(Self { engine: Engine::Sqlite, name: text.into(), path: Some(path), url: String::new() })
     }
 }
 
@@ -138,7 +124,6 @@ mod tests {
         assert!(matches!(place, Err(StoreError::Address { .. })), "options are refused");
         let place = Place::parse("/var/lib/a b?#%/x.db").unwrap();
         assert_eq!(&*place.name, "/var/lib/a b?#%/x.db");
-        assert_eq!(place.url(true), "sqlite:///var/lib/a%20b%3F%23%25/x.db?mode=ro");
         assert_eq!(Place::parse("sqlite:///x/y.db").unwrap().path.unwrap(), Path::new("/x/y.db"));
         assert!(Place::parse("y.db").unwrap().path.unwrap().is_absolute());
         assert_eq!(Place::parse("postgres://u:p@h:1/d").unwrap().engine, Engine::Postgres);

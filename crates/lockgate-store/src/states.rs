@@ -1,12 +1,11 @@
 //! The states of the aggregates after their last event: derived from the log, kept for queries.
 
-use crate::conn::{Conn, Tx, count, int, query, signed, text};
+use crate::conn::{Conn, Row, Tx, count, int, query, signed, text};
 use crate::error::{StoreError, no_nul};
 use crate::statements::statements;
 use lockgate_core::clock::Millis;
 use lockgate_core::digest::canonical_json;
 use serde::Serialize;
-use sqlx::any::AnyRow;
 use std::collections::BTreeMap;
 
 statements! {
@@ -67,7 +66,7 @@ impl StateRow {
         })
     }
 
-    fn read(row: &AnyRow) -> Result<Self, StoreError> {
+    fn read(row: &Row) -> Result<Self, StoreError> {
         Ok(Self {
             kind: text(row, "kind")?,
             id: text(row, "id")?,

@@ -1,16 +1,18 @@
 //! [`Store`]: one database, many readers, one writer.
 
-use crate::conn::{Conn, Tx};
+use crate::conn::{Conn, Raw, Tx, query};
 use crate::error::{StoreError, classify};
 use crate::lock::FileLock;
 use crate::open;
 use crate::place::{Engine, Place};
+use crate::sqlite::{self, Mode};
 use crate::writer::{Message, Work, Writer};
 use futures_util::future::BoxFuture;
 use lockgate_core::clock::Clock;
-use sqlx::{Any, Pool};
+use sqlx::{Pool, Postgres};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 /// What a store is opened for.
@@ -64,9 +66,24 @@ pub struct Store {
 
 struct Inner {
     place: Place,
-    readers: Pool<Any>,
+    readers: Readers,
     /// None where the store was opened for reading only.
     writer: Option<mpsc::Sender<Message>>,
+}
+
+/// Those that only read.
+enum Readers {
+    Sqlite(Arc<sqlite::Pool>),
+    Postgres(Pool<Postgres>),
+}
+
+impl Readers {
+    fn new(place: &Place, size: u32, mode: Mode) -> Result<Self, StoreError> {
+        match place.engine {
+            Engine::Sqlite => Ok(Self::Sqlite(sqlite::Pool::new(place, size, mode))),
+            Engine::Postgres => open::readers(place, size).map(Self::Postgres),
+        }
+    }
 }
 
 impl Store {
@@ -78,18 +95,18 @@ impl Store {
     pub async fn open(url: &str, options: StoreOptions) -> Result<Self, StoreError> {
         let place = Place::parse(url)?;
         if options.access != Access::ReadWrite {
-            let readers = open::readers(&place, options.readers, true)?;
-            match open::check(&readers, &place).await {
+            let readers = Readers::new(&place, options.readers, Mode::ReadOnly)?;
+            let store = Self { inner: Arc::new(Inner { place, readers, writer: None }) };
+            match store.check().await {
                 Err(StoreError::OlderSchema { .. }) if options.access == Access::Inspect => {}
                 checked => checked?,
             }
-            return Ok(Self { inner: Arc::new(Inner { place, readers, writer: None }) });
+            return Ok(store);
         }
         let lock = place.path.as_deref().map(FileLock::take).transpose()?;
         let mut connection = open::writer(&place, options.job_timeout).await?;
         open::migrate(&mut connection, &place).await?;
-        let readers = open::readers(&place, options.readers, false)?;
-        open::check(&readers, &place).await?;
+        let readers = Readers::new(&place, options.readers, Mode::Query)?;
         let (sender, queue) = mpsc::channel(options.queue.max(1));
         let writer = Writer {
             place: place.clone(),
@@ -100,8 +117,23 @@ impl Store {
             job_timeout: options.job_timeout,
             lock,
         };
-        tokio::spawn(writer.run());
-        Ok(Self { inner: Arc::new(Inner { place, readers, writer: Some(sender) }) })
+        start(writer, &place)?;
+        let store = Self { inner: Arc::new(Inner { place, readers, writer: Some(sender) }) };
+        store.check().await?;
+        Ok(store)
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        let version =
+            self.read(|conn| Box::pin(async move { conn.fetch_one(query(open::VERSION)).await })).await;
+        let place = &self.inner.place;
+        let version = version.map_err(|error| match error {
+            StoreError::Statement { place, .. } => {
+                StoreError::NotADatabase { place, why: "it has no schema".to_owned() }
+            }
+            error => error,
+        })?;
+        open::check(version.at::<Option<i64>>(0)?.unwrap_or_default(), place)
     }
 
     /// Runs `work` as one unit: all of it is kept, durably, when this returns `Ok`, and nothing of it otherwise (except
@@ -140,20 +172,26 @@ impl Store {
     /// The error of `work`, or the store's.
     pub async fn read<F, T, E>(&self, work: F) -> Result<T, E>
     where
-        F: for<'a> FnOnce(&'a mut Conn) -> BoxFuture<'a, Result<T, E>> + Send,
-        T: Send,
-        E: From<StoreError> + Send,
+        F: for<'a> FnOnce(&'a mut Conn) -> BoxFuture<'a, Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
     {
-        let place = &self.inner.place;
-        let begun = self.inner.readers.begin_with(place.engine.begin_read()).await;
-        let transaction = begun.map_err(|e| classify(place, e))?;
-        let mut conn = Conn::reader(transaction, place.clone());
-        let result = work(&mut conn).await;
-        // The answer is there already; a connection that can't end its read is thrown away by the pool.
-        if let Err(error) = conn.finish().await {
-            tracing::debug!(place = %place.name, %error, "a read did not end cleanly");
+        let place = self.inner.place.clone();
+        match &self.inner.readers {
+            Readers::Postgres(pool) => read_postgres(pool, place, work).await,
+            Readers::Sqlite(pool) => {
+                let (turn, pool, runtime) = (pool.turn().await?, Arc::clone(pool), Handle::current());
+                let reading = tokio::task::spawn_blocking(move || {
+                    let _turn = turn;
+                    read_sqlite(&runtime, &pool, place, work)
+                });
+                match reading.await {
+                    Ok(result) => result,
+                    Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
+                    Err(_) => Err(StoreError::Closed.into()),
+                }
+            }
         }
-        result
     }
 
     pub(crate) fn engine(&self) -> Engine {
@@ -168,7 +206,10 @@ impl Store {
 
     /// Finishes what waits, closes every connection and frees the file. Later calls fail with [`StoreError::Closed`].
     pub async fn close(&self) {
-        self.inner.readers.close().await;
+        match &self.inner.readers {
+            Readers::Sqlite(pool) => pool.close(),
+            Readers::Postgres(pool) => pool.close().await,
+        }
         if let Some(writer) = &self.inner.writer {
             let (done, closed) = oneshot::channel();
             if writer.send(Message::Close(done)).await.is_ok() {
@@ -177,6 +218,58 @@ impl Store {
             }
         }
     }
+}
+
+/// Starts the writer: on SQLite, whose calls block, on a thread of its own.
+fn start(writer: Writer, place: &Place) -> Result<(), StoreError> {
+    if place.engine == Engine::Postgres {
+        tokio::spawn(writer.run());
+        return Ok(());
+    }
+    let runtime = Handle::current();
+    let thread = std::thread::Builder::new().name("lockgate-writer".to_owned());
+    let started = thread.spawn(move || runtime.block_on(writer.run()));
+    started.map(drop).map_err(|error| StoreError::Unavailable {
+        place: place.name.to_string(),
+        detail: format!("can't start the writer's thread: {error}"),
+    })
+}
+
+fn read_sqlite<F, T, E>(runtime: &Handle, pool: &sqlite::Pool, place: Place, work: F) -> Result<T, E>
+where
+    F: for<'a> FnOnce(&'a mut Conn) -> BoxFuture<'a, Result<T, E>>,
+    E: From<StoreError>,
+{
+    let mut connection = pool.take()?;
+    connection.control(place.engine.begin_read())?;
+    let mut conn = Conn::new(Raw::Sqlite(Box::new(connection)), place);
+    let result = runtime.block_on(work(&mut conn));
+    if let Raw::Sqlite(mut connection) = conn.into_raw() {
+        // The answer is there already; a connection that can't end its read is thrown away.
+        match connection.control("ROLLBACK") {
+            Ok(()) => pool.give_back(*connection),
+            Err(error) => tracing::debug!(%error, "a read did not end cleanly"),
+        }
+    }
+    result
+}
+
+async fn read_postgres<F, T, E>(pool: &Pool<Postgres>, place: Place, work: F) -> Result<T, E>
+where
+    F: for<'a> FnOnce(&'a mut Conn) -> BoxFuture<'a, Result<T, E>>,
+    E: From<StoreError>,
+{
+    let begun = pool.begin_with(place.engine.begin_read()).await;
+    let transaction = begun.map_err(|e| classify(&place, e))?;
+    let mut conn = Conn::new(Raw::Pooled(transaction), place.clone());
+    let result = work(&mut conn).await;
+    if let Raw::Pooled(transaction) = conn.into_raw()
+        && let Err(error) = transaction.rollback().await
+    {
+        // The answer is there already; a connection that can't end its read is thrown away by the pool.
+        tracing::debug!(place = %place.name, %error, "a read did not end cleanly");
+    }
+    result
 }
 
 impl std::fmt::Debug for Store {

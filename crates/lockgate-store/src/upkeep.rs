@@ -1,12 +1,12 @@
 //! Upkeep: bringing the schema forward, the engine's own check, and snapshots of a SQLite file.
 
 use crate::conn::{query, text};
-use crate::error::{StoreError, classify};
+use crate::error::StoreError;
 use crate::lock::FileLock;
 use crate::open;
 use crate::place::{Engine, Place};
+use crate::sqlite::{Connection, Mode};
 use crate::store::Store;
-use sqlx::Connection;
 use std::path::Path;
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ pub async fn migrate(url: &str) -> Result<Migrated, StoreError> {
     let from = open::version(&mut connection, &place).await?;
     open::migrate(&mut connection, &place).await?;
     let to = open::version(&mut connection, &place).await?;
-    connection.close().await.map_err(|e| classify(&place, e))?;
+    open::close(connection, &place).await?;
     Ok(Migrated { from, to })
 }
 
@@ -61,10 +61,8 @@ pub async fn snapshot(url: &str, target: &Path) -> Result<(), StoreError> {
         path: target.display().to_string(),
         detail: "the path is no UTF-8".to_owned(),
     })?;
-    let mut connection = open::reader(&place).await?;
-    let copied = sqlx::query("VACUUM INTO $1").bind(name.to_owned()).execute(&mut connection).await;
-    copied.map_err(|e| classify(&place, e))?;
-    connection.close().await.map_err(|e| classify(&place, e))
+    let mut connection = Connection::open(&place, Mode::ReadOnly)?;
+    connection.execute(&query("VACUUM INTO $1").bind(name.to_owned())).map(drop)
 }
 
 impl Store {

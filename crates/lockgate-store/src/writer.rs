@@ -3,7 +3,7 @@
 //! Each job runs in a savepoint of its own, so that a failing one is rolled back alone; the first one needs none. There is no timer: a
 //! transaction ends as soon as nobody waits. One slow `fsync` is thus shared by all writes that arrive during it.
 
-use crate::conn::{DEFAULT_WORKSPACE, Tx};
+use crate::conn::{DEFAULT_WORKSPACE, Raw, Tx};
 use crate::error::StoreError;
 use crate::lock::FileLock;
 use crate::open;
@@ -11,8 +11,6 @@ use crate::place::{Engine, Place};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use lockgate_core::clock::Clock;
-use sqlx::AnyConnection;
-use sqlx::Connection;
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -61,17 +59,21 @@ where
         Box::pin(async move {
             let Some(work) = self.work.take() else { return false };
             tx.enter(DEFAULT_WORKSPACE);
+            tx.limit(Some(limit));
             let attempt = AssertUnwindSafe(async { work(&mut *tx).await }).catch_unwind();
             let outcome = match tokio::time::timeout(limit, attempt).await {
                 Ok(Ok(outcome)) => outcome,
                 Ok(Err(panic)) => Err(StoreError::Panicked { what: message(&*panic) }.into()),
                 Err(_) => Err(StoreError::TimedOut { after: limit }.into()),
             };
+            let failure = tx.take_failure();
             // A closure that swallows a statement's error must not have the rest of its work kept.
-            let outcome = match (outcome, tx.take_failure()) {
+            let outcome = match (outcome, failure) {
+                (_, Some(_)) if tx.gave_up() => Err(StoreError::TimedOut { after: limit }.into()),
                 (Ok(_), Some(error)) => Err(error.into()),
                 (outcome, _) => outcome,
             };
+            tx.limit(None);
             let keep = outcome.is_ok();
             self.outcome = Some(outcome);
             keep
@@ -99,7 +101,7 @@ pub(crate) struct Writer {
     pub(crate) place: Place,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) queue: mpsc::Receiver<Message>,
-    pub(crate) connection: Option<Box<AnyConnection>>,
+    pub(crate) connection: Option<Raw>,
     pub(crate) batch: usize,
     pub(crate) job_timeout: Duration,
     /// Held until the last job is done.
@@ -121,7 +123,7 @@ impl Writer {
             }
         }
         if let Some(connection) = self.connection.take()
-            && let Err(error) = connection.close().await
+            && let Err(error) = open::close(connection, &self.place).await
         {
             tracing::warn!(place = %self.place.name, %error, "the database's connection did not close cleanly");
         }
@@ -159,7 +161,7 @@ impl Writer {
         };
         while let Some(mut job) = next.take() {
             if job.wanted() {
-                let ran = if batch.kept == 0 || tx.is_untouched() {
+                let ran = if batch.kept == 0 {
                     alone(&mut tx, &mut *job, self.job_timeout, self.place.engine).await
                 } else {
                     step(&mut tx, &mut *job, self.job_timeout).await
@@ -169,11 +171,9 @@ impl Writer {
             }
             next = self.next(batch);
         }
-        if !tx.is_untouched() {
-            let end = if batch.kept > 0 { "COMMIT" } else { "ROLLBACK" };
-            limited(&mut tx, end).await.map_err(|error| unconfirmed(error, &self.place))?;
-        }
-        self.connection = tx.into_connection();
+        let end = if batch.kept > 0 { "COMMIT" } else { "ROLLBACK" };
+        limited(&mut tx, end).await.map_err(|error| unconfirmed(error, &self.place))?;
+        self.connection = Some(tx.into_raw());
         Ok(())
     }
 
@@ -217,9 +217,9 @@ struct Batch {
 /// means that the whole transaction is lost.
 async fn alone(tx: &mut Tx, job: &mut dyn Job, limit: Duration, engine: Engine) -> Result<bool, StoreError> {
     let keep = job.run(tx, limit).await;
-    if !keep && !tx.is_untouched() {
+    if !keep {
         match limited(tx, "ROLLBACK").await {
-            // It never began, or SQLite has rolled it back by itself: the job's own error says why.
+            // SQLite has rolled it back by itself: the job's own error says why.
             Err(StoreError::Statement { detail, .. })
                 if engine == Engine::Sqlite && detail.contains("no transaction is active") => {}
             other => other?,
@@ -240,16 +240,8 @@ async fn step(tx: &mut Tx, job: &mut dyn Job, limit: Duration) -> Result<bool, S
     Ok(keep)
 }
 
-/// Begins a transaction: at once on PostgreSQL, with the first statement on SQLite, where beginning says nothing about the
-/// connection.
 async fn begin(tx: &mut Tx, engine: Engine) -> Result<(), StoreError> {
-    match engine {
-        Engine::Sqlite => {
-            tx.begin_later(engine.begin_write());
-            Ok(())
-        }
-        Engine::Postgres => limited(tx, engine.begin_write()).await,
-    }
+    limited(tx, engine.begin_write()).await
 }
 
 async fn limited(tx: &mut Tx, sql: &'static str) -> Result<(), StoreError> {

@@ -16,19 +16,17 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
-use crate::conn::query_dynamic;
-use crate::error::{StoreError, classify};
-use crate::open;
+use crate::conn::{Row, query_dynamic};
+use crate::error::StoreError;
 use crate::place::{Engine, Place};
-use sqlx::AnyConnection;
-use sqlx::any::AnyRow;
+use crate::sqlite::{Connection, Mode};
 use std::collections::{HashMap, HashSet};
 
 pub use registry::ForeignVersion;
 
 /// A database of MLflow's own store.
 pub struct Foreign {
-    connection: Box<AnyConnection>,
+    connection: Connection,
     place: Place,
     columns: HashMap<String, HashSet<String>>,
 }
@@ -57,7 +55,7 @@ impl Foreign {
             let why = "only SQLite files can be read here".to_owned();
             return Err(StoreError::Address { given: name, why });
         }
-        let connection = open::foreign(&place).await?;
+        let connection = Connection::open(&place, Mode::ReadOnly)?;
         let mut found = Self { connection, place, columns: HashMap::new() };
         found.columns = found.look_up().await?;
         if !found.has("experiments") || !found.has("runs") {
@@ -73,12 +71,11 @@ impl Foreign {
         &self.place.name
     }
 
-    async fn rows(&mut self, sql: String, binds: &[Bind<'_>]) -> Result<Vec<AnyRow>, StoreError> {
+    async fn rows(&mut self, sql: String, binds: &[Bind<'_>]) -> Result<Vec<Row>, StoreError> {
         let statement = binds.iter().fold(query_dynamic(sql), |statement, bind| match bind {
             Bind::Text(text) => statement.bind((*text).to_owned()),
             Bind::Int(number) => statement.bind(*number),
         });
-        let found = statement.fetch_all(&mut *self.connection).await;
-        found.map_err(|e| classify(&self.place, e))
+        self.connection.rows(&statement, usize::MAX)
     }
 }

@@ -3,10 +3,9 @@
 use super::runs::{pairs, word};
 use super::tables::Kind::{Int, Real, Text};
 use super::{Bind, Foreign};
-use crate::conn::{int, opt_int, opt_text, text};
+use crate::conn::{Row, int, opt_int, opt_text, text};
 use crate::error::StoreError;
 use crate::tracking::{LoggedModel, Metric};
-use sqlx::any::AnyRow;
 
 const MODEL: [(&str, super::tables::Kind); 9] = [
     ("model_id", Text),
@@ -37,8 +36,8 @@ const STATUS: [&str; 4] = [
     "LOGGED_MODEL_UPLOAD_FAILED",
 ];
 
-fn point(row: &AnyRow) -> Result<Metric, StoreError> {
-    let value = row.real_or_nothing("metric_value")?;
+fn point(row: &Row) -> Result<Metric, StoreError> {
+    let value = row.get::<Option<f64>>("metric_value")?;
     let dataset = word(row, "dataset_name")?;
     let digest = word(row, "dataset_digest")?;
     Ok(Metric {
@@ -50,22 +49,6 @@ fn point(row: &AnyRow) -> Result<Metric, StoreError> {
         model_id: None,
         run_id: opt_text(row, "run_id")?,
     })
-}
-
-/// A number that may be NULL, which SQLite makes of NaN.
-trait RealOrNothing {
-    fn real_or_nothing(&self, name: &str) -> Result<Option<f64>, StoreError>;
-}
-
-impl RealOrNothing for AnyRow {
-    fn real_or_nothing(&self, name: &str) -> Result<Option<f64>, StoreError> {
-        use sqlx::Row as _;
-        self.try_get(name).map_err(|error| StoreError::Value {
-            column: name.to_owned(),
-            found: error.to_string(),
-            expected: "number or nothing",
-        })
-    }
 }
 
 impl Foreign {
@@ -102,7 +85,7 @@ impl Foreign {
         Ok((found, last))
     }
 
-    async fn logged_model(&mut self, row: &AnyRow) -> Result<LoggedModel, StoreError> {
+    async fn logged_model(&mut self, row: &Row) -> Result<LoggedModel, StoreError> {
         let id = text(row, "model_id")?;
         let of_model = [Bind::Text(&id)];
         let columns = [("param_key", Text), ("param_value", Text)];

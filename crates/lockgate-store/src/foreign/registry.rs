@@ -3,10 +3,9 @@
 use super::runs::{pairs, word};
 use super::tables::Kind::{Int, Text};
 use super::{Bind, Foreign};
-use crate::conn::{int, opt_int, opt_text, text};
+use crate::conn::{Row, int, opt_int, opt_text, text};
 use crate::error::StoreError;
 use crate::tracking::{ModelVersion, RegisteredModel};
-use sqlx::any::AnyRow;
 
 /// The stage that MLflow's store gives to deleted versions: their rows stay, so that their numbers are not used again.
 const DELETED: &str = "Deleted_Internal";
@@ -37,7 +36,7 @@ pub struct ForeignVersion {
     pub status: String,
 }
 
-fn version(row: &AnyRow) -> Result<ForeignVersion, StoreError> {
+fn version(row: &Row) -> Result<ForeignVersion, StoreError> {
     let created = opt_int(row, "creation_time")?.unwrap_or_default();
     let source = word(row, "source")?;
     let version = ModelVersion {
@@ -76,7 +75,7 @@ impl Foreign {
             let rows = self
                 .of_model("registered_model_aliases", &[("alias", Text), ("version", Int)], &name)
                 .await?;
-            let one = |row: &AnyRow| Ok::<_, StoreError>((text(row, "alias")?, int(row, "version")?));
+            let one = |row: &Row| Ok::<_, StoreError>((text(row, "alias")?, int(row, "version")?));
             let aliases = rows.iter().map(one).collect::<Result<_, _>>()?;
             let numbers = self.of_model("model_versions", &[("version", Int)], &name).await?;
             let numbers: Vec<i64> =
@@ -123,7 +122,7 @@ impl Foreign {
         table: &str,
         columns: &[(&str, super::tables::Kind)],
         name: &str,
-    ) -> Result<Vec<AnyRow>, StoreError> {
+    ) -> Result<Vec<Row>, StoreError> {
         let rest = format!("WHERE {} AND name = $1", self.usual(table));
         self.of(table, columns, &rest, &[Bind::Text(name)]).await
     }

@@ -2,10 +2,9 @@
 
 use super::tables::Kind::{Int, Real, Text};
 use super::{Bind, Foreign};
-use crate::conn::{int, opt_int, opt_text, real, text};
+use crate::conn::{Row, int, opt_int, opt_text, real, text};
 use crate::error::StoreError;
 use crate::tracking::{Dataset, DatasetInput, Experiment, KeyValue, Lifecycle, Metric, Run};
-use sqlx::any::AnyRow;
 
 const EXPERIMENT: [(&str, super::tables::Kind); 6] = [
     ("experiment_id", Int),
@@ -29,19 +28,19 @@ const RUN: [(&str, super::tables::Kind); 9] = [
 const POINT: [(&str, super::tables::Kind); 5] =
     [("key", Text), ("value", Real), ("timestamp", Int), ("step", Int), ("is_nan", Int)];
 
-pub(super) fn word(row: &AnyRow, name: &str) -> Result<String, StoreError> {
+pub(super) fn word(row: &Row, name: &str) -> Result<String, StoreError> {
     Ok(opt_text(row, name)?.unwrap_or_default())
 }
 
-fn lifecycle(row: &AnyRow) -> Result<Lifecycle, StoreError> {
+fn lifecycle(row: &Row) -> Result<Lifecycle, StoreError> {
     Ok(if word(row, "lifecycle_stage")? == "deleted" { Lifecycle::Deleted } else { Lifecycle::Active })
 }
 
-pub(super) fn pairs(rows: &[AnyRow], key: &str, value: &str) -> Result<Vec<KeyValue>, StoreError> {
+pub(super) fn pairs(rows: &[Row], key: &str, value: &str) -> Result<Vec<KeyValue>, StoreError> {
     rows.iter().map(|row| Ok(KeyValue { key: text(row, key)?, value: word(row, value)? })).collect()
 }
 
-fn point(row: &AnyRow) -> Result<Metric, StoreError> {
+fn point(row: &Row) -> Result<Metric, StoreError> {
     let nan = opt_int(row, "is_nan")?.unwrap_or_default() != 0;
     Ok(Metric {
         key: text(row, "key")?,
@@ -106,7 +105,7 @@ impl Foreign {
         Ok((found, last))
     }
 
-    async fn run(&mut self, row: &AnyRow) -> Result<Run, StoreError> {
+    async fn run(&mut self, row: &Row) -> Result<Run, StoreError> {
         let id = text(row, "run_uuid")?;
         let of_run = [Bind::Text(&id)];
         let columns = [("key", Text), ("value", Text)];
@@ -180,8 +179,7 @@ impl Foreign {
         let columns = [("destination_id", Text), ("step", Int)];
         let rest = "WHERE source_type = $1 AND source_id = $2";
         let rows = self.of("inputs", &columns, rest, &[Bind::Text(kind), Bind::Text(run)]).await?;
-        let one =
-            |row: &AnyRow| Ok((text(row, "destination_id")?, opt_int(row, "step")?.unwrap_or_default()));
+        let one = |row: &Row| Ok((text(row, "destination_id")?, opt_int(row, "step")?.unwrap_or_default()));
         rows.iter().map(one).collect()
     }
 

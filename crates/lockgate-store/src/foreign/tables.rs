@@ -1,9 +1,8 @@
 //! Which tables and columns a database has, and statements over those.
 
 use super::{Bind, Foreign};
-use crate::conn::{int, text};
+use crate::conn::{Row, int, text};
 use crate::error::StoreError;
-use sqlx::any::AnyRow;
 use std::collections::{HashMap, HashSet};
 
 /// What is kept by newer releases of MLflow and has no place here, with its name for people.
@@ -71,7 +70,7 @@ impl Foreign {
         columns: &[(&str, Kind)],
         rest: &str,
         binds: &[Bind<'_>],
-    ) -> Result<Vec<AnyRow>, StoreError> {
+    ) -> Result<Vec<Row>, StoreError> {
         if !self.has(table) {
             return Ok(Vec::new());
         }

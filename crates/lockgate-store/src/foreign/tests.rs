@@ -2,14 +2,10 @@
 
 use super::Foreign;
 use crate::tracking::Lifecycle;
-use sqlx::{AnyConnection, AssertSqlSafe, Connection as _};
 
 async fn database(folder: &tempfile::TempDir, sql: &'static str) -> String {
     let path = folder.path().join("mlflow.db").to_str().unwrap().to_owned();
-    sqlx::any::install_default_drivers();
-    let mut connection = AnyConnection::connect(&format!("sqlite://{path}?mode=rwc")).await.unwrap();
-    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
-    connection.close().await.unwrap();
+    rusqlite::Connection::open(&path).unwrap().execute_batch(sql).unwrap();
     path
 }
 

@@ -5,7 +5,7 @@
 //! when nobody has held the lock for two seconds, however the tests ended.
 
 use crate::place::Place;
-use sqlx::{AnyConnection, AssertSqlSafe, Connection};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use std::fs::{File, OpenOptions};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -74,12 +74,11 @@ fn url(folder: &Path, database: &str) -> String {
     format!("postgres://postgres@{socket}/{database}")
 }
 
-async fn connect(folder: &Path) -> Result<AnyConnection, sqlx::Error> {
-    sqlx::any::install_default_drivers();
-    AnyConnection::connect(&Place::parse(&url(folder, "postgres")).unwrap().url(false)).await
+async fn connect(folder: &Path) -> Result<PgConnection, sqlx::Error> {
+    PgConnection::connect(&Place::parse(&url(folder, "postgres")).unwrap().url).await
 }
 
-async fn running() -> (PathBuf, AnyConnection) {
+async fn running() -> (PathBuf, PgConnection) {
     let user = std::fs::metadata("/proc/self").map_or(0, |m| std::os::unix::fs::MetadataExt::uid(&m));
     let folder = std::env::temp_dir().join(format!("lockgate-pg-{user}"));
     std::fs::create_dir_all(&folder).unwrap();

@@ -2,15 +2,16 @@
 
 mod cluster;
 
+use crate::open;
 use crate::place::{Engine, Place};
 use crate::store::{Store, StoreOptions};
 use lockgate_core::actor::Actor;
 use lockgate_core::clock::{Clock, Millis};
 use lockgate_core::entry::{Effect, Resource, ResourceKind};
-use sqlx::{AnyConnection, AssertSqlSafe, Connection};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 /// A clock that is set by hand.
 #[derive(Debug)]
@@ -77,9 +78,9 @@ impl Bench {
     /// Changes the database behind the store's back, as a forger would.
     pub(crate) async fn tamper(&self, sql: &str) {
         let place = Place::parse(&self.url).unwrap();
-        let mut connection = AnyConnection::connect(&place.url(false)).await.unwrap();
-        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.unwrap();
-        connection.close().await.unwrap();
+        let mut connection = open::writer(&place, Duration::from_secs(10)).await.unwrap();
+        connection.batch(&place, sql).await.unwrap();
+        open::close(connection, &place).await.unwrap();
     }
 
     pub(crate) fn is_sqlite(&self) -> bool {

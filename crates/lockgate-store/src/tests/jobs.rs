@@ -297,3 +297,28 @@ async fn two_servers_on_one_postgresql_append_to_one_chain() {
     let counted = stores[1].read(|conn| Box::pin(async move { conn.setting("n").await })).await.unwrap();
     assert_eq!(counted.as_deref(), Some("200"), "no update was lost");
 }
+
+/// Counts for far longer than any job may take.
+const ENDLESS: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000000000) \
+                       SELECT COUNT(*) FROM n";
+
+both_engines! {
+    async fn a_statement_without_end_is_given_up_and_nothing_else_is(bench: Bench) {
+        let mut options = bench.options();
+        options.job_timeout = Duration::from_millis(300);
+        let store = Store::open(&bench.url, options).await.unwrap();
+        let endless = store.write(|tx| Box::pin(async move {
+            tx.set_setting("lost", "1").await?;
+            tx.scalar(query(ENDLESS)).await
+        }));
+        let after = store.write(|tx| Box::pin(async move { tx.set_setting("kept", "1").await }));
+        let (endless, after) = futures_util::future::join(endless, after).await;
+        assert!(matches!(endless, Err(StoreError::TimedOut { .. } | StoreError::Busy { .. })), "{endless:?}");
+        after.unwrap();
+        let found = store
+            .read(|conn| Box::pin(async move { Ok::<_, StoreError>((conn.setting("lost").await?, conn.setting("kept").await?)) }))
+            .await
+            .unwrap();
+        assert_eq!(found, (None, Some("1".to_owned())));
+    }
+}

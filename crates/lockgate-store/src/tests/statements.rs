@@ -1,9 +1,10 @@
 //! Every statement is understood by both engines.
 
+use crate::conn::{Raw, query};
 use crate::open;
 use crate::place::{Engine, Place};
 use crate::testing::{Bench, both_engines};
-use sqlx::{AssertSqlSafe, Executor, Row, SqlSafeStr};
+use sqlx::{AssertSqlSafe, Executor, SqlSafeStr};
 
 fn every() -> Vec<(&'static str, &'static str)> {
     let governed = [crate::log::ALL, crate::states::ALL, crate::people::ALL, crate::settings::ALL].concat();
@@ -17,9 +18,14 @@ both_engines! {
         let mut connection = open::writer(&place, bench.options().job_timeout).await.unwrap();
         assert!(every().len() > 30);
         for (name, sql) in every() {
-            if let Err(error) = connection.prepare(AssertSqlSafe(sql).into_sql_str()).await {
-                panic!("{name}: {error}\n{sql}");
-            }
+            let prepared = match &mut connection {
+                Raw::Sqlite(connection) => connection.prepare(sql).map_err(|e| e.to_string()),
+                Raw::Postgres(connection) => {
+                    connection.prepare(AssertSqlSafe(sql).into_sql_str()).await.map(drop).map_err(|e| e.to_string())
+                }
+                Raw::Pooled(_) => unreachable!(),
+            };
+            assert_eq!(prepared, Ok(()), "{name}: {sql}");
         }
     }
 
@@ -32,8 +38,8 @@ both_engines! {
             Engine::Postgres => [("SHOW synchronous_commit", "on"), ("SHOW transaction_isolation", "read committed"), ("SHOW statement_timeout", "10s")],
         };
         for (sql, expected) in settings {
-            let row = sqlx::query(sql).fetch_one(&mut *connection).await.unwrap();
-            let found = row.try_get::<String, _>(0).unwrap_or_else(|_| row.get::<i64, _>(0).to_string());
+            let row = connection.fetch(&place, query(sql), 1).await.unwrap().remove(0);
+            let found = row.at::<String>(0).unwrap_or_else(|_| row.at::<i64>(0).unwrap().to_string());
             assert_eq!(found, expected, "{sql}");
         }
     }

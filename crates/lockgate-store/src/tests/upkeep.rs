@@ -4,12 +4,12 @@ use crate::error::StoreError;
 use crate::lock::FileLock;
 use crate::open;
 use crate::place::Place;
+use crate::steps;
 use crate::store::{Access, Store, StoreOptions};
 use crate::testing::{Bench, NOON, both_engines, note};
 use crate::tracking::Artifact;
 use crate::upkeep::{Migrated, migrate, snapshot};
 use lockgate_core::digest::Digest;
-use sqlx::{AssertSqlSafe, Connection};
 
 /// What a program that knew only the first schema steps left behind: some rows of that time.
 async fn older(bench: &Bench, version: i64) {
@@ -18,7 +18,7 @@ async fn older(bench: &Bench, version: i64) {
     if bench.is_sqlite() {
         std::fs::write(bench.file(), "").unwrap();
     }
-    let mut connection = open::migrate_to(&place, version).await;
+    let mut connection = steps::migrate_to(&place, version).await;
     let mut rows = vec!["INSERT INTO settings (key, value) VALUES ('a', 'kept')".to_owned()];
     if version >= 2 {
         rows.push(format!(
@@ -27,9 +27,9 @@ async fn older(bench: &Bench, version: i64) {
         ));
     }
     for sql in rows {
-        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *connection).await.unwrap();
+        connection.batch(&place, &sql).await.unwrap();
     }
-    connection.close().await.unwrap();
+    open::close(connection, &place).await.unwrap();
 }
 
 async fn kept(store: &Store) -> Option<String> {
@@ -53,7 +53,7 @@ async fn append(store: &Store, count: usize) {
 both_engines! {
     async fn the_first_schema_goes_forward_with_its_rows(bench: Bench) {
         older(&bench, 1).await;
-        let to = open::known_version();
+        let to = steps::known_version();
         assert_eq!(migrate(&bench.url).await.unwrap(), Migrated { from: 1, to });
         assert_eq!(migrate(&bench.url).await.unwrap(), Migrated { from: to, to });
         let store = bench.open().await;

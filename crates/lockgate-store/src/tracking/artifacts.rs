@@ -1,11 +1,10 @@
 //! Which bytes lie under which path.
 
 use super::types::Artifact;
-use crate::conn::{Conn, Query, Tx, count, parsed, query, signed, text};
+use crate::conn::{Conn, Query, Row, Tx, count, parsed, query, signed, text};
 use crate::error::{StoreError, no_nul};
 use crate::statements::statements;
 use lockgate_core::clock::Millis;
-use sqlx::any::AnyRow;
 
 statements! {
     ONE = "SELECT path, digest, size FROM artifacts WHERE root = $1 AND path = $2";
@@ -19,13 +18,13 @@ statements! {
 }
 
 /// A statement about the paths that begin with `prefix`; both engines count characters.
-fn below(sql: &'static str, root: &str, prefix: &str) -> Result<Query<'static>, StoreError> {
+fn below(sql: &'static str, root: &str, prefix: &str) -> Result<Query, StoreError> {
     no_nul("an artifact's path", prefix)?;
     let length = signed("an artifact's path", prefix.chars().count() as u64)?;
     Ok(query(sql).bind(root.to_owned()).bind(length).bind(prefix.to_owned()))
 }
 
-fn artifact(row: &AnyRow) -> Result<Artifact, StoreError> {
+fn artifact(row: &Row) -> Result<Artifact, StoreError> {
     Ok(Artifact {
         path: text(row, "path")?,
         digest: parsed(row, "digest", "digest")?,

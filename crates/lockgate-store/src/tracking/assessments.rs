@@ -2,10 +2,9 @@
 
 use super::rows_of;
 use super::trace_types::Assessment;
-use crate::conn::{Conn, Tx, int, opt_text, query, text};
+use crate::conn::{Conn, Row, Tx, int, opt_text, query, text};
 use crate::error::{StoreError, no_nul};
 use crate::statements::statements;
-use sqlx::any::AnyRow;
 
 statements! {
     BY_ID = "SELECT assessment_id, trace_id, name, kind, value, error, source_type, source_id, run_id, span_id, \
@@ -25,7 +24,7 @@ statements! {
     DELETE = "DELETE FROM assessments WHERE trace_id = $1 AND assessment_id = $2";
 }
 
-fn assessment(row: &AnyRow) -> Result<Assessment, StoreError> {
+fn assessment(row: &Row) -> Result<Assessment, StoreError> {
     Ok(Assessment {
         assessment_id: text(row, "assessment_id")?,
         trace_id: text(row, "trace_id")?,

@@ -2,11 +2,10 @@
 
 use super::types::{Experiment, KeyValue};
 use super::{entity, rows_of};
-use crate::conn::{Conn, Tx, int, parsed, query, text};
+use crate::conn::{Conn, Row, Tx, int, parsed, query, text};
 use crate::error::{StoreError, no_nul};
 use crate::statements::statements;
 use lockgate_core::clock::Millis;
-use sqlx::any::AnyRow;
 
 statements! {
     BY_ID = "SELECT id, name, artifact_location, lifecycle, created, updated FROM experiments \
@@ -24,7 +23,7 @@ statements! {
     TAGS = "SELECT key, value FROM experiment_tags WHERE experiment_id = $1 ORDER BY key";
 }
 
-pub(super) fn experiment(row: &AnyRow) -> Result<Experiment, StoreError> {
+pub(super) fn experiment(row: &Row) -> Result<Experiment, StoreError> {
     Ok(Experiment {
         id: int(row, "id")?,
         name: text(row, "name")?,
@@ -36,7 +35,7 @@ pub(super) fn experiment(row: &AnyRow) -> Result<Experiment, StoreError> {
     })
 }
 
-pub(super) fn key_value(row: &AnyRow) -> Result<KeyValue, StoreError> {
+pub(super) fn key_value(row: &Row) -> Result<KeyValue, StoreError> {
     Ok(KeyValue { key: text(row, "key")?, value: text(row, "value")? })
 }
 
@@ -60,7 +59,7 @@ impl Conn {
         self.with_tags(row).await
     }
 
-    async fn with_tags(&mut self, row: Option<AnyRow>) -> Result<Option<Experiment>, StoreError> {
+    async fn with_tags(&mut self, row: Option<Row>) -> Result<Option<Experiment>, StoreError> {
         let Some(row) = row else { return Ok(None) };
         let mut found = experiment(&row)?;
         let tags = self.fetch_all(query(TAGS).bind(found.id)).await?;

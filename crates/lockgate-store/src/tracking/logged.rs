@@ -2,10 +2,9 @@
 
 use super::types::{KeyValue, Metric};
 use super::{CHUNK, places, rows_of, tuples};
-use crate::conn::{Conn, Query, Tx, int, query, query_dynamic, real, text};
+use crate::conn::{Conn, Query, Row, Tx, int, query, query_dynamic, real, text};
 use crate::error::{StoreError, no_nul};
 use crate::statements::statements;
-use sqlx::any::AnyRow;
 use std::collections::HashMap;
 
 statements! {
@@ -41,7 +40,7 @@ statements! {
                      (latest_metrics.step, latest_metrics.logged_at, latest_metrics.value)";
 }
 
-pub(super) fn metric(row: &AnyRow) -> Result<Metric, StoreError> {
+pub(super) fn metric(row: &Row) -> Result<Metric, StoreError> {
     let value = if int(row, "is_nan")? == 0 { real(row, "value")? } else { f64::NAN };
     Ok(Metric {
         key: text(row, "key")?,
@@ -82,12 +81,12 @@ fn points_text(sql: &str, columns: usize, rows: usize) -> String {
     sql.replacen(&places(0, columns), &tuples(rows, columns), 1)
 }
 
-fn bind_points<'q>(
-    mut statement: Query<'q>,
+fn bind_points(
+    mut statement: Query,
     columns: usize,
     (experiment, run): (i64, &str),
     points: &[&Metric],
-) -> Query<'q> {
+) -> Query {
     for point in points {
         let (value, is_nan) = stored(point.value);
         statement = statement.bind(run.to_owned()).bind(point.key.clone()).bind(point.logged_at);
@@ -207,17 +206,8 @@ impl Tx {
             no_nul("a metric's key", &metric.key)?;
         }
         let (all, newest): (Vec<&Metric>, _) = (metrics.iter().collect(), newest(metrics));
-        if self.is_sqlite() && !all.is_empty() && all.len() <= CHUNK {
-            // Both in one round trip.
-            let text =
-                [points_text(INSERT_METRICS, 6, all.len()), points_text(UPSERT_LATEST, 7, newest.len())];
-            let statement = query_dynamic(self.nameless(text.join("; ")));
-            let statement = bind_points(statement, 6, (experiment, run), &all);
-            self.execute(bind_points(statement, 7, (experiment, run), &newest)).await?;
-        } else {
-            self.insert_points(INSERT_METRICS, 6, (experiment, run), &all).await?;
-            self.insert_points(UPSERT_LATEST, 7, (experiment, run), &newest).await?;
-        }
+        self.insert_points(INSERT_METRICS, 6, (experiment, run), &all).await?;
+        self.insert_points(UPSERT_LATEST, 7, (experiment, run), &newest).await?;
         for metric in metrics {
             // Of a model of another workspace nothing is known here.
             if let Some(model) = &metric.model_id

@@ -48,9 +48,8 @@ pub use types::{
     Webhook, Workspace,
 };
 
-use crate::conn::{Conn, Query, query_dynamic};
+use crate::conn::{Conn, Query, Row, query_dynamic};
 use crate::error::StoreError;
-use sqlx::any::AnyRow;
 
 /// How many values stand in one `IN` list or rows in one `INSERT`.
 const CHUNK: usize = 100;
@@ -68,11 +67,11 @@ fn tuples(rows: usize, columns: usize) -> String {
 }
 
 /// The rows of `head … IN (ids)`, some ids at a time.
-async fn rows_of(conn: &mut Conn, head: &'static str, ids: &[String]) -> Result<Vec<AnyRow>, StoreError> {
+async fn rows_of(conn: &mut Conn, head: &'static str, ids: &[String]) -> Result<Vec<Row>, StoreError> {
     let mut found = Vec::new();
     for chunk in ids.chunks(CHUNK) {
         let text = conn.nameless(format!("{head} {}", places(0, chunk.len())));
-        let statement: Query<'_> = query_dynamic(text);
+        let statement: Query = query_dynamic(text);
         let statement = chunk.iter().fold(statement, |statement, id| statement.bind(id.clone()));
         found.extend(conn.fetch_all(statement).await?);
     }

@@ -3,11 +3,10 @@
 use super::experiments::key_value;
 use super::types::{KeyValue, LoggedModel};
 use super::{entity, rows_of};
-use crate::conn::{Conn, Tx, int, query, text};
+use crate::conn::{Conn, Row, Tx, int, query, text};
 use crate::error::{StoreError, no_nul};
 use crate::statements::statements;
 use lockgate_core::clock::Millis;
-use sqlx::any::AnyRow;
 
 statements! {
     BY_ID = "SELECT model_id, experiment_id, name, model_type, source_run_id, status, artifact_uri, created, updated \
@@ -28,7 +27,7 @@ statements! {
     DELETE_USES = "DELETE FROM run_models WHERE model_id = $1";
 }
 
-fn logged_model(row: &AnyRow) -> Result<LoggedModel, StoreError> {
+fn logged_model(row: &Row) -> Result<LoggedModel, StoreError> {
     Ok(LoggedModel {
         model_id: text(row, "model_id")?,
         experiment_id: int(row, "experiment_id")?,

@@ -3,11 +3,10 @@
 use super::experiments::key_value;
 use super::types::{AliasMove, KeyValue, ModelVersion, RegisteredModel};
 use super::{entity, rows_of};
-use crate::conn::{Conn, DEFAULT_WORKSPACE, Tx, int, opt_int, opt_text, query, text};
+use crate::conn::{Conn, DEFAULT_WORKSPACE, Row, Tx, int, opt_int, opt_text, query, text};
 use crate::error::{StoreError, no_nul};
 use crate::statements::statements;
 use lockgate_core::clock::Millis;
-use sqlx::any::AnyRow;
 
 statements! {
     MODEL = "SELECT label AS name, description, created_by, created, updated FROM registered_models WHERE name = $1";
@@ -43,7 +42,7 @@ statements! {
     MOVES = "SELECT alias, version, actor, at_ms, promotion FROM alias_history WHERE name = $1 ORDER BY seq";
 }
 
-fn model(row: &AnyRow) -> Result<RegisteredModel, StoreError> {
+fn model(row: &Row) -> Result<RegisteredModel, StoreError> {
     Ok(RegisteredModel {
         name: text(row, "name")?,
         description: opt_text(row, "description")?,
@@ -56,7 +55,7 @@ fn model(row: &AnyRow) -> Result<RegisteredModel, StoreError> {
     })
 }
 
-fn version(row: &AnyRow) -> Result<ModelVersion, StoreError> {
+fn version(row: &Row) -> Result<ModelVersion, StoreError> {
     Ok(ModelVersion {
         name: text(row, "name")?,
         version: int(row, "version")?,
@@ -208,7 +207,7 @@ impl Conn {
     /// Where the database can't be read.
     pub async fn every_alias(&mut self) -> Result<Vec<(String, String, i64)>, StoreError> {
         let rows = self.fetch_all(query(EVERY_ALIAS)).await?;
-        let one = |row: &AnyRow| Ok((text(row, "name")?, text(row, "alias")?, int(row, "version")?));
+        let one = |row: &Row| Ok((text(row, "name")?, text(row, "alias")?, int(row, "version")?));
         rows.iter().map(one).collect()
     }
 
@@ -218,7 +217,7 @@ impl Conn {
     /// Where the database can't be read.
     pub async fn alias_history(&mut self, name: &str) -> Result<Vec<AliasMove>, StoreError> {
         let rows = self.fetch_all(query(MOVES).bind(self.key(name))).await?;
-        let one = |row: &AnyRow| {
+        let one = |row: &Row| {
             Ok(AliasMove {
                 name: name.to_owned(),
                 alias: text(row, "alias")?,

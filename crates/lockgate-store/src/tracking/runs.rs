@@ -3,10 +3,9 @@
 use super::experiments::key_value;
 use super::types::{Lifecycle, Run, RunUpdate};
 use super::{entity, inputs, logged, rows_of};
-use crate::conn::{Conn, Tx, int, opt_int, parsed, query, text};
+use crate::conn::{Conn, Row, Tx, int, opt_int, parsed, query, text};
 use crate::error::{StoreError, no_nul};
 use crate::statements::statements;
-use sqlx::any::AnyRow;
 use std::collections::HashMap;
 
 statements! {
@@ -20,7 +19,7 @@ statements! {
     SET_LIFECYCLE_OF_ALL = "UPDATE runs SET lifecycle = $2 WHERE experiment_id = $1";
 }
 
-fn run(row: &AnyRow) -> Result<Run, StoreError> {
+fn run(row: &Row) -> Result<Run, StoreError> {
     Ok(Run {
         run_id: text(row, "run_id")?,
         experiment_id: int(row, "experiment_id")?,
@@ -74,7 +73,7 @@ impl Conn {
     async fn filled(&mut self, mut runs: Vec<Run>) -> Result<Vec<Run>, StoreError> {
         let ids: Vec<String> = runs.iter().map(|run| run.run_id.clone()).collect();
         let place: HashMap<String, usize> = ids.iter().enumerate().map(|(i, id)| (id.clone(), i)).collect();
-        let of = |row: &AnyRow| text(row, "run_id").map(|id| place.get(&id).copied());
+        let of = |row: &Row| text(row, "run_id").map(|id| place.get(&id).copied());
         let metrics =
             "SELECT run_id, key, value, is_nan, logged_at, step FROM latest_metrics WHERE run_id IN";
         for row in rows_of(self, metrics, &ids).await? {

@@ -2,9 +2,8 @@
 
 use super::entity::Entity;
 use super::statement::Statement;
-use crate::conn::{Conn, Query};
+use crate::conn::{Conn, Query, Row};
 use crate::error::StoreError;
-use sqlx::any::AnyRow;
 
 /// What a condition or an order is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,11 +133,7 @@ fn experiment(search: &Search) -> Option<i64> {
 
 impl Conn {
     /// Runs a search.
-    pub(crate) async fn search(
-        &mut self,
-        entity: &Entity,
-        search: &Search,
-    ) -> Result<Vec<AnyRow>, StoreError> {
+    pub(crate) async fn search(&mut self, entity: &Entity, search: &Search) -> Result<Vec<Row>, StoreError> {
         if let Some(ranked) = self.ranked(entity, search)? {
             let rows = self.fetch_all(ranked).await?;
             // A page that is not full goes on with those whose metric is NaN, or that have none.
@@ -166,7 +161,7 @@ impl Conn {
 
     /// The same for what is ordered by a metric within one experiment: an index leads to the first ones, however many there
     /// are. It finds only those whose metric is a number.
-    fn ranked(&self, entity: &Entity, search: &Search) -> Result<Option<Query<'static>>, StoreError> {
+    fn ranked(&self, entity: &Entity, search: &Search) -> Result<Option<Query>, StoreError> {
         let (Some(ranks), Some(experiment)) = (&entity.ranks, experiment(search)) else { return Ok(None) };
         let Some((Field::Metric(key), first)) = search.order.first().map(|order| (&order.field, order))
         else {

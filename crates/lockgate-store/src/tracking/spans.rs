@@ -2,10 +2,9 @@
 
 use super::rows_of;
 use super::trace_types::Span;
-use crate::conn::{Conn, Tx, int, opt_text, query, text};
+use crate::conn::{Conn, Row, Tx, int, opt_text, query, text};
 use crate::error::{StoreError, no_nul};
 use crate::statements::statements;
-use sqlx::any::AnyRow;
 
 statements! {
     PUT = "INSERT INTO spans (trace_id, span_id, parent_id, name, kind, status, start_ns, end_ns, token_use, cost, \
@@ -15,7 +14,7 @@ statements! {
            token_use = excluded.token_use, cost = excluded.cost, content = excluded.content";
 }
 
-fn span(row: &AnyRow) -> Result<Span, StoreError> {
+fn span(row: &Row) -> Result<Span, StoreError> {
     Ok(Span {
         trace_id: text(row, "trace_id")?,
         span_id: text(row, "span_id")?,

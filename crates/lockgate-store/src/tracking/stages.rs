@@ -1,10 +1,9 @@
 //! MLflow's stages: where a version stands, and who moved it there.
 
 use super::types::StageMove;
-use crate::conn::{Conn, Tx, int, query, text};
+use crate::conn::{Conn, Row, Tx, int, query, text};
 use crate::error::StoreError;
 use crate::statements::statements;
-use sqlx::any::AnyRow;
 
 statements! {
     IN_STAGE = "SELECT version FROM model_versions WHERE name = $1 AND stage = $2 ORDER BY version";
@@ -43,7 +42,7 @@ impl Conn {
     /// Where the database can't be read.
     pub async fn stage_history(&mut self, name: &str) -> Result<Vec<StageMove>, StoreError> {
         let rows = self.fetch_all(query(MOVES).bind(self.key(name))).await?;
-        let one = |row: &AnyRow| {
+        let one = |row: &Row| {
             Ok(StageMove {
                 name: name.to_owned(),
                 version: int(row, "version")?,

@@ -286,7 +286,7 @@ impl Statement {
         Ok(())
     }
 
-    pub(super) fn finished(mut self, page: Page) -> Result<Query<'static>, StoreError> {
+    pub(super) fn finished(mut self, page: Page) -> Result<Query, StoreError> {
         self.push(" LIMIT ");
         self.value(Operand::Int(page.limit));
         self.push(" OFFSET ");
@@ -341,7 +341,7 @@ fn glob(pattern: &str) -> String {
     text
 }
 
-fn bound(statement: Query<'static>, value: Operand) -> Result<Query<'static>, StoreError> {
+fn bound(statement: Query, value: Operand) -> Result<Query, StoreError> {
     Ok(match value {
         Operand::Text(text) => {
             no_nul("a search's value", &text)?;

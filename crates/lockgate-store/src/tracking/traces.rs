@@ -4,11 +4,10 @@ use super::experiments::key_value;
 use super::trace_types::Trace;
 use super::types::KeyValue;
 use super::{CHUNK, assessments, entity, places, rows_of, tuples};
-use crate::conn::{Conn, Tx, int, opt_int, opt_text, query, query_dynamic, text};
+use crate::conn::{Conn, Row, Tx, int, opt_int, opt_text, query, query_dynamic, text};
 use crate::error::{StoreError, no_nul};
 use crate::statements::statements;
 use lockgate_core::clock::Millis;
-use sqlx::any::AnyRow;
 use std::collections::HashMap;
 
 statements! {
@@ -39,7 +38,7 @@ const ONE_ROW: &str = "($1, $2, $3)";
 /// What belongs to a trace and goes with it.
 const PARTS: [&str; 6] = ["trace_tags", "trace_metadata", "trace_links", "spans", "assessments", "traces"];
 
-fn trace(row: &AnyRow) -> Result<Trace, StoreError> {
+fn trace(row: &Row) -> Result<Trace, StoreError> {
     Ok(Trace {
         trace_id: text(row, "trace_id")?,
         experiment_id: int(row, "experiment_id")?,
@@ -125,7 +124,7 @@ impl Conn {
     async fn filled_traces(&mut self, mut traces: Vec<Trace>) -> Result<Vec<Trace>, StoreError> {
         let ids: Vec<String> = traces.iter().map(|trace| trace.trace_id.clone()).collect();
         let place: HashMap<String, usize> = ids.iter().enumerate().map(|(i, id)| (id.clone(), i)).collect();
-        let of = |row: &AnyRow| text(row, "trace_id").map(|id| place.get(&id).copied());
+        let of = |row: &Row| text(row, "trace_id").map(|id| place.get(&id).copied());
         for row in
             rows_of(self, "SELECT trace_id, key, value FROM trace_tags WHERE trace_id IN", &ids).await?
         {

@@ -2,11 +2,10 @@
 
 use super::rows_of;
 use super::types::{Delivery, DeliveryState, Webhook};
-use crate::conn::{Conn, Tx, count, int, opt_text, parsed, query, signed, text};
+use crate::conn::{Conn, Row, Tx, count, int, opt_text, parsed, query, signed, text};
 use crate::error::{StoreError, no_nul};
 use crate::statements::statements;
 use lockgate_core::clock::Millis;
-use sqlx::any::AnyRow;
 
 statements! {
     ONE = "SELECT id, name, url, description, secret, status, created, updated FROM webhooks \
@@ -44,7 +43,7 @@ statements! {
 /// The status of a webhook that is told what it wants.
 const ACTIVE: &str = "ACTIVE";
 
-fn webhook(row: &AnyRow) -> Result<Webhook, StoreError> {
+fn webhook(row: &Row) -> Result<Webhook, StoreError> {
     Ok(Webhook {
         id: text(row, "id")?,
         name: text(row, "name")?,
@@ -58,7 +57,7 @@ fn webhook(row: &AnyRow) -> Result<Webhook, StoreError> {
     })
 }
 
-fn delivery(row: &AnyRow) -> Result<Delivery, StoreError> {
+fn delivery(row: &Row) -> Result<Delivery, StoreError> {
     Ok(Delivery {
         seq: int(row, "seq")?,
         webhook_id: text(row, "webhook_id")?,

@@ -1,11 +1,10 @@
 //! Workspaces that people made. Those that are there by themselves (`default` and the environments) have no row.
 
 use super::types::Workspace;
-use crate::conn::{Conn, Tx, opt_text, query, text};
+use crate::conn::{Conn, Row, Tx, opt_text, query, text};
 use crate::error::{StoreError, no_nul};
 use crate::statements::statements;
 use lockgate_core::clock::Millis;
-use sqlx::any::AnyRow;
 
 statements! {
     ALL_OF_THEM = "SELECT name, description, artifact_root FROM workspaces";
@@ -19,7 +18,7 @@ statements! {
               SELECT 1 AS one FROM webhooks WHERE workspace = $1) found";
 }
 
-fn workspace(row: &AnyRow) -> Result<Workspace, StoreError> {
+fn workspace(row: &Row) -> Result<Workspace, StoreError> {
     Ok(Workspace {
         name: text(row, "name")?,
         description: opt_text(row, "description")?,

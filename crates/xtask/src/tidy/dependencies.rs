@@ -58,12 +58,12 @@ const TABLE: &[(&str, MayUse)] = &[
 const NEVER: &[(&[&str], &[&str], &str)] = &[
     (
         &["lockgate-core", "lockgate-stats", "lockgate-wire"],
-        &["tokio*", "sqlx*", "hyper*", "axum*", "reqwest", "object_store", "rand", "arrow*", "parquet"],
+        &["tokio*", "sqlx*", "rusqlite", "hyper*", "axum*", "reqwest", "object_store", "rand", "arrow*", "parquet"],
         "it is pure: no runtime, no SQL, no HTTP, no files, no randomness",
     ),
     (
         &["lockgate-gateway", "lockgate-runtime"],
-        &["lockgate-store", "lockgate-control", "lockgate-blob", "sqlx*", "axum*"],
+        &["lockgate-store", "lockgate-control", "lockgate-blob", "sqlx*", "rusqlite", "axum*"],
         "the data plane lives from its last routing table",
     ),
     (

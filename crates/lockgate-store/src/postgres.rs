@@ -1,0 +1,72 @@
+//! PostgreSQL: statements and rows by way of sqlx.
+
+use crate::error::{StoreError, classify};
+use crate::place::Place;
+use crate::query::{Kind, Query, Value};
+use crate::row::Row;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::{AssertSqlSafe, Column as _, PgConnection, Postgres, Row as _, TypeInfo as _, ValueRef as _};
+use std::sync::Arc;
+
+fn prepared(query: Query) -> sqlx::query::Query<'static, Postgres, PgArguments> {
+    let statement = sqlx::query(AssertSqlSafe(query.sql.into_owned()));
+    query.values.into_iter().fold(statement, |statement, value| match value {
+        Value::Null(Kind::Int) => statement.bind(None::<i64>),
+        Value::Null(Kind::Real) => statement.bind(None::<f64>),
+        Value::Null(Kind::Text) => statement.bind(None::<String>),
+        Value::Int(number) => statement.bind(number),
+        Value::Real(number) => statement.bind(number),
+        Value::Text(text) => statement.bind(text),
+    })
+}
+
+fn value(row: &PgRow, at: usize) -> Result<Value, sqlx::Error> {
+    let raw = row.try_get_raw(at)?;
+    if raw.is_null() {
+        return Ok(Value::Null(Kind::Text));
+    }
+    let kind = raw.type_info().name().to_owned();
+    Ok(match kind.as_str() {
+        "INT8" => Value::Int(row.try_get(at)?),
+        "INT4" => Value::Int(row.try_get::<i32, _>(at)?.into()),
+        "FLOAT8" => Value::Real(row.try_get(at)?),
+        _ => Value::Text(row.try_get(at)?),
+    })
+}
+
+fn rows(found: &[PgRow]) -> Result<Vec<Row>, sqlx::Error> {
+    let Some(first) = found.first() else { return Ok(Vec::new()) };
+    let names: Arc<[String]> = first.columns().iter().map(|column| column.name().to_owned()).collect();
+    let values = |row| (0..names.len()).map(|at| value(row, at)).collect::<Result<Vec<_>, _>>();
+    found.iter().map(|row| Ok(Row::new(&names, values(row)?))).collect()
+}
+
+/// Runs a statement; says how many rows it touched.
+pub(crate) async fn execute(
+    connection: &mut PgConnection,
+    place: &Place,
+    query: Query,
+) -> Result<u64, StoreError> {
+    let done = prepared(query).execute(connection).await;
+    done.map(|done| done.rows_affected()).map_err(|error| classify(place, error))
+}
+
+/// The rows of a statement's answer.
+pub(crate) async fn fetch(
+    connection: &mut PgConnection,
+    place: &Place,
+    query: Query,
+) -> Result<Vec<Row>, StoreError> {
+    let found = prepared(query).fetch_all(connection).await;
+    found.and_then(|found| rows(&found)).map_err(|error| classify(place, error))
+}
+
+/// Runs statements without values.
+pub(crate) async fn batch(
+    connection: &mut PgConnection,
+    place: &Place,
+    sql: String,
+) -> Result<(), StoreError> {
+    let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await;
+    done.map(drop).map_err(|error| classify(place, error))
+}
