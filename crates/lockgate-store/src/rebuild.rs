@@ -107,7 +107,7 @@ impl Store {
         F: FnMut(&Entry, &mut States) -> Result<(), String> + Send + 'static,
     {
         let fold = self.fold_most(apply).await?;
-        self.write_within(Some(LIMIT), move |tx| {
+        self.write_within(Some(LIMIT), false, move |tx| {
             Box::pin(async move {
                 let mut fold = fold;
                 while !fold.page(tx).await? {}

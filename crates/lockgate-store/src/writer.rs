@@ -2,6 +2,9 @@
 //!
 //! Each job runs in a savepoint of its own, so that a failing one is rolled back alone; the first one needs none. There is no timer: a
 //! transaction ends as soon as nobody waits. One slow `fsync` is thus shared by all writes that arrive during it.
+//!
+//! On SQLite a brief write that finds nobody else writing, and a disk that is quick, is done by its caller on the spot: two
+//! changes of threads would cost as much as the rest.
 
 use crate::conn::{DEFAULT_WORKSPACE, Raw, Tx};
 use crate::error::StoreError;
@@ -14,11 +17,17 @@ use lockgate_core::clock::Clock;
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use std::time::{Duration, Instant};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 /// How long the engine may take for a statement that begins or ends a transaction.
 const CONTROL_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long a commit may take where callers write by themselves: meanwhile they keep a thread from serving others.
+const QUICK: Duration = Duration::from_micros(500);
+
+/// The unit of [`Hand::shared`].
+const SHARE: usize = 64;
 
 /// What the writer is asked to do.
 pub(crate) enum Message {
@@ -98,14 +107,24 @@ fn message(panic: &(dyn Any + Send)) -> String {
 
 /// The task that writes.
 pub(crate) struct Writer {
-    pub(crate) place: Place,
-    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) hand: Arc<Mutex<Hand>>,
     pub(crate) queue: mpsc::Receiver<Message>,
-    pub(crate) connection: Option<Raw>,
     pub(crate) batch: usize,
-    pub(crate) job_timeout: Duration,
     /// Held until the last job is done.
     pub(crate) lock: Option<FileLock>,
+}
+
+/// The connection that writes. Whoever has it writes.
+pub(crate) struct Hand {
+    place: Place,
+    clock: Arc<dyn Clock>,
+    connection: Option<Raw>,
+    job_timeout: Duration,
+    /// How long commits take of late.
+    commit: Duration,
+    /// How many jobs share a transaction of late, times [`SHARE`].
+    shared: usize,
+    closed: bool,
 }
 
 impl Writer {
@@ -114,7 +133,13 @@ impl Writer {
         let mut closing = Vec::new();
         while let Some(message) = self.queue.recv().await {
             match message {
-                Message::Job(job) => closing.extend(self.batch(job).await),
+                Message::Job(job) => {
+                    let mut hand = self.hand.lock().await;
+                    let limit = self.batch;
+                    let mut batch = Batch { done: Vec::new(), kept: 0, closing: None };
+                    hand.batch(job, &mut batch, |batch| next(&mut self.queue, limit, batch)).await;
+                    closing.extend(batch.closing);
+                }
                 Message::Close(done) => closing.push(done),
             }
             if !closing.is_empty() {
@@ -122,38 +147,93 @@ impl Writer {
                 self.queue.close();
             }
         }
-        if let Some(connection) = self.connection.take()
-            && let Err(error) = open::close(connection, &self.place).await
+        let mut hand = self.hand.lock().await;
+        hand.closed = true;
+        if let Some(connection) = hand.connection.take()
+            && let Err(error) = open::close(connection, &hand.place).await
         {
-            tracing::warn!(place = %self.place.name, %error, "the database's connection did not close cleanly");
+            tracing::warn!(place = %hand.place.name, %error, "the database's connection did not close cleanly");
         }
         drop(self.lock.take());
         for done in closing {
             let _unheard = done.send(());
         }
     }
+}
 
-    /// Runs one transaction and answers its jobs. Returns the wish to close that came in between.
-    async fn batch(&mut self, first: Box<dyn Job>) -> Option<oneshot::Sender<()>> {
+/// What waits in the queue, as far as it goes into the same transaction.
+fn next(queue: &mut mpsc::Receiver<Message>, limit: usize, batch: &mut Batch) -> Option<Box<dyn Job>> {
+    if batch.done.len() >= limit || batch.closing.is_some() {
+        return None;
+    }
+    match queue.try_recv().ok()? {
+        Message::Job(job) => Some(job),
+        Message::Close(done) => {
+            batch.closing = Some(done);
+            None
+        }
+    }
+}
+
+impl Hand {
+    pub(crate) fn new(place: Place, clock: Arc<dyn Clock>, connection: Raw, job_timeout: Duration) -> Self {
+        Self {
+            place,
+            clock,
+            connection: Some(connection),
+            job_timeout,
+            commit: Duration::ZERO,
+            shared: SHARE,
+            closed: false,
+        }
+    }
+
+    /// Whether callers may write by themselves: not where that would keep others from sharing a flush.
+    pub(crate) fn is_free(&self) -> bool {
+        self.place.engine == Engine::Sqlite
+            && !self.closed
+            && self.commit < QUICK
+            && self.shared < SHARE + SHARE / 4
+    }
+
+    /// Runs a job of the caller's own, on the spot. Jobs of SQLite never wait; one that does all the same is not kept.
+    pub(crate) fn write(&mut self, job: Box<dyn Job>) {
         let mut batch = Batch { done: Vec::new(), kept: 0, closing: None };
-        let ended = self.transact(first, &mut batch).await;
+        if self.batch(job, &mut batch, |_| None).now_or_never().is_none() {
+            // Its connection went with it, and the transaction with that.
+            tracing::error!(place = %self.place.name, "a write waits for something else than the database");
+        }
+    }
+
+    /// Runs one transaction and answers its jobs.
+    async fn batch(
+        &mut self,
+        first: Box<dyn Job>,
+        batch: &mut Batch,
+        next: impl FnMut(&mut Batch) -> Option<Box<dyn Job>> + Send,
+    ) {
+        let ended = self.transact(first, batch, next).await;
         if let Err(error) = &ended {
             tracing::error!(place = %self.place.name, %error, jobs = batch.done.len(), "a transaction failed");
         }
-        for job in batch.done {
+        for job in batch.done.drain(..) {
             job.answer(ended.clone());
         }
-        batch.closing
     }
 
-    async fn transact(&mut self, first: Box<dyn Job>, batch: &mut Batch) -> Result<(), StoreError> {
+    async fn transact(
+        &mut self,
+        first: Box<dyn Job>,
+        batch: &mut Batch,
+        mut more: impl FnMut(&mut Batch) -> Option<Box<dyn Job>> + Send,
+    ) -> Result<(), StoreError> {
         let mut next = Some(first);
         let begun = self.begin().await;
         let mut tx = match begun {
             Ok(tx) => tx,
             Err(error) => {
                 // All that wait would meet the same error; don't let each of them wait for it in turn.
-                while let Some(job) = next.take().or_else(|| self.next(batch)) {
+                while let Some(job) = next.take().or_else(|| more(batch)) {
                     batch.done.push(job);
                 }
                 return Err(error);
@@ -169,25 +249,18 @@ impl Writer {
                 batch.done.push(job);
                 batch.kept += usize::from(ran?);
             }
-            next = self.next(batch);
+            next = more(batch);
         }
         let end = if batch.kept > 0 { "COMMIT" } else { "ROLLBACK" };
+        let begun = Instant::now();
         limited(&mut tx, end).await.map_err(|error| unconfirmed(error, &self.place))?;
+        if batch.kept > 0 {
+            // The last ones count most.
+            self.commit = (self.commit * 3 + begun.elapsed()) / 4;
+            self.shared = (self.shared * 7 + batch.done.len() * SHARE).div_ceil(8);
+        }
         self.connection = Some(tx.into_raw());
         Ok(())
-    }
-
-    fn next(&mut self, batch: &mut Batch) -> Option<Box<dyn Job>> {
-        if batch.done.len() >= self.batch || batch.closing.is_some() {
-            return None;
-        }
-        match self.queue.try_recv().ok()? {
-            Message::Job(job) => Some(job),
-            Message::Close(done) => {
-                batch.closing = Some(done);
-                None
-            }
-        }
     }
 
     /// Begins a transaction; where an idle connection has died, on a new one.

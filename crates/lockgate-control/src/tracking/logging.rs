@@ -8,6 +8,9 @@ use super::{
 use lockgate_core::actor::Actor;
 use lockgate_store::Tx;
 
+/// So many things are written on the spot.
+const FEW: usize = 50;
+
 /// What is logged at once: all of it or nothing.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Batch {
@@ -86,7 +89,7 @@ impl Tracking {
         let (params, tags) = (checks::logged_params(params, alone)?, checks::logged_tags(tags, alone)?);
         checks::no_duplicates(&params)?;
         let run = run.to_owned();
-        self.write(move |tx| {
+        self.write_sized(metrics.len() + params.len() + tags.len() <= FEW, move |tx| {
             Box::pin(async move {
                 let experiment = runs::active(tx, &run).await?.experiment_id;
                 set_params(tx, &run, &params, alone).await?;

@@ -163,6 +163,24 @@ impl Tracking {
             .await
     }
 
+    /// The same, done on the spot where it writes but a few rows (`brief`).
+    async fn write_sized<T, F>(&self, brief: bool, job: F) -> Result<T, TrackingError>
+    where
+        T: Send + 'static,
+        F: for<'a> FnOnce(&'a mut Tx) -> BoxFuture<'a, Result<T, TrackingError>> + Send + 'static,
+    {
+        if !brief {
+            return self.write(job).await;
+        }
+        let workspace = self.workspace.clone();
+        self.store
+            .write_brief(move |tx| {
+                tx.enter(&workspace);
+                job(tx)
+            })
+            .await
+    }
+
     /// Reads from one snapshot.
     async fn read<T, F>(&self, job: F) -> Result<T, TrackingError>
     where

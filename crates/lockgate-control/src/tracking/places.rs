@@ -114,23 +114,34 @@ fn is_hex_id(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-/// A safe path, or an error; the empty one is safe.
+/// A safe path, or an error; the empty one is safe. What a client decodes once more must not lead elsewhere either; apart from
+/// that a percent sign means nothing here: MLflow 2's own names of images hold some.
 pub(super) fn checked(path: &str) -> Result<&str, TrackingError> {
     let refused = || TrackingError::invalid("Invalid path");
     let path = path.trim_end_matches('/');
+    if !path.is_empty() && (!is_safe_path(path) || path.contains('#')) {
+        return Err(refused());
+    }
     let mut seen = path.to_owned();
     for _ in 0..DECODINGS {
-        let safe = seen.is_empty() || (is_safe_path(&seen) && !seen.contains('#') && !has_drive(&seen));
-        if !safe {
+        if leads_elsewhere(&seen) {
             return Err(refused());
         }
-        match percent_decode_str(&seen).decode_utf8() {
-            Err(_) => return Err(refused()),
-            Ok(next) if next == seen => return Ok(path),
-            Ok(next) => seen = next.into_owned(),
+        let next = percent_decode_str(&seen).decode_utf8_lossy().into_owned();
+        if next == seen {
+            return Ok(path);
         }
+        seen = next;
     }
     Err(refused())
+}
+
+fn leads_elsewhere(path: &str) -> bool {
+    let mut parts = path.split(['/', '\\']);
+    path.starts_with(['/', '\\'])
+        || path.contains(['\0', '#'])
+        || has_drive(path)
+        || parts.any(|part| part == "." || part == "..")
 }
 
 /// `C:` at the beginning means a drive to Windows clients.
@@ -191,13 +202,26 @@ mod tests {
             "C:/x",
             "a\0b",
             "a/%5c..",
+            "a%5c..%5cb",
+            "%5cb",
             "./a",
-            "%ff",
             "a%00",
+            "a%2523",
         ] {
             assert!(checked(bad).is_err(), "{bad}");
         }
-        for good in ["", "a", "a/b c.txt", "ü/100%.csv", "a/b/", "..a/b..", "ab:c"] {
+        for good in [
+            "",
+            "a",
+            "a/b c.txt",
+            "ü/100%.csv",
+            "a/b/",
+            "..a/b..",
+            "ab:c",
+            "dog%step%1%timestamp%1795699828407%a3.png",
+            "%ff",
+            "a%5cb",
+        ] {
             assert!(checked(good).is_ok(), "{good}");
         }
     }

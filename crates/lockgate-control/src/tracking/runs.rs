@@ -105,7 +105,7 @@ impl Tracking {
         let (run_id, created_by) = (self.new_id(), actor.id.to_string());
         let start_time = new.start_time.unwrap_or_else(|| self.clock.now_ms());
         let (experiment_id, user_id) = (new.experiment_id, new.user_id);
-        self.write(move |tx| {
+        self.write_sized(true, move |tx| {
             Box::pin(async move {
                 let experiment = experiments::active(tx, &experiment_id).await?;
                 let name = name?;
@@ -183,7 +183,7 @@ impl Tracking {
         let name = name.filter(|name| !name.is_empty());
         let update = RunUpdate { status: status.map(|status| status.as_str().to_owned()), end_time, name };
         let id = id.to_owned();
-        self.write(move |tx| {
+        self.write_sized(true, move |tx| {
             Box::pin(async move {
                 active(tx, &id).await?;
                 tx.update_run(&id, &update).await?;

@@ -1,6 +1,6 @@
 //! Jobs: each is a unit, a failing one goes alone, and what is acknowledged is there.
 
-use crate::conn::query;
+use crate::conn::{Tx, query};
 use crate::error::StoreError;
 use crate::store::{Store, StoreOptions};
 use crate::testing::{Bench, NOON, both_engines, note};
@@ -321,4 +321,63 @@ both_engines! {
             .unwrap();
         assert_eq!(found, (None, Some("1".to_owned())));
     }
+}
+
+async fn count(tx: &mut Tx, n: usize) -> Result<(), StoreError> {
+    let old: usize = tx.setting("n").await?.map_or(0, |text| text.parse().unwrap());
+    tx.set_setting("n", &(old + 1).to_string()).await?;
+    tx.append(note("p", ""), &format!("id{n}"), NOON).await.map(drop)
+}
+
+both_engines! {
+    async fn brief_writes_and_queued_ones_are_kept_alike(bench: Bench) {
+        let store = bench.open().await;
+        let add = |n: usize| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                if n.is_multiple_of(3) {
+                    store.write(move |tx| Box::pin(count(tx, n))).await
+                } else {
+                    store.write_brief(move |tx| Box::pin(count(tx, n))).await
+                }
+            })
+        };
+        assert!(join_all((0..300).map(add)).await.into_iter().all(|done| done.unwrap().is_ok()));
+        assert_eq!(store.verify().await.unwrap().count, 300);
+        let refused: Result<(), JobError> = store.write_brief(|tx| Box::pin(async move {
+            tx.set_setting("n", "0").await?;
+            Err(JobError::Refused)
+        })).await;
+        assert!(matches!(refused, Err(JobError::Refused)));
+        let panicked: Result<(), StoreError> = store.write_brief(|tx| Box::pin(async move {
+            tx.set_setting("n", "0").await?;
+            panic!("on purpose")
+        })).await;
+        assert!(matches!(panicked, Err(StoreError::Panicked { .. })));
+        let n = store.read(|conn| Box::pin(async move { conn.setting("n").await })).await.unwrap();
+        assert_eq!(n.as_deref(), Some("300"));
+        store.close().await;
+        let late = store.write_brief(|tx| Box::pin(async move { tx.set_setting("n", "0").await })).await;
+        assert!(matches!(late, Err(StoreError::Closed)), "{late:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_brief_write_that_waits_for_something_else_is_not_kept_and_the_next_one_is() {
+    let bench = Bench::sqlite();
+    let store = bench.open().await;
+    let waits: Result<(), StoreError> = store
+        .write_brief(|tx| {
+            Box::pin(async move {
+                tx.set_setting("a", "lost").await?;
+                std::future::pending().await
+            })
+        })
+        .await;
+    assert!(matches!(waits, Err(StoreError::Closed)), "{waits:?}");
+    store.write_brief(|tx| Box::pin(async move { tx.set_setting("b", "kept").await })).await.unwrap();
+    let found = store.read(|conn| {
+        Box::pin(async move { Ok::<_, StoreError>((conn.setting("a").await?, conn.setting("b").await?)) })
+    });
+    assert_eq!(found.await.unwrap(), (None, Some("kept".to_owned())));
 }

@@ -58,7 +58,18 @@ const TABLE: &[(&str, MayUse)] = &[
 const NEVER: &[(&[&str], &[&str], &str)] = &[
     (
         &["lockgate-core", "lockgate-stats", "lockgate-wire"],
-        &["tokio*", "sqlx*", "rusqlite", "hyper*", "axum*", "reqwest", "object_store", "rand", "arrow*", "parquet"],
+        &[
+            "tokio*",
+            "sqlx*",
+            "rusqlite",
+            "hyper*",
+            "axum*",
+            "reqwest",
+            "object_store",
+            "rand",
+            "arrow*",
+            "parquet",
+        ],
         "it is pure: no runtime, no SQL, no HTTP, no files, no randomness",
     ),
     (
