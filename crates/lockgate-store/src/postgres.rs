@@ -3,10 +3,9 @@
 use crate::error::{StoreError, classify};
 use crate::place::Place;
 use crate::query::{Kind, Query, Value};
-use crate::row::Row;
+use crate::row::{Answer, Row};
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::{AssertSqlSafe, Column as _, PgConnection, Postgres, Row as _, TypeInfo as _, ValueRef as _};
-use std::sync::Arc;
 
 fn prepared(query: Query) -> sqlx::query::Query<'static, Postgres, PgArguments> {
     let statement = sqlx::query(AssertSqlSafe(query.sql.into_owned()));
@@ -20,25 +19,31 @@ fn prepared(query: Query) -> sqlx::query::Query<'static, Postgres, PgArguments> 
     })
 }
 
-fn value(row: &PgRow, at: usize) -> Result<Value, sqlx::Error> {
+fn read(row: &PgRow, at: usize, answer: &mut Answer) -> Result<(), sqlx::Error> {
     let raw = row.try_get_raw(at)?;
     if raw.is_null() {
-        return Ok(Value::Null(Kind::Text));
+        answer.null();
+        return Ok(());
     }
-    let kind = raw.type_info().name().to_owned();
-    Ok(match kind.as_str() {
-        "INT8" => Value::Int(row.try_get(at)?),
-        "INT4" => Value::Int(row.try_get::<i32, _>(at)?.into()),
-        "FLOAT8" => Value::Real(row.try_get(at)?),
-        _ => Value::Text(row.try_get(at)?),
-    })
+    match raw.type_info().name() {
+        "INT8" => answer.int(row.try_get(at)?),
+        "INT4" => answer.int(row.try_get::<i32, _>(at)?.into()),
+        "FLOAT8" => answer.real(row.try_get(at)?),
+        _ => answer.text(row.try_get(at)?),
+    }
+    Ok(())
 }
 
 fn rows(found: &[PgRow]) -> Result<Vec<Row>, sqlx::Error> {
     let Some(first) = found.first() else { return Ok(Vec::new()) };
-    let names: Arc<[String]> = first.columns().iter().map(|column| column.name().to_owned()).collect();
-    let values = |row| (0..names.len()).map(|at| value(row, at)).collect::<Result<Vec<_>, _>>();
-    found.iter().map(|row| Ok(Row::new(&names, values(row)?))).collect()
+    let names = first.columns().iter().map(|column| column.name().to_owned()).collect();
+    let mut answer = Answer::new(names);
+    for row in found {
+        for at in 0..answer.width() {
+            read(row, at, &mut answer)?;
+        }
+    }
+    Ok(answer.rows())
 }
 
 /// Runs a statement; says how many rows it touched.

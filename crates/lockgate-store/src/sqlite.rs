@@ -5,8 +5,8 @@
 
 use crate::error::StoreError;
 use crate::place::Place;
-use crate::query::{Kind, Query, Value};
-use crate::row::Row;
+use crate::query::{Query, Value};
+use crate::row::{Answer, Row};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, ErrorCode, OpenFlags, ToSql};
 use std::path::Path;
@@ -135,17 +135,18 @@ impl Connection {
     fn try_rows(&mut self, query: &Query, most: usize) -> rusqlite::Result<Vec<Row>> {
         let mut statement = self.raw.prepare_cached(&query.sql)?;
         bind(&mut statement, &query.values)?;
-        let names: Arc<[String]> = statement.column_names().into_iter().map(str::to_owned).collect();
+        let mut answer = Answer::new(statement.column_names().into_iter().map(str::to_owned).collect());
         let mut rows = statement.raw_query();
-        let mut found = Vec::new();
-        while found.len() < most
+        let mut left = most;
+        while left > 0
             && let Some(row) = rows.next()?
         {
-            let values =
-                (0..names.len()).map(|i| read(row.get_ref(i)?, i)).collect::<rusqlite::Result<_>>()?;
-            found.push(Row::new(&names, values));
+            left -= 1;
+            for column in 0..answer.width() {
+                read(row.get_ref(column)?, column, &mut answer)?;
+            }
         }
-        Ok(found)
+        Ok(answer.rows())
     }
 
     fn error(&self, error: &rusqlite::Error) -> StoreError {
@@ -171,20 +172,21 @@ fn bind(statement: &mut CachedStatement<'_>, values: &[Value]) -> rusqlite::Resu
     Ok(())
 }
 
-fn read(value: ValueRef<'_>, column: usize) -> rusqlite::Result<Value> {
-    Ok(match value {
-        ValueRef::Null => Value::Null(Kind::Text),
-        ValueRef::Integer(number) => Value::Int(number),
-        ValueRef::Real(number) => Value::Real(number),
+fn read(value: ValueRef<'_>, column: usize, answer: &mut Answer) -> rusqlite::Result<()> {
+    match value {
+        ValueRef::Null => answer.null(),
+        ValueRef::Integer(number) => answer.int(number),
+        ValueRef::Real(number) => answer.real(number),
         ValueRef::Text(bytes) => match std::str::from_utf8(bytes) {
-            Ok(text) => Value::Text(text.to_owned()),
+            Ok(text) => answer.text(text),
             Err(error) => return Err(rusqlite::Error::Utf8Error(column, error)),
         },
         ValueRef::Blob(_) => {
             let kind = rusqlite::types::Type::Blob;
             return Err(rusqlite::Error::InvalidColumnType(column, "bytes".to_owned(), kind));
         }
-    })
+    }
+    Ok(())
 }
 
 /// `synchronous = FULL` makes "acknowledged" durable.

@@ -5,6 +5,7 @@ use crate::error::MlflowError;
 use crate::message::Message;
 use crate::page::{Limit, Part};
 use crate::wire;
+use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use lockgate_control::tracking::{Batch, Dataset, DatasetInput, Inputs, Metric, Tracking};
@@ -125,13 +126,13 @@ async fn log_model(Call { tracking, actor, message }: Call) -> Answer {
     Ok(Json(json!({})))
 }
 
-async fn history(Call { tracking, actor, message }: Call) -> Answer {
+async fn history(Call { tracking, actor, message }: Call) -> Result<Response, MlflowError> {
     let (run, key) = (message.run_id()?, message.required("metric_key")?);
     let part = Part::read(&message, HISTORY, Limit::stored(i64::from(i32::MAX)))?;
     let page = part.page();
     let mut found = tracking.metric_history(&actor, &run, &key, page.limit, page.offset).await?;
     let token = part.cut(&mut found);
-    Ok(Json(wire::page("metrics", found.iter().map(wire::metric).collect(), token)))
+    Ok(wire::long_page("metrics", found.iter().map(wire::metric).collect(), token))
 }
 
 /// For how many runs at once histories can be asked.
@@ -140,7 +141,7 @@ const RUNS: usize = 100;
 const POINTS: usize = 2500;
 
 /// Evenly spread points of one metric of several runs.
-async fn histories(Call { tracking, actor, message }: Call) -> Answer {
+async fn histories(Call { tracking, actor, message }: Call) -> Result<Response, MlflowError> {
     let invalid = |why: &str| {
         MlflowError::invalid(format!("{why} See the API docs for more information about request parameters."))
     };
@@ -173,5 +174,5 @@ async fn histories(Call { tracking, actor, message }: Call) -> Answer {
         }
     };
     let found = tracking.metric_samples(&actor, runs, &key, most, steps).await?;
-    Ok(Json(wire::page("metrics", found.iter().map(wire::metric_of_run).collect(), None)))
+    Ok(wire::long_page("metrics", found.iter().map(wire::metric_of_run).collect(), None))
 }

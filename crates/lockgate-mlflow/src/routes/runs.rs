@@ -2,9 +2,11 @@
 
 use super::experiments::view;
 use crate::call::{Answer, Call};
+use crate::error::MlflowError;
 use crate::filter::{self, Noun};
 use crate::page::{Limit, Part};
 use crate::wire::{self, runs as shown};
+use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use lockgate_control::tracking::{NewRun, RunStatus, Search, Tracking};
@@ -40,7 +42,7 @@ async fn by_id(Call { tracking, actor, message }: Call) -> Answer {
     Ok(Json(json!({"run": shown::run(&run)})))
 }
 
-async fn search(Call { tracking, actor, message }: Call) -> Answer {
+async fn search(Call { tracking, actor, message }: Call) -> Result<Response, MlflowError> {
     let part = Part::read(&message, 1000, Limit::asked(50_000))?;
     let search = Search {
         clauses: filter::clauses(Noun::Run, &message.text_or_empty("filter")?)?,
@@ -51,7 +53,7 @@ async fn search(Call { tracking, actor, message }: Call) -> Answer {
     let (experiments, view) = (message.texts("experiment_ids")?, view(&message, "run_view_type")?);
     let mut found = tracking.search_runs(&actor, &experiments, view, search).await?;
     let token = part.cut(&mut found);
-    Ok(Json(wire::page("runs", found.iter().map(shown::run).collect(), token)))
+    Ok(wire::long_page("runs", found.iter().map(shown::run).collect(), token))
 }
 
 async fn update(Call { tracking, actor, message }: Call) -> Answer {

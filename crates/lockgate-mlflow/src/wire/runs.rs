@@ -1,7 +1,8 @@
 //! Experiments, runs and logged models.
 
-use super::{metric, metric_of_run, pairs, put, put_list};
+use super::{Pair, Point, metric, metric_of_run, pairs, put, put_list};
 use lockgate_control::tracking::{DatasetInput, DatasetSummary, Experiment, LoggedModel, Run};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 /// An experiment.
@@ -19,52 +20,103 @@ pub(crate) fn experiment(experiment: &Experiment) -> Value {
 }
 
 /// A run's own fields.
-pub(crate) fn info(run: &Run) -> Value {
-    let mut object = Map::new();
-    for name in ["run_id", "run_uuid"] {
-        object.insert(name.to_owned(), json!(run.run_id));
+#[derive(Serialize)]
+pub(crate) struct Info<'a> {
+    run_id: &'a str,
+    run_uuid: &'a str,
+    run_name: &'a str,
+    experiment_id: String,
+    user_id: &'a str,
+    status: &'a str,
+    start_time: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end_time: Option<i64>,
+    artifact_uri: &'a str,
+    lifecycle_stage: &'static str,
+}
+
+/// A run's own fields.
+pub(crate) fn info(run: &Run) -> Info<'_> {
+    Info {
+        run_id: &run.run_id,
+        run_uuid: &run.run_id,
+        run_name: &run.name,
+        experiment_id: run.experiment_id.to_string(),
+        user_id: &run.user_id,
+        status: &run.status,
+        start_time: run.start_time,
+        end_time: run.end_time,
+        artifact_uri: &run.artifact_uri,
+        lifecycle_stage: run.lifecycle.as_str(),
     }
-    object.insert("run_name".to_owned(), json!(run.name));
-    object.insert("experiment_id".to_owned(), json!(run.experiment_id.to_string()));
-    object.insert("user_id".to_owned(), json!(run.user_id));
-    object.insert("status".to_owned(), json!(run.status));
-    object.insert("start_time".to_owned(), json!(run.start_time));
-    if let Some(end) = run.end_time {
-        object.insert("end_time".to_owned(), json!(end));
-    }
-    object.insert("artifact_uri".to_owned(), json!(run.artifact_uri));
-    object.insert("lifecycle_stage".to_owned(), json!(run.lifecycle.as_str()));
-    Value::Object(object)
 }
 
 /// A run with what it logged.
-pub(crate) fn run(run: &Run) -> Value {
-    let mut data = Map::new();
-    put_list(&mut data, "metrics", run.metrics.iter().map(metric).collect());
-    put_list(&mut data, "params", pairs(&run.params));
-    put_list(&mut data, "tags", pairs(&run.tags));
-    let mut inputs = Map::new();
-    put_list(&mut inputs, "dataset_inputs", run.datasets.iter().map(dataset_input).collect());
-    let used = run.model_inputs.iter().map(|id| json!({"model_id": id})).collect();
-    put_list(&mut inputs, "model_inputs", used);
-    let mut outputs = Map::new();
-    let made = run.model_outputs.iter().map(|(id, step)| json!({"model_id": id, "step": step})).collect();
-    put_list(&mut outputs, "model_outputs", made);
-    let mut object = Map::new();
-    object.insert("info".to_owned(), info(run));
-    object.insert("data".to_owned(), Value::Object(data));
-    object.insert("inputs".to_owned(), Value::Object(inputs));
-    object.insert("outputs".to_owned(), Value::Object(outputs));
-    Value::Object(object)
+#[derive(Serialize)]
+pub(crate) struct Whole<'a> {
+    info: Info<'a>,
+    data: Logged<'a>,
+    inputs: Inputs<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outputs: Option<Outputs<'a>>,
+}
+
+#[derive(Serialize)]
+struct Logged<'a> {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    metrics: Vec<Point<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    params: Vec<Pair<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tags: Vec<Pair<'a>>,
+}
+
+#[derive(Serialize)]
+struct Inputs<'a> {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    dataset_inputs: Vec<Value>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    model_inputs: Vec<ModelInput<'a>>,
+}
+
+#[derive(Serialize)]
+struct ModelInput<'a> {
+    model_id: &'a str,
+}
+
+#[derive(Serialize)]
+struct Outputs<'a> {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    model_outputs: Vec<ModelOutput<'a>>,
+}
+
+#[derive(Serialize)]
+struct ModelOutput<'a> {
+    model_id: &'a str,
+    step: i64,
+}
+
+/// A run with what it logged.
+pub(crate) fn run(run: &Run) -> Whole<'_> {
+    let made = run.model_outputs.iter().map(|(model_id, step)| ModelOutput { model_id, step: *step });
+    Whole { outputs: Some(Outputs { model_outputs: made.collect() }), ..new_run(run) }
 }
 
 /// A run that was made just now: it can't have made anything yet, and MLflow's own server leaves that out.
-pub(crate) fn new_run(made: &Run) -> Value {
-    let mut object = run(made);
-    if let Value::Object(fields) = &mut object {
-        fields.remove("outputs");
+pub(crate) fn new_run(run: &Run) -> Whole<'_> {
+    Whole {
+        info: info(run),
+        data: Logged {
+            metrics: run.metrics.iter().map(metric).collect(),
+            params: pairs(&run.params),
+            tags: pairs(&run.tags),
+        },
+        inputs: Inputs {
+            dataset_inputs: run.datasets.iter().map(dataset_input).collect(),
+            model_inputs: run.model_inputs.iter().map(|model_id| ModelInput { model_id }).collect(),
+        },
+        outputs: None,
     }
-    object
 }
 
 /// A dataset that runs of an experiment used.

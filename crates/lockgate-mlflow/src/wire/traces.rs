@@ -1,6 +1,6 @@
 //! Traces, spans and assessments.
 
-use super::{number, put, put_list};
+use super::{Number, put, put_list};
 use crate::time::{shown_duration, shown_time};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -127,7 +127,7 @@ fn any(tree: &Tree) -> Value {
         Tree::Null => json!({}),
         Tree::Bool(flag) => json!({"bool_value": flag}),
         Tree::Int(number) => json!({"int_value": number}),
-        Tree::Real(real) => json!({"double_value": number(*real)}),
+        Tree::Real(real) => json!({"double_value": json!(Number(*real))}),
         Tree::Text(text) => json!({"string_value": text}),
         Tree::List(items) => {
             let mut list = Map::new();
@@ -148,8 +148,8 @@ fn plain(tree: &Tree) -> Value {
     match tree {
         Tree::Null => Value::Null,
         Tree::Bool(flag) => json!(flag),
-        Tree::Int(whole) => number(*whole as f64),
-        Tree::Real(real) => number(*real),
+        Tree::Int(whole) => json!(Number(*whole as f64)),
+        Tree::Real(real) => json!(Number(*real)),
         Tree::Text(text) => json!(text),
         Tree::List(items) => items.iter().map(plain).collect(),
         Tree::Map(pairs) => {

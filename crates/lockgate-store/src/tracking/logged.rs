@@ -40,7 +40,12 @@ statements! {
                      (latest_metrics.step, latest_metrics.logged_at, latest_metrics.value)";
 }
 
-pub(super) fn metric(row: &Row) -> Result<Metric, StoreError> {
+fn metric(row: &Row) -> Result<Metric, StoreError> {
+    Ok(Metric { run_id: Some(text(row, "run_id")?), ..point(row)? })
+}
+
+/// A point of a run that is known.
+pub(super) fn point(row: &Row) -> Result<Metric, StoreError> {
     let value = if int(row, "is_nan")? == 0 { real(row, "value")? } else { f64::NAN };
     Ok(Metric {
         key: text(row, "key")?,
@@ -49,7 +54,7 @@ pub(super) fn metric(row: &Row) -> Result<Metric, StoreError> {
         step: int(row, "step")?,
         dataset: None,
         model_id: None,
-        run_id: Some(text(row, "run_id")?),
+        run_id: None,
     })
 }
 

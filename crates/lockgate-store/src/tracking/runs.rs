@@ -73,12 +73,12 @@ impl Conn {
     async fn filled(&mut self, mut runs: Vec<Run>) -> Result<Vec<Run>, StoreError> {
         let ids: Vec<String> = runs.iter().map(|run| run.run_id.clone()).collect();
         let place: HashMap<String, usize> = ids.iter().enumerate().map(|(i, id)| (id.clone(), i)).collect();
-        let of = |row: &Row| text(row, "run_id").map(|id| place.get(&id).copied());
+        let of = |row: &Row| row.get::<&str>("run_id").map(|id| place.get(id).copied());
         let metrics =
             "SELECT run_id, key, value, is_nan, logged_at, step FROM latest_metrics WHERE run_id IN";
         for row in rows_of(self, metrics, &ids).await? {
             if let Some(i) = of(&row)? {
-                runs[i].metrics.push(logged::metric(&row)?);
+                runs[i].metrics.push(logged::point(&row)?);
             }
         }
         for row in rows_of(self, "SELECT run_id, key, value FROM params WHERE run_id IN", &ids).await? {
