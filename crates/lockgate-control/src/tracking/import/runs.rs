@@ -63,6 +63,11 @@ pub(super) async fn take(
     if !places::is_run_id(&record.run_id) {
         return Ok(Outcome::conflict("its id is none of MLflow's: 32 hexadecimal digits are expected"));
     }
+    record
+        .model_inputs
+        .iter()
+        .chain(record.model_outputs.keys())
+        .try_for_each(|id| places::linked_model(id))?;
     if let Some(found) = tx.run(&record.run_id).await? {
         return Ok(Outcome::compared("a run of this id", &differences(&found, record)));
     }

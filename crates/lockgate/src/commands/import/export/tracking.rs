@@ -1,5 +1,6 @@
 //! Experiments, runs and logged models.
 
+use super::folder::is_part;
 use super::yaml::{Value, description};
 use super::{Exporter, home};
 use crate::commands::import::places;
@@ -88,6 +89,10 @@ impl Exporter {
 
     async fn run_out(&mut self, of: &Experiment, run: &Run) -> anyhow::Result<()> {
         let (home, id) = (home(of), &run.run_id);
+        if !is_part(id) {
+            self.unwritable(Kind::Runs, id, "its id can't be a folder's name");
+            return Ok(());
+        }
         let below = format!("{home}/{id}");
         let record = run_record(run);
         let was_there = self.folder.path(&below).join("meta.yaml").is_file();
@@ -187,6 +192,11 @@ impl Exporter {
             self.folder.write(&format!("{below}/inputs/{id}/meta.yaml"), &text)?;
         }
         for (model, step) in &record.model_outputs {
+            if !is_part(model) {
+                let why = format!("its output `{}` can't be a file's name", model.escape_debug());
+                self.report.skip(Kind::Runs, run.run_id.clone(), why);
+                continue;
+            }
             let text = link("RUN_OUTPUT", "MODEL_OUTPUT", model, Some(*step), &Pairs::new());
             self.folder.write(&format!("{below}/outputs/{model}/meta.yaml"), &text)?;
         }
@@ -253,6 +263,10 @@ impl Exporter {
     }
 
     async fn logged_model(&mut self, of: &Experiment, model: &LoggedModel) -> anyhow::Result<()> {
+        if !is_part(&model.model_id) {
+            self.unwritable(Kind::LoggedModels, &model.model_id, "its id can't be a folder's name");
+            return Ok(());
+        }
         let below = format!("{}/models/{}", home(of), model.model_id);
         let record = LoggedModelRecord::of(model);
         let was_there = self.folder.path(&below).join("meta.yaml").is_file();
