@@ -111,11 +111,14 @@ async fn pragma(connection: &mut AnyConnection, place: &Place, sql: &'static str
     row.try_get::<i64, _>(0).map_err(|e| classify(place, e))
 }
 
+/// Whether a SQLite file bears our mark.
+pub(crate) async fn is_ours(connection: &mut AnyConnection, place: &Place) -> Result<bool, StoreError> {
+    Ok(pragma(connection, place, "PRAGMA application_id").await? == APPLICATION_ID)
+}
+
 /// Refuses a SQLite file that another program made; marks a new one as ours.
 async fn claim(connection: &mut AnyConnection, place: &Place) -> Result<(), StoreError> {
-    if place.engine != Engine::Sqlite
-        || pragma(connection, place, "PRAGMA application_id").await? == APPLICATION_ID
-    {
+    if place.engine != Engine::Sqlite || is_ours(connection, place).await? {
         return Ok(());
     }
     if pragma(connection, place, "PRAGMA schema_version").await? != 0 {

@@ -16,6 +16,8 @@ const STEP_LIMIT: Duration = Duration::from_secs(3600);
 /// SQLite's own check; PostgreSQL has none that any user may run.
 const INTEGRITY: &str = "PRAGMA integrity_check(20)";
 
+const FORGET: &str = "DELETE FROM settings WHERE key = $1";
+
 /// From which schema version to which a database was brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Migrated {
@@ -46,11 +48,12 @@ pub async fn migrate(url: &str) -> Result<Migrated, StoreError> {
     Ok(Migrated { from, to })
 }
 
-/// Writes what a SQLite database holds at this moment into a new file, beside a running server.
+/// Writes what a SQLite database holds at this moment into a new file, beside a running server; without the settings whose
+/// keys are named.
 ///
 /// # Errors
 /// Where the database can't be read, is no SQLite file, or the new file can't be written.
-pub async fn snapshot(url: &str, target: &Path) -> Result<(), StoreError> {
+pub async fn snapshot(url: &str, target: &Path, without: &[&str]) -> Result<(), StoreError> {
     let place = Place::parse(url)?;
     if place.engine != Engine::Sqlite {
         let why = "only a SQLite file can be copied this way".to_owned();
@@ -64,7 +67,33 @@ pub async fn snapshot(url: &str, target: &Path) -> Result<(), StoreError> {
     let mut connection = open::reader(&place).await?;
     let copied = sqlx::query("VACUUM INTO $1").bind(name.to_owned()).execute(&mut connection).await;
     copied.map_err(|e| classify(&place, e))?;
+    connection.close().await.map_err(|e| classify(&place, e))?;
+    forget(&Place::parse(name)?, without).await
+}
+
+/// Brings what was committed last from the files beside a SQLite database into it, where nobody has it open.
+///
+/// # Errors
+/// Where the database can't be read or written.
+pub async fn settle(url: &str) -> Result<(), StoreError> {
+    let place = Place::parse(url)?;
+    let mut connection = open::writer(&place, STEP_LIMIT).await?;
+    let done = sqlx::raw_sql("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut *connection).await;
+    done.map_err(|e| classify(&place, e))?;
     connection.close().await.map_err(|e| classify(&place, e))
+}
+
+/// Removes settings from a file that no server has open, with the bytes that they took.
+async fn forget(place: &Place, settings: &[&str]) -> Result<(), StoreError> {
+    if settings.is_empty() {
+        return Ok(());
+    }
+    let mut connection = open::writer(place, STEP_LIMIT).await?;
+    for key in settings {
+        let removed = query(FORGET).bind((*key).to_owned()).execute(&mut *connection).await;
+        removed.map_err(|e| classify(place, e))?;
+    }
+    connection.close().await.map_err(|e| classify(place, e))
 }
 
 impl Store {

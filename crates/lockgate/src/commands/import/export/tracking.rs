@@ -296,6 +296,18 @@ impl Exporter {
         let metrics = format!("{below}/metrics");
         std::fs::create_dir_all(self.folder.path(&metrics))?;
         for one in &model.metrics {
+            // MLflow tells the parts of a line by single spaces, and takes no line with another number of them.
+            let plain = |text: &str| !text.is_empty() && !text.contains(char::is_whitespace);
+            let named = one.dataset.as_ref().is_none_or(|(name, digest)| plain(name) && plain(digest));
+            if !named || !plain(&one.run_id) {
+                let why = format!(
+                    "a point of its metric `{}` can't be written: a file store has no spaces in names of datasets, and no \
+                     points without a run",
+                    one.point.key.escape_debug()
+                );
+                self.report.skip(Kind::LoggedModels, model.model_id.clone(), why);
+                continue;
+            }
             let dataset = one.dataset.as_ref().map(|(name, digest)| format!(" {name} {digest}"));
             let more = format!(" {}{}", one.run_id, dataset.unwrap_or_default());
             self.write_points(&metrics, std::slice::from_ref(&one.point), |point| line(point) + &more)?;
