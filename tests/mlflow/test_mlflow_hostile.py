@@ -237,3 +237,20 @@ def test_what_stock_cannot_read_of_a_file_store_is_told(fresh, tmp_path):
     environment = {**os.environ, "MLFLOW_ALLOW_FILE_STORE": "true"}
     command = [python(), "-c", script, f"file://{tmp_path}/out", model]
     assert subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout.strip() == "['good']"
+
+
+def test_a_run_that_went_on_after_the_first_import_goes_on_here(fresh, tmp_path):
+    home = store(tmp_path / "mlruns")
+    meta = (home / "meta.yaml").read_text()
+    (home / "meta.yaml").write_text(meta.replace("status: 3", "status: 1").replace("end_time: 9", "end_time: null"))
+    (home / "metrics/loss").write_text("1 0.5 1\n")
+    assert lockgate(fresh, "import", "mlflow", tmp_path / "mlruns")[0] == 0
+    (home / "meta.yaml").write_text(meta)
+    (home / "metrics/loss").write_text("1 0.5 1\n2 0.25 2\n")
+    (home / "params/late").write_text("x")
+    (home / "artifacts/late.txt").write_text("late")
+    code, report, _ = lockgate(fresh, "import", "mlflow", tmp_path / "mlruns")
+    assert code == 0 and report["digests"]["runs"]["same"], report["findings"]
+    run = mlflow.MlflowClient(fresh).get_run(RUN)
+    assert (run.info.status, run.info.end_time, run.data.metrics, run.data.params) == ("FINISHED", 9, {"loss": 0.25}, {"late": "x"})
+    assert [one.path for one in mlflow.MlflowClient(fresh).list_artifacts(RUN)] == ["late.txt", "own.txt"]

@@ -259,3 +259,28 @@ async fn a_version_whose_files_are_nowhere_here_lacks_them_and_one_elsewhere_doe
     (prompt.place, prompt.source) = (None, "prompt-template".to_owned());
     assert_eq!(bench.one(Record::Version(Box::new(prompt))).await.lacks, None);
 }
+
+#[tokio::test]
+async fn a_run_that_went_on_is_brought_forward_and_one_that_was_changed_here_is_not() {
+    let bench = bench().await;
+    let going =
+        RunRecord { status: "RUNNING".to_owned(), end_time: None, lifecycle: "active".to_owned(), ..run(4) };
+    bench
+        .take(vec![Record::Experiment(experiment(4, "brought")), Record::Run(Box::new(going.clone()))])
+        .await;
+    let mut later = going.clone();
+    (later.status, later.end_time) = ("FINISHED".to_owned(), Some(99));
+    later.params.insert("late".to_owned(), "1".to_owned());
+    later.tags.insert("note".to_owned(), "done".to_owned());
+    let mut other = later.clone();
+    other.params.insert("depth".to_owned(), "4".to_owned());
+    assert_eq!(bench.one(Record::Run(Box::new(other))).await.fate, Fate::Conflict);
+    for fate in [Fate::New, Fate::Same] {
+        assert_eq!(bench.one(Record::Run(Box::new(later.clone()))).await.fate, fate);
+    }
+    let found = bench.tracking.run(&bench.actor, RUN).await.unwrap();
+    assert_eq!((found.status.as_str(), found.end_time), ("FINISHED", Some(99)));
+    assert_eq!((found.params.len(), found.tags.len()), (2, 2));
+    // What has ended here is not begun again.
+    assert_eq!(bench.one(Record::Run(Box::new(going))).await.fate, Fate::Conflict);
+}

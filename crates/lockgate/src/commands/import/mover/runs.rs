@@ -183,6 +183,14 @@ impl Mover {
         if outcome.fate == Fate::Conflict {
             return Ok(Some(outcome.why.unwrap_or_default()));
         }
+        // It went on at the source since it was taken.
+        if outcome.fate == Fate::New && !self.dry {
+            let outcome =
+                self.target.take(&[Record::Run(Box::new(one.record.clone()))], false).await?.remove(0);
+            if outcome.fate == Fate::Conflict {
+                return Ok(Some(outcome.why.unwrap_or_default()));
+            }
+        }
         let mut at = Cursor::default();
         while !self.dry {
             let points = self.source.points(&one.run, &mut at).await?;
