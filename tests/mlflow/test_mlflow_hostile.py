@@ -2,6 +2,7 @@
 
 import json
 import os
+import sqlite3
 import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -254,3 +255,36 @@ def test_a_run_that_went_on_after_the_first_import_goes_on_here(fresh, tmp_path)
     run = mlflow.MlflowClient(fresh).get_run(RUN)
     assert (run.info.status, run.info.end_time, run.data.metrics, run.data.params) == ("FINISHED", 9, {"loss": 0.25}, {"late": "x"})
     assert [one.path for one in mlflow.MlflowClient(fresh).list_artifacts(RUN)] == ["late.txt", "own.txt"]
+
+
+def test_a_database_names_only_folders_of_runs(fresh, tmp_path):
+    """What lies beside it is taken without a word; so is a run's folder elsewhere; nothing else is."""
+    place = tmp_path / "server"
+    homes = {"a" * 32: place / "mlruns/3" / ("a" * 32) / "artifacts", "b" * 32: tmp_path / "art/3" / ("b" * 32) / "artifacts"}
+    for run, home in homes.items():
+        home.mkdir(parents=True)
+        (home / "own.txt").write_text(run)
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret/key").write_text("secret")
+    homes["c" * 32] = tmp_path / "secret"
+    homes["d" * 32] = tmp_path / "links/3" / ("d" * 32) / "artifacts"
+    homes["d" * 32].parent.mkdir(parents=True)
+    homes["d" * 32].symlink_to(tmp_path / "secret")
+    with sqlite3.connect(place / "mlflow.db") as connection:
+        connection.executescript("""
+            CREATE TABLE experiments (experiment_id INTEGER, name TEXT, artifact_location TEXT, lifecycle_stage TEXT);
+            CREATE TABLE runs (run_uuid TEXT, name TEXT, user_id TEXT, status TEXT, start_time BIGINT, end_time BIGINT,
+                lifecycle_stage TEXT, artifact_uri TEXT, experiment_id INTEGER);
+            CREATE TABLE metrics (key TEXT, value FLOAT, timestamp BIGINT, run_uuid TEXT, step BIGINT, is_nan BOOLEAN);
+            INSERT INTO experiments VALUES (3, 'three', './mlruns/3', 'active');
+        """)
+        for run, home in homes.items():
+            uri = "./mlruns/3/" + run + "/artifacts" if run[0] == "a" else f"file://{home}"
+            row = (run, "r", "u", "FINISHED", 1, 2, "active", uri, 3)
+            connection.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+    connection.close()
+    code, report, _ = lockgate(fresh, "import", "mlflow", f"sqlite:///{place}/mlflow.db")
+    client = mlflow.MlflowClient(fresh)
+    found = {run[0]: [one.path for one in client.list_artifacts(run)] for run in homes}
+    assert found == {"a": ["own.txt"], "b": ["own.txt"], "c": [], "d": []}
+    assert code == 1 and len(skipped(report)) == 2 and all("--artifacts" in one["why"] for one in skipped(report)), report

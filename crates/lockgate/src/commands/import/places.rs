@@ -43,7 +43,8 @@ pub(super) fn encoded(path: &str) -> String {
     parts.join("/")
 }
 
-fn is_id(part: &str) -> bool {
+/// Whether a name is a run's or a logged model's id.
+pub(super) fn is_id(part: &str) -> bool {
     let id = part.strip_prefix("m-").unwrap_or(part);
     id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())
 }

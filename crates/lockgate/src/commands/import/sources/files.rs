@@ -125,8 +125,11 @@ impl Files {
     /// Folders with a description, some at a time: the place of the next one is in the cursor.
     fn page(&mut self, folder: &Path, at: &mut Cursor) -> anyhow::Result<Vec<PathBuf>> {
         if at.number == 0 || self.listed.as_ref().is_none_or(|(listed, _)| listed != folder) {
-            let mut all = folders(folder)?;
-            all.retain(|one| one.join(meta::FILE).is_file());
+            let (all, bare): (Vec<_>, Vec<_>) =
+                folders(folder)?.into_iter().partition(|one| one.join(meta::FILE).is_file());
+            let owners = bare.iter().filter(|one| places::is_id(name(one)));
+            self.broken
+                .extend(owners.map(|one| format!("folders without a {}: {}", meta::FILE, one.display())));
             self.listed = Some((folder.to_owned(), all));
         }
         let all = self.listed.as_ref().map(|(_, all)| all.as_slice()).unwrap_or_default();

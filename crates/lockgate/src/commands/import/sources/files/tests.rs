@@ -108,6 +108,10 @@ async fn descriptions_that_are_empty_or_broken_off_are_told() {
         assert_eq!((count, others.len()), (0, 1), "{end}");
         assert!(others[0].0.contains(&format!("has no {field}")), "{others:?}");
     }
+    let bare = store(WHOLE);
+    std::fs::remove_file(bare.path().join("7/0123456789abcdef0123456789abcdef/meta.yaml")).unwrap();
+    let (count, others) = runs(&bare).await;
+    assert!(count == 0 && others[0].0.contains("without a meta.yaml"), "{others:?}");
     let store = store(WHOLE);
     std::fs::write(store.path().join("7/meta.yaml"), "").unwrap();
     let (count, others) = runs(&store).await;
