@@ -187,6 +187,49 @@ def test_a_backup_with_artifacts_is_a_server_of_its_own(kept, tmp_path):
 
 
 @sqlite_only
+def test_a_lost_blob_is_named_and_the_rest_is_backed_up(kept, tmp_path):
+    kept.client.log_text(kept.run.run_id, "another", "other.txt")
+    lost = next(path for path in kept.blobs() if path.read_text() != "another")
+    lost.unlink()
+    copy = tmp_path / "copy"
+    code, done, said = db("backup", copy, *kept.place, "--with-blobs")
+    assert (code, done["blobs"], len(done["lost"])) == (1, 1, 2) and "lockgate db check" in said
+    assert any("model/MLmodel" in one["place"] for one in done["lost"])
+    assert served(copy, loss(kept)) == 0.5
+    assert list(tmp_path.glob("copy.partial*")) == []
+
+
+@sqlite_only
+def test_a_backup_deletes_nothing_of_others(kept, tmp_path):
+    (tmp_path / "mine.partial").mkdir()
+    (tmp_path / "mine.partial/thesis").write_text("years")
+    for blobs in ([], ["--with-blobs"]):
+        assert db("backup", tmp_path / f"mine{len(blobs)}", *kept.place, *blobs)[0] == 0
+    assert db("backup", tmp_path / "mine", *kept.place)[0] == 0
+    assert (tmp_path / "mine.partial/thesis").read_text() == "years"
+    assert db("backup", tmp_path / "no/folder", *kept.place)[0] == 1
+
+
+@sqlite_only
+def test_a_backup_holds_no_key(kept, tmp_path):
+    path = kept.run.artifact_uri.removeprefix("mlflow-artifacts:")
+    presigned = lambda address: requests.get(f"{address}/api/2.0/mlflow-artifacts/presigned{path}/model/MLmodel").json()["url"]
+    url = presigned(kept.server.address)
+    with sqlite3.connect(kept.database) as connection:
+        [key] = connection.execute("SELECT value FROM settings WHERE key = 'artifact-url-key'").fetchone()
+    connection.close()
+    assert db("backup", tmp_path / "copy", *kept.place, "--with-blobs")[0] == 0
+    assert key.encode() not in (tmp_path / "copy/lockgate.db").read_bytes()
+    assert [one.name for one in (tmp_path / "copy").iterdir() if one.is_file()] == ["lockgate.db"]
+
+    def read(client):
+        old = requests.get(client.tracking_uri + url.removeprefix(kept.server.address)).status_code
+        return old, requests.get(presigned(client.tracking_uri)).text
+
+    assert served(tmp_path / "copy", read) == (403, "the bytes of a model")
+
+
+@sqlite_only
 def test_backups_during_writes_are_whole(kept, tmp_path):
     run = kept.run.run_id
     for number in range(5):

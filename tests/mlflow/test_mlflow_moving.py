@@ -133,15 +133,32 @@ def test_files_behind_a_server_are_asked_for(fresh, stock, tmp_path):  # noqa: F
     client = mlflow.MlflowClient(stock)
     run = client.create_run("0").info.run_id
     client.log_text(run, "here", "a.txt")
+    client.create_registered_model("late")
+    client.create_model_version("late", f"mlflow-artifacts:/0/{run}/artifacts", run_id=run)
     arguments = Path(f"/proc/{listener(stock)}/cmdline").read_bytes().decode().split("\0")
     database = arguments[arguments.index("--backend-store-uri") + 1]
     artifacts = arguments[arguments.index("--artifacts-destination") + 1]
     code, report, _ = lockgate(fresh, "import", "mlflow", database)
     assert code == 1 and any("--artifacts DIR" in one["why"] for one in report["findings"])
+    # A folder that is there, but is not theirs, is not taken for one without files.
+    code, report, _ = lockgate(fresh, "import", "mlflow", database, "--artifacts", tmp_path)
+    assert code == 1 and any("none of the runs and models" in one["why"] for one in report["findings"])
+    assert any("no files are here" in one["why"] for one in report["findings"] if one["kind"] == "artifacts")
     code, report, _ = lockgate(fresh, "import", "mlflow", database, "--artifacts", artifacts)
     assert code == 0 and counts(report, "new") == {"artifacts": 1, "artifact_bytes": 4}
+    # The version has its own list now: what becomes of the run's file is nothing to it.
+    client_of(fresh).log_text(run, "other", "a.txt")
+    location = client_of(fresh).get_model_version_download_uri("late", "1").removeprefix("mlflow-artifacts:")
+    assert http("GET", f"{fresh}/api/2.0/mlflow-artifacts/artifacts{location}/a.txt")[2] == b"here"
+    client_of(fresh).log_text(run, "here", "a.txt")
     mlflow.set_tracking_uri(fresh)
     assert mlflow.artifacts.load_text(f"runs:/{run}/a.txt") == "here"
+
+
+def client_of(address):
+    import mlflow
+
+    return mlflow.MlflowClient(address)
 
 
 def listener(address):
@@ -249,7 +266,7 @@ def test_what_is_no_store_is_told_apart(fresh, tmp_path):
     (tmp_path / "empty").mkdir()
     for source, words in [
         (tmp_path / "none", "no folder"), (tmp_path / "empty", "no file store"), (tmp_path / "x.db", "not"),
-        ("https://127.0.0.1:1", "no server answers"), ("postgres://x/y", "no place"), ("http://127.0.0.1:9", "no server answers"),
+        ("https://127.0.0.1:1", "no server answers"), ("postgres://x/y", "not read directly"), ("ftp://x/y", "no place"), ("http://127.0.0.1:9", "no server answers"),
     ]:  # fmt: skip
         code, report, error = lockgate(fresh, "import", "mlflow", source)
         assert code == 1 and report is None and words in error, (source, error)

@@ -25,6 +25,8 @@ const BLOCK: usize = 1 << 20;
 const AHEAD: usize = 4;
 /// The file that says what the parts became.
 const JOINED: &str = "joined";
+/// The file that says that the blob has been put to its use.
+const USED: &str = "used";
 /// The file that whoever joins holds locked.
 const LOCK: &str = "lock";
 /// The beginning of names of folders that are being deleted.
@@ -161,6 +163,30 @@ impl BlobStore {
             note(&folder, &parts, &blob)?;
             parts.iter().try_for_each(|part| remove(&folder.join(part.name())))?;
             Ok(blob)
+        })
+        .await
+    }
+
+    /// Whether the blob that an upload became has been put to its use: asked again, it is not to be put there again.
+    ///
+    /// # Errors
+    /// Where the folder can't be read.
+    pub async fn is_upload_used(&self, id: &UploadId) -> Result<bool, BlobError> {
+        let mark = self.upload(id).join(USED);
+        blocking(move || mark.try_exists().map_err(failed("read", &mark))).await
+    }
+
+    /// Notes durably that the blob which an upload became has been put to its use; nothing happens where the upload is gone.
+    ///
+    /// # Errors
+    /// Where it can't be noted.
+    pub async fn use_upload(&self, id: &UploadId) -> Result<(), BlobError> {
+        let folder = self.upload(id);
+        let mark = folder.join(USED);
+        blocking(move || match File::create(&mark).and_then(|file| file.sync_all()) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(failed("write", &mark)(error)),
+            Ok(()) => sync_folder(&folder),
         })
         .await
     }

@@ -9,6 +9,9 @@ use lockgate_store::tracking::Artifact;
 use serde::Serialize;
 use std::collections::BTreeSet;
 
+/// Settings that stay out of backups: a server makes new ones when it needs them.
+pub const SECRET_SETTINGS: &[&str] = &[crate::tracking::URL_KEY];
+
 /// How many artifacts are looked at a time.
 const PAGE: u32 = 512;
 

@@ -35,6 +35,14 @@ pub enum StoreError {
         /// What it is instead.
         why: String,
     },
+    /// The file is no store of MLflow's.
+    #[error("{place} can't be imported: {why}")]
+    NotForeign {
+        /// The file.
+        place: String,
+        /// What it is instead.
+        why: String,
+    },
     /// The file is damaged.
     #[error("{place} is damaged ({detail}): keep a copy of it and restore the last backup")]
     Corrupt {

@@ -32,9 +32,14 @@ fn number(connection: &mut Connection, sql: &'static str) -> Result<i64, StoreEr
     found.first().map_or(Ok(0), |row| row.at(0))
 }
 
+/// Whether a SQLite file bears our mark.
+pub(crate) fn is_ours(connection: &mut Connection) -> Result<bool, StoreError> {
+    Ok(number(connection, "PRAGMA application_id")? == APPLICATION_ID)
+}
+
 /// Refuses a SQLite file that another program made; marks a new one as ours.
 fn claim(connection: &mut Connection, place: &Place) -> Result<(), StoreError> {
-    if number(connection, "PRAGMA application_id")? == APPLICATION_ID {
+    if is_ours(connection)? {
         return Ok(());
     }
     if number(connection, "PRAGMA schema_version")? != 0 {

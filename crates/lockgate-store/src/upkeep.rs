@@ -16,6 +16,8 @@ const STEP_LIMIT: Duration = Duration::from_secs(3600);
 /// SQLite's own check; PostgreSQL has none that any user may run.
 const INTEGRITY: &str = "PRAGMA integrity_check(20)";
 
+const FORGET: &str = "DELETE FROM settings WHERE key = $1";
+
 /// From which schema version to which a database was brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Migrated {
@@ -46,11 +48,12 @@ pub async fn migrate(url: &str) -> Result<Migrated, StoreError> {
     Ok(Migrated { from, to })
 }
 
-/// Writes what a SQLite database holds at this moment into a new file, beside a running server.
+/// Writes what a SQLite database holds at this moment into a new file, beside a running server; without the settings whose
+/// keys are named.
 ///
 /// # Errors
 /// Where the database can't be read, is no SQLite file, or the new file can't be written.
-pub async fn snapshot(url: &str, target: &Path) -> Result<(), StoreError> {
+pub async fn snapshot(url: &str, target: &Path, without: &[&str]) -> Result<(), StoreError> {
     let place = Place::parse(url)?;
     if place.engine != Engine::Sqlite {
         let why = "only a SQLite file can be copied this way".to_owned();
@@ -62,7 +65,29 @@ pub async fn snapshot(url: &str, target: &Path) -> Result<(), StoreError> {
         detail: "the path is no UTF-8".to_owned(),
     })?;
     let mut connection = Connection::open(&place, Mode::ReadOnly)?;
-    connection.execute(&query("VACUUM INTO $1").bind(name.to_owned())).map(drop)
+    connection.execute(&query("VACUUM INTO $1").bind(name.to_owned()))?;
+    drop(connection);
+    forget(&Place::parse(name)?, without)
+}
+
+/// Brings what was committed last from the files beside a SQLite database into it, where nobody has it open.
+///
+/// # Errors
+/// Where the database can't be read or written.
+pub async fn settle(url: &str) -> Result<(), StoreError> {
+    Connection::open(&Place::parse(url)?, Mode::Write)?.batch("PRAGMA wal_checkpoint(TRUNCATE)")
+}
+
+/// Removes settings from a file that no server has open, with the bytes that they took.
+fn forget(place: &Place, settings: &[&str]) -> Result<(), StoreError> {
+    if settings.is_empty() {
+        return Ok(());
+    }
+    let mut connection = Connection::open(place, Mode::Write)?;
+    for key in settings {
+        connection.execute(&query(FORGET).bind((*key).to_owned()))?;
+    }
+    Ok(())
 }
 
 impl Store {

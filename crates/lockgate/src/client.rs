@@ -133,8 +133,16 @@ impl Client {
         path: &str,
         body: &serde_json::Value,
     ) -> anyhow::Result<serde_json::Value> {
-        let path = format!("api/2.0/mlflow/{path}");
-        let response = self.send(self.request_at(reqwest::Method::POST, &path).json(body)).await?;
+        self.post_to(&format!("api/2.0/mlflow/{path}"), body).await
+    }
+
+    /// POST to a path of any of MLflow's APIs, as JSON.
+    pub(crate) async fn post_to(
+        &self,
+        path: &str,
+        body: &serde_json::Value,
+    ) -> anyhow::Result<serde_json::Value> {
+        let response = self.send(self.request_at(reqwest::Method::POST, path).json(body)).await?;
         response.json().await.context("the server's answer can't be read; is it of another version?")
     }
 

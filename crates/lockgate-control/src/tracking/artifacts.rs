@@ -31,7 +31,7 @@ pub struct Opened {
     pub digest: Digest,
 }
 
-fn missing(path: &str) -> TrackingError {
+pub(super) fn missing(path: &str) -> TrackingError {
     TrackingError::missing(format!("No such artifact: '{path}'"))
 }
 

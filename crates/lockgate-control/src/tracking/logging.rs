@@ -3,7 +3,7 @@
 use super::runs::{self, NAME_TAG};
 use super::{
     DatasetInput, DatasetSummary, KeyValue, Metric, RunUpdate, Tracking, TrackingError, checks, may_read,
-    may_track, python,
+    may_track, places, python,
 };
 use lockgate_core::actor::Actor;
 use lockgate_store::Tx;
@@ -191,6 +191,7 @@ impl Tracking {
     pub async fn log_inputs(&self, actor: &Actor, run: &str, inputs: Inputs) -> Result<(), TrackingError> {
         may_track(actor)?;
         inputs.datasets.iter().try_for_each(checks::dataset)?;
+        inputs.models.iter().try_for_each(|model| places::linked_model(model))?;
         let ids: Vec<String> = inputs.datasets.iter().map(|_| self.new_id()).collect();
         let run = run.to_owned();
         self.write(move |tx| {
@@ -211,7 +212,7 @@ impl Tracking {
     /// Notes which logged models a run made at which step.
     ///
     /// # Errors
-    /// Where the run is not in use.
+    /// Where the run is not in use, or an id leads elsewhere.
     pub async fn log_outputs(
         &self,
         actor: &Actor,
@@ -219,6 +220,7 @@ impl Tracking {
         models: Vec<(String, i64)>,
     ) -> Result<(), TrackingError> {
         may_track(actor)?;
+        models.iter().try_for_each(|(model, _)| places::linked_model(model))?;
         let run = run.to_owned();
         self.write(move |tx| {
             Box::pin(async move {

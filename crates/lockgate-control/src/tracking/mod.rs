@@ -66,7 +66,7 @@ pub use models::{ModelStatus, NewLoggedModel};
 pub use registry::NewRegisteredModel;
 pub use resolve::{ModelVersionInfo, RunSummary};
 pub use runs::{NewRun, RunStatus};
-pub use signatures::Signed;
+pub use signatures::{SETTING as URL_KEY, Signed};
 pub use stages::VersionStage;
 pub use traces::tree::Tree;
 pub use traces::{

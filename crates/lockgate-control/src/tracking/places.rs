@@ -100,6 +100,16 @@ pub(super) fn is_model_id(text: &str) -> bool {
     text.strip_prefix("m-").is_some_and(is_hex_id)
 }
 
+/// A logged model's id as a run's links name it: any text, as with MLflow's own server, that is no way to another folder
+/// where it becomes a file's name.
+pub(super) fn linked_model(id: &str) -> Result<(), TrackingError> {
+    let leads_elsewhere = id.contains(['/', '\\', '\0']) || id == "." || id == "..";
+    match leads_elsewhere {
+        true => Err(TrackingError::invalid(format!("Invalid logged model ID: '{}'", id.escape_debug()))),
+        false => Ok(()),
+    }
+}
+
 /// Whether this is a run's id.
 pub(super) fn is_run_id(text: &str) -> bool {
     is_hex_id(text)
@@ -223,6 +233,16 @@ mod tests {
             "a%5cb",
         ] {
             assert!(checked(good).is_ok(), "{good}");
+        }
+    }
+
+    #[test]
+    fn models_of_runs_have_any_id_but_one_that_leads_elsewhere() {
+        for good in ["", "m-1", "m-x y", "..a", "ü"] {
+            assert!(linked_model(good).is_ok(), "{good}");
+        }
+        for bad in ["../../x", "a/b", "/etc", "..", ".", "a\\b", "a\0"] {
+            assert!(linked_model(bad).is_err(), "{bad}");
         }
     }
 

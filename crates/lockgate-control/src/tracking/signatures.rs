@@ -7,7 +7,10 @@ use lockgate_core::clock::Millis;
 use sha2::Sha256;
 
 /// The setting that holds the key: all servers over one database, and each after a restart, have the same.
-const SETTING: &str = "artifact-url-key";
+pub const SETTING: &str = "artifact-url-key";
+
+/// How long an URL may be good for, with what the clocks of two servers may differ.
+const LONGEST: Millis = 24 * 3_600_000 + 300_000;
 
 /// The key of the signatures; never shown.
 #[derive(Clone)]
@@ -53,6 +56,10 @@ impl Key {
         let given = hex::decode(&signed.signature).unwrap_or_default();
         let right = self.mac(what, signed.expires).is_some_and(|mac| mac.verify_slice(&given).is_ok());
         match right {
+            // None is made for longer, so that a key which got out makes none that lasts.
+            _ if signed.expires > now.saturating_add(LONGEST) => {
+                refused("This URL is for longer than any that is made")
+            }
             false => refused("This URL was not made by this server, or it was made for something else"),
             true if now >= signed.expires => refused("This URL has expired: ask for a new one"),
             true => Ok(()),
@@ -109,6 +116,9 @@ mod tests {
             let forged = Signed { signature: signature.to_owned(), expires: 100 };
             assert!(key.check(&["part", "upload", "1"], &forged, 99).is_err());
         }
+        let far = key.sign(&["part", "upload", "1"], LONGEST + 100);
+        assert!(key.check(&["part", "upload", "1"], &far, 100).is_ok());
+        assert!(key.check(&["part", "upload", "1"], &far, 99).is_err(), "it is for too long");
         assert!(Key([8; 32]).check(&["part", "upload", "1"], &signed, 99).is_err());
     }
 }

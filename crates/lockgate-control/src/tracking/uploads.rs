@@ -3,7 +3,7 @@
 //! A client asks for an upload with its own rights and gets an URL for each part, which it uses without them: what such
 //! an URL allows is in its signature. The upload's id is signed too, so that it completes at no other path.
 
-use super::artifacts::{Opened, writable_file};
+use super::artifacts::{Opened, missing, writable_file};
 use super::places::{self, Place};
 use super::signatures::Signed;
 use super::{Tracking, TrackingError, may_read, may_track};
@@ -18,7 +18,7 @@ const UPLOAD_MS: Millis = 24 * 3_600_000;
 /// How long a download may be begun.
 const DOWNLOAD_MS: Millis = 3_600_000;
 /// How many parts an upload may have.
-const MOST_PARTS: u32 = 100_000;
+const MOST_PARTS: u32 = 10_000;
 
 /// An upload that can be sent now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,7 +111,7 @@ impl Tracking {
         Ok(self.blobs.put_part(&upload, number, bytes).await?.digest)
     }
 
-    /// Joins the parts that were sent and puts the file under its path. Asked again it does the same again.
+    /// Joins the parts that were sent and puts the file under its path. Asked again it changes nothing.
     ///
     /// # Errors
     /// Where parts are missing or are others than were sent, or the upload was begun for another path or has ended.
@@ -128,7 +128,12 @@ impl Tracking {
         let parts = checked(parts, upload.parts)?;
         self.takes(&place).await?;
         let blob = self.blobs.join_parts(&upload, parts).await?;
-        self.place(place, blob).await
+        // What was put at the path since then is newer.
+        if self.blobs.is_upload_used(&upload).await? {
+            return Ok(());
+        }
+        self.place(place, blob).await?;
+        Ok(self.blobs.use_upload(&upload).await?)
     }
 
     /// Gives an upload up and deletes its parts; nothing happens where it has ended.
@@ -190,7 +195,7 @@ impl Tracking {
     /// Opens a file by its URL's signature alone.
     ///
     /// # Errors
-    /// Where the signature is for something else or has expired.
+    /// Where the signature is for something else or has expired, or the file was deleted.
     pub async fn open_signed(
         &self,
         path: &str,
@@ -199,7 +204,13 @@ impl Tracking {
     ) -> Result<Opened, TrackingError> {
         self.key().await?.check(&["file", path, digest], signed, self.clock.now_ms())?;
         let digest: Digest = digest.parse().map_err(|_| TrackingError::invalid("The URL names no digest"))?;
-        self.opened(path, &digest).await
+        let place = places::split(places::checked(path)?).ok_or_else(|| missing(path))?;
+        let there = self
+            .read(move |conn| Box::pin(async move { Ok(conn.artifact(&place.root, &place.path).await?) }));
+        match there.await? {
+            Some(_) => self.opened(path, &digest).await,
+            None => Err(missing(path)),
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use crate::conn::{Row, query_dynamic};
 use crate::error::StoreError;
 use crate::place::{Engine, Place};
 use crate::sqlite::{Connection, Mode};
+use crate::steps;
 use std::collections::{HashMap, HashSet};
 
 pub use registry::ForeignVersion;
@@ -58,9 +59,15 @@ impl Foreign {
         let connection = Connection::open(&place, Mode::ReadOnly)?;
         let mut found = Self { connection, place, columns: HashMap::new() };
         found.columns = found.look_up().await?;
+        if steps::is_ours(&mut found.connection)? {
+            let why = "it is Lockgate's own database, not MLflow's\n  hint: `lockgate db backup` and `lockgate db restore` \
+                       copy it; `lockgate import mlflow http://HOST:PORT` takes from the server that runs on it"
+                .to_owned();
+            return Err(StoreError::NotForeign { place: name, why });
+        }
         if !found.has("experiments") || !found.has("runs") {
-            let why = "it has no table of experiments and runs, so it is none of MLflow's either".to_owned();
-            return Err(StoreError::NotADatabase { place: name, why });
+            let why = "it has no table of experiments and runs, so it is none of MLflow's".to_owned();
+            return Err(StoreError::NotForeign { place: name, why });
         }
         Ok(found)
     }

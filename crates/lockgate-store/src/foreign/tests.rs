@@ -50,6 +50,10 @@ async fn deleted_versions_leave_their_numbers_behind() {
     let sql = "
         CREATE TABLE experiments (experiment_id INTEGER); CREATE TABLE runs (run_uuid TEXT);
         CREATE TABLE trace_info (request_id TEXT); INSERT INTO trace_info VALUES ('t');
+        CREATE TABLE trace_tags (key TEXT); INSERT INTO trace_tags VALUES ('of the trace');
+        CREATE TABLE workspaces (name TEXT); INSERT INTO workspaces VALUES ('default');
+        CREATE TABLE alembic_version (v TEXT); INSERT INTO alembic_version VALUES ('x');
+        CREATE TABLE secrets (id TEXT); CREATE TABLE [of tomorrow] (id TEXT); INSERT INTO [of tomorrow] VALUES ('a'), ('b');
         CREATE TABLE registered_models (name VARCHAR(256), creation_time BIGINT, last_updated_time BIGINT, description TEXT);
         CREATE TABLE model_versions (name VARCHAR(256), version INTEGER, current_stage VARCHAR(20), source TEXT);
         INSERT INTO registered_models VALUES ('m', 1, 2, NULL);
@@ -62,7 +66,10 @@ async fn deleted_versions_leave_their_numbers_behind() {
     assert_eq!(versions.len(), 1);
     assert_eq!((versions[0].version.version, versions[0].version.stage.as_str()), (2, "Production"));
     assert_eq!(versions[0].version.storage_location, "s3://b/x");
-    assert_eq!(store.others().await.unwrap(), [("traces".to_owned(), 1)]);
+    assert_eq!(
+        store.others().await.unwrap(),
+        [("traces".to_owned(), 1), ("rows of table `of tomorrow`".to_owned(), 2)]
+    );
 }
 
 #[tokio::test]
@@ -70,6 +77,11 @@ async fn other_databases_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = database(&folder, "CREATE TABLE x (y TEXT)").await;
     assert!(Foreign::open(&path).await.unwrap_err().to_string().contains("no table of experiments"));
+    let ours = tempfile::tempdir().unwrap();
+    let sql =
+        "CREATE TABLE experiments (id TEXT); CREATE TABLE runs (id TEXT); PRAGMA application_id = 0x4c6f636b";
+    let refused = Foreign::open(&database(&ours, sql).await).await.unwrap_err().to_string();
+    assert!(refused.contains("Lockgate's own") && refused.contains("lockgate db backup"), "{refused}");
     let none = folder.path().join("none.db");
     assert!(Foreign::open(none.to_str().unwrap()).await.is_err());
     assert!(!none.exists());

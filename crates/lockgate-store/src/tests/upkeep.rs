@@ -134,9 +134,21 @@ async fn a_snapshot_beside_the_writer_holds_what_was_committed() {
     let bench = Bench::sqlite();
     let store = bench.open().await;
     append(&store, 5).await;
+    let secret = "5ec7e7".repeat(40);
+    let value = secret.clone();
+    let set = store.write(|tx| {
+        Box::pin(async move {
+            tx.set_setting("secret", &value).await?;
+            tx.set_setting("other", "kept").await
+        })
+    });
+    set.await.unwrap();
     let copy = bench.folder().join("it's a copy.db");
-    snapshot(&bench.url, &copy).await.unwrap();
+    snapshot(&bench.url, &copy, &["secret"]).await.unwrap();
     append_more(&store).await;
+    let bytes = std::fs::read(&copy).unwrap();
+    let there = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+    assert!(there("kept") && !there(&secret), "not even in what SQLite has freed");
     let options = StoreOptions { access: Access::ReadOnly, ..bench.options() };
     let copied = Store::open(copy.to_str().unwrap(), options).await.unwrap();
     assert_eq!(copied.verify().await.unwrap().count, 5);
@@ -146,7 +158,7 @@ async fn a_snapshot_beside_the_writer_holds_what_was_committed() {
     let opened = Store::open(copy.to_str().unwrap(), bench.options()).await.unwrap();
     assert_eq!(opened.verify().await.unwrap().count, 5);
     opened.close().await;
-    let refused = snapshot(&bench.url, &copy).await;
+    let refused = snapshot(&bench.url, &copy, &["secret"]).await;
     assert!(refused.is_err(), "a file that is there stays");
 }
 
@@ -164,12 +176,12 @@ async fn a_snapshot_needs_no_server() {
     append(&store, 2).await;
     store.close().await;
     let copy = bench.folder().join("copy.db");
-    snapshot(&bench.url, &copy).await.unwrap();
+    snapshot(&bench.url, &copy, &["secret"]).await.unwrap();
     let options = StoreOptions { access: Access::ReadOnly, ..bench.options() };
     assert_eq!(Store::open(copy.to_str().unwrap(), options).await.unwrap().verify().await.unwrap().count, 2);
-    let missing = snapshot("/nowhere/store.db", &bench.folder().join("other.db")).await.unwrap_err();
+    let missing = snapshot("/nowhere/store.db", &bench.folder().join("other.db"), &[]).await.unwrap_err();
     assert!(matches!(missing, StoreError::Unavailable { .. }), "{missing}");
-    let postgres = snapshot("postgres://u:geheim@h/d", &copy).await.unwrap_err();
+    let postgres = snapshot("postgres://u:geheim@h/d", &copy, &[]).await.unwrap_err();
     assert!(!postgres.to_string().contains("geheim"), "{postgres}");
 }
 

@@ -9,6 +9,7 @@ statements! {
     ADOPT = "UPDATE experiments SET name = $2, artifact_location = $3, lifecycle = $4, created = $5, updated = $6 \
              WHERE id = $1";
     TOUCHED = "UPDATE experiments SET updated = $2 WHERE id = $1";
+    STORED = "UPDATE model_versions SET storage_location = $3 WHERE name = $1 AND version = $2";
     EXPERIMENTS = "SELECT COUNT(*) FROM experiments WHERE id = $1";
     RUNS = "SELECT COUNT(*) FROM runs WHERE run_id = $1";
     MODELS = "SELECT COUNT(*) FROM logged_models WHERE model_id = $1";
@@ -30,6 +31,21 @@ impl Tx {
         }
         // Each tag sets it as well: the last word is the given time.
         self.execute(query(TOUCHED).bind(new.id).bind(new.updated)).await.map(|_| ())
+    }
+
+    /// Says where a version's files lie now.
+    ///
+    /// # Errors
+    /// Where the database can't be written.
+    pub async fn set_version_location(
+        &mut self,
+        name: &str,
+        number: i64,
+        location: &str,
+    ) -> Result<(), StoreError> {
+        no_nul("a location", location)?;
+        let statement = query(STORED).bind(self.key(name)).bind(number).bind(location.to_owned());
+        self.execute(statement).await.map(|_| ())
     }
 }
 

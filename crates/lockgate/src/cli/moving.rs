@@ -15,7 +15,7 @@ pub(crate) enum Import {
 pub(crate) struct ImportMlflow {
     /// Where from: http://HOST:PORT of a server, sqlite:///FILE or the file, or a folder such as ./mlruns
     pub(crate) source: String,
-    /// The folder behind `mlflow-artifacts:` addresses of a database (the server's --artifacts-destination)
+    /// The folder of the files: what is behind `mlflow-artifacts:` addresses of a database (the server's --artifacts-destination), or what may be read of this machine's disk besides the store itself
     #[arg(long, value_name = "DIR")]
     pub(crate) artifacts: Option<PathBuf>,
     /// Say what would be taken, and what stands in the way, and write nothing
@@ -26,7 +26,7 @@ pub(crate) struct ImportMlflow {
 /// `export …`
 #[derive(Debug, Subcommand)]
 pub(crate) enum Export {
-    /// Write a file store that MLflow opens (it wants MLFLOW_ALLOW_FILE_STORE=true); said again, it goes on where it was
+    /// Write a file store that MLflow opens (it wants MLFLOW_ALLOW_FILE_STORE=true); one that was broken off goes on when it is said again
     Mlflow(ExportMlflow),
 }
 

@@ -87,7 +87,8 @@ fn report(ctx: &Context, found: &Checkup) -> String {
     if found.findings.is_empty() {
         let bytes = if found.deep { "read and compared with their digests" } else { "there with their size" };
         text.push_str(&format!(
-            "{}: schema version {}; {} log entries, each linked to the one before, and the tables follow from them; \
+            "{}: schema version {}; {} log entries, each linked to the one before, and the tables of promotions follow from them \
+             (tracking data is not in the log); \
              {} artifacts, whose {} files ({} bytes) are {bytes}\nhead {}\n",
             ctx.out.mark(Tone::Good, "sound"),
             found.schema,

@@ -274,6 +274,9 @@ pub struct Outcome {
     /// What of it was not taken.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub notes: Vec<String>,
+    /// What it should have here and has not.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub lacks: Option<String>,
 }
 
 impl Outcome {
@@ -284,7 +287,7 @@ impl Outcome {
     }
 
     pub(super) fn new(fate: Fate) -> Self {
-        Self { fate, why: None, id: None, count: None, notes: Vec::new() }
+        Self { fate, why: None, id: None, count: None, notes: Vec::new(), lacks: None }
     }
 
     pub(super) fn conflict(why: impl Into<String>) -> Self {

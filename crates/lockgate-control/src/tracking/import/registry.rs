@@ -2,7 +2,7 @@
 
 use super::{Importer, new};
 use crate::tracking::exchange::{
-    AliasRecord, Outcome, OwnedPath, Pairs, RegisteredModelRecord, VersionRecord, map_of, pairs_of,
+    AliasRecord, Fate, Outcome, OwnedPath, Pairs, RegisteredModelRecord, VersionRecord, map_of, pairs_of,
 };
 use crate::tracking::{
     AliasMove, KeyValue, ModelVersion, RegisteredModel, Tracking, TrackingError, VersionStage, checks,
@@ -116,6 +116,7 @@ pub(super) async fn take_version(
     record: &VersionRecord,
 ) -> Result<Outcome, TrackingError> {
     checks::model_name(&record.name)?;
+    workspaces::may_register(tx).await?;
     if tx.registered_model(&record.name).await?.is_none() {
         return Ok(Outcome::conflict("its registered model is not here"));
     }
@@ -136,23 +137,59 @@ pub(super) async fn take_version(
     }
     if let Some(found) = tx.model_version(&record.name, record.version).await? {
         let outcome = Outcome::compared("a version of this number", &differences(&found, &version));
-        let files = sources::files(tx, &found.storage_location).await?.len() as u64;
-        return Ok(Outcome { count: Some(files), notes, ..outcome });
+        let (count, lacks) = match outcome.fate {
+            Fate::Same => fill(tracking, tx, by, found).await?,
+            _ => (sources::files(tx, &found.storage_location).await?.len() as u64, None),
+        };
+        return Ok(Outcome { count: Some(count), notes, lacks, ..outcome });
     }
-    let mut count = 0;
-    if !sources::is_prompt(&version) {
-        match sources::origin(tx, &version.source, &version.run_id, &version.model_id).await {
-            Ok(origin) => count = keep_files(tracking, tx, by, &mut version, origin).await?,
-            // A version whose run or folder is gone was registered all the same: it points there, and has no files.
-            Err(TrackingError::Invalid(text) | TrackingError::Missing(text)) => {
-                notes.push(format!("its files are not here: {text}"));
-            }
-            Err(other) => return Err(other),
-        }
-    }
+    let (count, lacks) = files_of(tracking, tx, by, &mut version).await?;
     tx.insert_model_version(&version).await?;
     tx.reserve_versions(&version.name, version.version).await?;
-    Ok(Outcome { notes, count: Some(count), ..new() })
+    Ok(Outcome { notes, lacks, count: Some(count), ..new() })
+}
+
+/// Gives a version its list of files; says how many they are, and what is missing where there should be some.
+async fn files_of(
+    tracking: &Tracking,
+    tx: &mut Tx,
+    by: &Importer,
+    version: &mut ModelVersion,
+) -> Result<(u64, Option<String>), TrackingError> {
+    if sources::is_prompt(version) {
+        return Ok((0, None));
+    }
+    match sources::origin(tx, &version.source, &version.run_id, &version.model_id).await {
+        Ok(origin) => {
+            let elsewhere = places::root_of(&origin.uri).is_none();
+            let count = keep_files(tracking, tx, by, version, origin).await?;
+            let lacks = count == 0 && !elsewhere;
+            Ok((count, lacks.then(|| format!("no files are here at {}", version.storage_location))))
+        }
+        // A version whose run or folder is gone was registered all the same: it points there, and has no files.
+        Err(TrackingError::Invalid(text) | TrackingError::Missing(text)) => {
+            Ok((0, Some(format!("its files are not here: {text}"))))
+        }
+        Err(other) => Err(other),
+    }
+}
+
+/// A version that is here already: it gets its list now where its files came later than it.
+async fn fill(
+    tracking: &Tracking,
+    tx: &mut Tx,
+    by: &Importer,
+    mut version: ModelVersion,
+) -> Result<(u64, Option<String>), TrackingError> {
+    if places::is_reserved(&version.storage_location) {
+        return Ok((sources::files(tx, &version.storage_location).await?.len() as u64, None));
+    }
+    let before = version.storage_location.clone();
+    let filled = files_of(tracking, tx, by, &mut version).await?;
+    if version.storage_location != before {
+        tx.set_version_location(&version.name, version.version, &version.storage_location).await?;
+    }
+    Ok(filled)
 }
 
 /// Takes a stage away that says what an environment serves: promotions alone give it. Says so.

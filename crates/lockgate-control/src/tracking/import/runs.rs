@@ -2,8 +2,8 @@
 
 use super::{Importer, experiments, new};
 use crate::tracking::exchange::convert::{dataset_input, metric};
-use crate::tracking::exchange::{Fate, Outcome, PointsRecord, RunRecord, pairs_of, run_record};
-use crate::tracking::{Run, RunStatus, Tracking, TrackingError, places};
+use crate::tracking::exchange::{Fate, Outcome, Pairs, PointsRecord, RunRecord, pairs_of, run_record};
+use crate::tracking::{Run, RunStatus, RunUpdate, Tracking, TrackingError, places};
 use lockgate_store::Tx;
 
 fn row(tx: &Tx, record: &RunRecord, by: &Importer) -> Result<Run, TrackingError> {
@@ -63,8 +63,17 @@ pub(super) async fn take(
     if !places::is_run_id(&record.run_id) {
         return Ok(Outcome::conflict("its id is none of MLflow's: 32 hexadecimal digits are expected"));
     }
+    record
+        .model_inputs
+        .iter()
+        .chain(record.model_outputs.keys())
+        .try_for_each(|id| places::linked_model(id))?;
     if let Some(found) = tx.run(&record.run_id).await? {
-        return Ok(Outcome::compared("a run of this id", &differences(&found, record)));
+        let differ = differences(&found, record);
+        if !differ.is_empty() && has_gone_on(&found, record) {
+            return go_on(tracking, tx, &row(tx, record, by)?).await;
+        }
+        return Ok(Outcome::compared("a run of this id", &differ));
     }
     if tx.is_run_id_used(&record.run_id).await? {
         return Ok(Outcome::conflict("a run of another workspace has this id"));
@@ -77,11 +86,49 @@ pub(super) async fn take(
     for param in &run.params {
         tx.insert_param(&run.run_id, param).await?;
     }
+    add(tracking, tx, &run).await?;
+    Ok(new())
+}
+
+/// Whether a run that was going on when it was taken has only gone on since: nobody ended it here, and all that is here is
+/// there as well.
+fn has_gone_on(found: &Run, record: &RunRecord) -> bool {
+    let ours = run_record(found);
+    let within =
+        |ours: &Pairs, theirs: &Pairs| ours.iter().all(|(key, value)| theirs.get(key) == Some(value));
+    found.status == RunStatus::Running.as_str()
+        && found.end_time.is_none()
+        && (ours.experiment_id, &ours.name, &ours.user_id)
+            == (record.experiment_id, &record.name, &record.user_id)
+        && (ours.start_time, &ours.lifecycle) == (record.start_time, &record.lifecycle)
+        && record.artifact_uri.as_ref().is_none_or(|given| *given == found.artifact_uri)
+        && within(&ours.params, &record.params)
+        && within(&ours.tags, &record.tags)
+        && ours.datasets.iter().all(|one| record.datasets.contains(one))
+        && ours.model_inputs.is_subset(&record.model_inputs)
+        && ours.model_outputs.iter().all(|(id, step)| record.model_outputs.get(id) == Some(step))
+}
+
+/// Adds what a run has got since it was taken.
+async fn go_on(tracking: &Tracking, tx: &mut Tx, run: &Run) -> Result<Outcome, TrackingError> {
+    let (status, end_time) = (Some(run.status.clone()), run.end_time);
+    tx.update_run(&run.run_id, &RunUpdate { status, end_time, name: None }).await?;
+    for param in &run.params {
+        if tx.param(&run.run_id, &param.key).await?.is_none() {
+            tx.insert_param(&run.run_id, param).await?;
+        }
+    }
+    add(tracking, tx, run).await?;
+    Ok(new())
+}
+
+/// Adds what may be added twice.
+async fn add(tracking: &Tracking, tx: &mut Tx, run: &Run) -> Result<(), TrackingError> {
     for tag in &run.tags {
         tx.set_run_tag(&run.run_id, tag).await?;
     }
     for input in &run.datasets {
-        tx.log_dataset(&run, &tracking.new_id(), input).await?;
+        tx.log_dataset(run, &tracking.new_id(), input).await?;
     }
     for model in &run.model_inputs {
         tx.log_model_input(&run.run_id, model).await?;
@@ -89,7 +136,7 @@ pub(super) async fn take(
     for (model, step) in &run.model_outputs {
         tx.log_model_output(&run.run_id, model, *step).await?;
     }
-    Ok(new())
+    Ok(())
 }
 
 pub(super) async fn take_points(tx: &mut Tx, record: &PointsRecord) -> Result<Outcome, TrackingError> {

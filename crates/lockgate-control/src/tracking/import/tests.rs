@@ -204,5 +204,83 @@ async fn what_cant_be_kept_is_refused_whole() {
     odd.run_id = "short".to_owned();
     assert_eq!(bench.one(Record::Run(Box::new(odd))).await.fate, Fate::Conflict);
     assert_eq!(bench.one(Record::Run(Box::new(run(77)))).await.fate, Fate::Conflict);
+    for model in ["../../../x", "..", "a/b"] {
+        let mut made = run(4);
+        made.model_outputs.insert(model.to_owned(), 1);
+        let mut used = run(4);
+        used.model_inputs.insert(model.to_owned());
+        for one in [made, used] {
+            let why = bench.one(Record::Run(Box::new(one))).await.why.unwrap();
+            assert!(why.contains("Invalid logged model ID"), "{why}");
+        }
+    }
     assert_eq!(bench.one(history(&[(1.0, 1)])).await.fate, Fate::Conflict);
+}
+
+#[tokio::test]
+async fn a_version_whose_files_come_later_gets_its_list_then() {
+    let bench = bench().await;
+    let mut kept = run(4);
+    kept.lifecycle = "active".to_owned();
+    bench.take(vec![Record::Experiment(experiment(4, "brought")), Record::Run(Box::new(kept))]).await;
+    bench.one(registered()).await;
+    for fate in [Fate::New, Fate::Same] {
+        let outcome = bench.one(Record::Version(Box::new(version(1)))).await;
+        assert_eq!((outcome.fate, outcome.count), (fate, Some(0)));
+        assert!(outcome.lacks.unwrap().contains("no files are here"));
+    }
+    let uri = bench.tracking.run(&bench.actor, RUN).await.unwrap().artifact_uri;
+    let put = async |bytes: &'static [u8]| {
+        let path = bench.tracking.artifact_path(&uri, "model/MLmodel").unwrap();
+        bench.tracking.put_artifact(&bench.actor, &path, bytes).await.unwrap();
+    };
+    put(b"first").await;
+    let outcome = bench.one(Record::Version(Box::new(version(1)))).await;
+    assert_eq!((outcome.fate, outcome.count, outcome.lacks), (Fate::Same, Some(1), None));
+    // From now on it is what was imported, whatever becomes of the run's folder.
+    put(b"other bytes").await;
+    let found = bench.tracking.model_version(&bench.actor, "reg", "1").await.unwrap();
+    let files = bench.tracking.known_files(&bench.actor, &found.storage_location).await.unwrap();
+    assert_eq!((files.len(), files[0].size), (1, 5));
+}
+
+#[tokio::test]
+async fn a_version_whose_files_are_nowhere_here_lacks_them_and_one_elsewhere_does_not() {
+    let bench = bench().await;
+    bench.one(registered()).await;
+    let of = |number, source: &str| {
+        let (source, place, run_id) = (source.to_owned(), None, String::new());
+        Record::Version(Box::new(VersionRecord { source, place, run_id, ..version(number) }))
+    };
+    assert!(bench.one(of(1, "/gone/model")).await.lacks.unwrap().contains("its files are not here"));
+    assert_eq!(bench.one(of(2, "s3://bucket/model")).await.lacks, None);
+    let mut prompt = version(3);
+    prompt.tags = pairs(&[("mlflow.prompt.is_prompt", "true")]);
+    (prompt.place, prompt.source) = (None, "prompt-template".to_owned());
+    assert_eq!(bench.one(Record::Version(Box::new(prompt))).await.lacks, None);
+}
+
+#[tokio::test]
+async fn a_run_that_went_on_is_brought_forward_and_one_that_was_changed_here_is_not() {
+    let bench = bench().await;
+    let going =
+        RunRecord { status: "RUNNING".to_owned(), end_time: None, lifecycle: "active".to_owned(), ..run(4) };
+    bench
+        .take(vec![Record::Experiment(experiment(4, "brought")), Record::Run(Box::new(going.clone()))])
+        .await;
+    let mut later = going.clone();
+    (later.status, later.end_time) = ("FINISHED".to_owned(), Some(99));
+    later.params.insert("late".to_owned(), "1".to_owned());
+    later.tags.insert("note".to_owned(), "done".to_owned());
+    let mut other = later.clone();
+    other.params.insert("depth".to_owned(), "4".to_owned());
+    assert_eq!(bench.one(Record::Run(Box::new(other))).await.fate, Fate::Conflict);
+    for fate in [Fate::New, Fate::Same] {
+        assert_eq!(bench.one(Record::Run(Box::new(later.clone()))).await.fate, fate);
+    }
+    let found = bench.tracking.run(&bench.actor, RUN).await.unwrap();
+    assert_eq!((found.status.as_str(), found.end_time), ("FINISHED", Some(99)));
+    assert_eq!((found.params.len(), found.tags.len()), (2, 2));
+    // What has ended here is not begun again.
+    assert_eq!(bench.one(Record::Run(Box::new(going))).await.fate, Fate::Conflict);
 }

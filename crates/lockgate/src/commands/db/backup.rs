@@ -5,12 +5,14 @@ use super::{BLOBS, DATABASE, open, postgres};
 use crate::cli;
 use crate::context::Context;
 use crate::exit::Exit;
+use crate::output::Tone;
+use crate::world;
 use anyhow::{Context as _, bail};
 use lockgate_blob::{BlobStore, Copied};
-use lockgate_control::upkeep;
+use lockgate_control::upkeep::{self, Finding};
 use lockgate_store::{Access, is_postgres, upkeep::snapshot};
 use serde_json::json;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 /// `db backup`
@@ -24,47 +26,83 @@ pub(super) async fn backup(
     if is_postgres(&url) {
         return postgres::backup(ctx, &url, to, place.blobs().filter(|_| with_blobs));
     }
-    if to.exists() {
-        bail!("{} is there already\n  hint: give a new name; old backups are yours to delete", to.display());
-    }
-    let partial = with_ending(to, ".partial");
-    remove(&partial)?;
+    refuse_there(to)?;
+    // A name that is nobody else's: what bears it, this process made.
+    let partial = with_ending(to, &format!(".partial-{}-{}", std::process::id(), world::system().0.now_ms()));
+    let mut own = false;
     let made = match with_blobs {
-        true => folder(place, &partial).await,
-        false => file(&url, &partial).await.map(|entries| (entries, None)),
+        true => folder(place, &partial, &mut own).await,
+        false => file(&url, &partial, &mut own).await.map(|entries| Made {
+            entries,
+            blobs: None,
+            lost: Vec::new(),
+        }),
     };
-    let (entries, copied) = match made {
+    let made = match made.and_then(|made| refuse_there(to).map(|()| made)) {
         Ok(made) => made,
         Err(error) => {
-            remove(&partial)?;
+            if own {
+                remove(&partial)?;
+            }
             return Err(error);
         }
     };
     rename(&partial, to)?;
+    told(ctx, to, &made)?;
+    Ok(if made.lost.is_empty() { Exit::Done } else { Exit::Error })
+}
+
+/// What a backup consists of.
+struct Made {
+    entries: u64,
+    blobs: Option<Copied>,
+    /// What the database itself lacks.
+    lost: Vec<Finding>,
+}
+
+fn refuse_there(to: &Path) -> anyhow::Result<()> {
+    if to.exists() {
+        bail!("{} is there already\n  hint: give a new name; old backups are yours to delete", to.display());
+    }
+    Ok(())
+}
+
+fn told(ctx: &Context, to: &Path, made: &Made) -> anyhow::Result<()> {
+    let Made { entries, blobs, lost } = made;
     let body = json!({
         "backup": to,
         "entries": entries,
-        "blobs": copied.map(|c| c.blobs),
-        "bytes": copied.map(|c| c.bytes),
+        "blobs": blobs.map(|c| c.blobs),
+        "bytes": blobs.map(|c| c.bytes),
+        "lost": lost,
     });
     ctx.out.show(&body, || {
-        let blobs = match copied {
+        let with = match blobs {
             Some(c) => format!(", with {} files of artifacts ({} bytes)", c.blobs, c.bytes),
             None => ", without the artifacts' files (--with-blobs takes them along)".to_owned(),
         };
-        format!("{}: {entries} log entries, verified{blobs}", to.display())
+        let mut text = format!("{}: {entries} log entries, verified{with}\n", to.display());
+        for one in lost {
+            text += &format!("{}: {}: {}\n", ctx.out.mark(Tone::Bad, "not in it"), one.place, one.what);
+        }
+        text
     })?;
-    if copied.is_some() {
+    if !lost.is_empty() {
+        ctx.out.aside("the database itself lacks what is not in the backup: `lockgate db check` says what to do about it");
+    }
+    if blobs.is_some() {
         ctx.out.aside("artifacts' files are links where that is possible: copy the folder to another disk to be safe from a broken one");
     }
-    Ok(Exit::Done)
+    Ok(())
 }
 
 /// Writes the database into `target` and proves it there; says how many log entries it has.
-async fn file(url: &str, target: &Path) -> anyhow::Result<u64> {
+async fn file(url: &str, target: &Path, own: &mut bool) -> anyhow::Result<u64> {
+    let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(target);
+    made.with_context(|| format!("{} can't be created", target.display()))?;
+    *own = true;
     let done = async {
-        snapshot(url, target).await?;
-        std::fs::set_permissions(target, std::fs::Permissions::from_mode(0o600))?;
+        snapshot(url, target, upkeep::SECRET_SETTINGS).await?;
         sync(target)?;
         proven(target).await
     };
@@ -91,13 +129,14 @@ async fn proven(database: &Path) -> anyhow::Result<u64> {
     Ok(verified.count)
 }
 
-async fn folder(place: &cli::DbPlace, target: &Path) -> anyhow::Result<(u64, Option<Copied>)> {
+async fn folder(place: &cli::DbPlace, target: &Path, own: &mut bool) -> anyhow::Result<Made> {
     std::fs::DirBuilder::new()
         .mode(0o700)
         .create(target)
         .with_context(|| format!("{} can't be created", target.display()))?;
+    *own = true;
     let database = target.join(DATABASE);
-    let entries = file(&place.url(), &database).await?;
+    let entries = file(&place.url(), &database, own).await?;
     let Some(source) = place.blobs() else {
         bail!("where the artifacts' files are is not known\n  hint: say it with --home or --blobs");
     };
@@ -106,13 +145,13 @@ async fn folder(place: &cli::DbPlace, target: &Path) -> anyhow::Result<(u64, Opt
         bail!("there are no artifacts in {}\n  hint: say where they are with --blobs", source.display());
     };
     let copied = blobs.copy_into(target.join(BLOBS), false).await?;
-    whole(&database, &target.join(BLOBS)).await?;
+    let lost = lost(&database, &target.join(BLOBS)).await?;
     sync(target)?;
-    Ok((entries, Some(copied)))
+    Ok(Made { entries, blobs: Some(copied), lost })
 }
 
-/// Checks that every artifact's bytes are in the backup.
-async fn whole(database: &Path, blobs: &Path) -> anyhow::Result<()> {
+/// Which artifacts' bytes are not in the backup. The rest is worth keeping all the same.
+async fn lost(database: &Path, blobs: &Path) -> anyhow::Result<Vec<Finding>> {
     let store = open(&database.to_string_lossy(), Access::ReadOnly).await?;
     let blobs = BlobStore::existing(blobs).await?;
     let checked = upkeep::check(&store, blobs.as_ref(), false).await;
@@ -120,12 +159,5 @@ async fn whole(database: &Path, blobs: &Path) -> anyhow::Result<()> {
     for ending in COMPANIONS {
         remove(&with_ending(database, ending))?;
     }
-    match checked?.findings.first() {
-        Some(finding) => bail!(
-            "{}: {}\n  hint: the database itself is so; `lockgate db check` shows everything",
-            finding.place,
-            finding.what
-        ),
-        None => Ok(()),
-    }
+    Ok(checked?.findings)
 }

@@ -1,6 +1,6 @@
 //! `db restore`: a checked backup in the place of a database, which is kept aside.
 
-use super::files::{COMPANIONS, rename, sync, with_ending};
+use super::files::{COMPANIONS, remove, rename, sync, sync_name, with_ending};
 use super::{BLOBS, DATABASE, open, postgres};
 use crate::cli;
 use crate::context::Context;
@@ -8,7 +8,7 @@ use crate::exit::Exit;
 use crate::world;
 use anyhow::{Context as _, bail};
 use lockgate_blob::{BlobStore, Copied};
-use lockgate_store::{Access, FileLock, is_postgres, sqlite_file};
+use lockgate_store::{Access, FileLock, is_postgres, sqlite_file, upkeep::settle};
 use serde_json::json;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -45,8 +45,10 @@ pub(super) async fn restore(
     std::fs::copy(&backup, &fresh).with_context(|| format!("{} can't be written", fresh.display()))?;
     std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o600))?;
     sync(&fresh)?;
-    let aside = set_aside(&target, occupied)?;
-    rename(&fresh, &target)?;
+    if occupied && let Err(error) = settle(&target.to_string_lossy()).await {
+        ctx.out.aside(&format!("what is there is kept as it is: {error}"));
+    }
+    let aside = exchange(&fresh, &target, occupied)?;
     told(ctx, &target, checked, aside.as_deref(), copied)?;
     Ok(Exit::Done)
 }
@@ -94,19 +96,35 @@ async fn bring_back(blobs: &Path, folder: &Path) -> anyhow::Result<Copied> {
     Ok(store.copy_into(folder, true).await?)
 }
 
-/// Moves the database that is there out of the way, with what belongs to it; says where it is now.
-fn set_aside(target: &Path, occupied: bool) -> anyhow::Result<Option<PathBuf>> {
+/// Puts the new database in the place of the one that is there, which is kept aside with what belongs to it; says where.
+/// Under its name there is a database at every moment.
+fn exchange(fresh: &Path, target: &Path, occupied: bool) -> anyhow::Result<Option<PathBuf>> {
     let aside = with_ending(target, &format!(".before-restore-{}", world::system().0.now_ms()));
-    if occupied {
-        rename(target, &aside)?;
-    }
-    // Left over without their database they would be taken for the new one's.
+    // Left over they would be taken for the new one's. A copy of what they hold goes first, so that a crash in between
+    // loses nothing that was committed.
     for ending in COMPANIONS {
         let companion = with_ending(target, ending);
         if companion.exists() {
-            rename(&companion, &with_ending(&aside, ending))?;
+            let kept = with_ending(&aside, ending);
+            std::fs::copy(&companion, &kept)
+                .with_context(|| format!("{} can't be written", kept.display()))?;
+            sync(&kept)?;
         }
     }
+    if occupied {
+        let failed = || format!("{} can't be kept as {}", target.display(), aside.display());
+        // Not every disk has links.
+        if std::fs::hard_link(target, &aside).is_err() {
+            std::fs::copy(target, &aside).with_context(failed)?;
+            sync(&aside)?;
+        }
+        sync_name(&aside)?;
+    }
+    for ending in COMPANIONS {
+        remove(&with_ending(target, ending))?;
+    }
+    sync_name(target)?;
+    rename(fresh, target)?;
     Ok(occupied.then_some(aside))
 }
 
@@ -138,4 +156,26 @@ fn told(
         }
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_there_is_kept_with_its_companions() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let text = |path: &Path| std::fs::read_to_string(path).unwrap();
+        for (name, content) in [("db", "old"), ("db-wal", "last commits"), ("fresh", "new")] {
+            std::fs::write(at(name), content).unwrap();
+        }
+        let aside = exchange(&at("fresh"), &at("db"), true).unwrap().unwrap();
+        assert_eq!((text(&at("db")).as_str(), text(&aside).as_str()), ("new", "old"));
+        assert_eq!(text(&with_ending(&aside, "-wal")), "last commits");
+        assert!(!at("db-wal").exists() && !at("fresh").exists());
+        // Where it can't be done, what was there stays.
+        assert!(exchange(&at("none"), &at("db"), true).is_err());
+        assert_eq!(text(&at("db")), "new");
+    }
 }

@@ -7,6 +7,7 @@
 //! | `mover` | the import: what is sent, what is compared |
 //! | `export` | writing a file store |
 //! | `places` | paths and URIs as MLflow writes them |
+//! | `walk` | the files below a folder of this machine |
 //! | `report` | what is told at the end |
 
 mod export;
@@ -15,6 +16,7 @@ mod places;
 mod report;
 mod sources;
 mod target;
+mod walk;
 
 pub(crate) use export::export;
 

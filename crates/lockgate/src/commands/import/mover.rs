@@ -27,12 +27,16 @@ pub(super) struct Mover {
     out: Out,
     /// The number that each experiment of the source has at the target.
     numbers: HashMap<i64, i64>,
-    /// Experiments that would be made: nothing of theirs can be there.
+    /// Experiments that would be made.
     unmade: HashSet<i64>,
+    /// All experiments as they were handed over, by their number at the source.
+    handed: Vec<(i64, Record)>,
     /// Runs and logged models whose files are not all at the target.
     incomplete: HashSet<String>,
     /// Folders that were told to be missing.
     missing: HashSet<String>,
+    /// How many runs and models were looked for in the folder that was named, and how many have a folder there.
+    given: (u64, u64),
     told: Instant,
 }
 
@@ -47,8 +51,10 @@ impl Mover {
             out,
             numbers: HashMap::new(),
             unmade: HashSet::new(),
+            handed: Vec::new(),
             incomplete: HashSet::new(),
             missing: HashSet::new(),
+            given: (0, 0),
             told: Instant::now(),
         }
     }
@@ -65,7 +71,9 @@ impl Mover {
                 None => self.skip_experiment(experiment).await?,
             }
         }
+        self.tell_given();
         self.registry().await?;
+        self.report.unseen = self.source.unseen();
         for (what, count) in self.source.others().await? {
             self.report.of(Kind::Others).found += count;
             self.report.of(Kind::Others).skipped += count;
@@ -128,7 +136,21 @@ impl Mover {
             }
         }
         self.read_back(Kind::Experiments, &records, &outcomes).await?;
+        self.handed = experiments.iter().map(|one| one.id).zip(records).collect();
         Ok(experiments)
+    }
+
+    /// Asks what would become of an experiment's records; where the experiment is not there, together with it.
+    async fn tried(&self, of: &Experiment, records: Vec<Record>) -> anyhow::Result<Vec<Outcome>> {
+        if records.is_empty() || !self.unmade.contains(&of.id) {
+            return self.target.take(&records, true).await;
+        }
+        // All those before it as well: they decide which number it gets.
+        let end = self.handed.iter().position(|(id, _)| *id == of.id).map_or(0, |place| place + 1);
+        let mut all: Vec<Record> = self.handed[..end].iter().map(|(_, record)| record.clone()).collect();
+        all.extend(records);
+        let mut outcomes = self.target.take(&all, true).await?;
+        Ok(outcomes.split_off(end))
     }
 
     /// Counts what became of something.

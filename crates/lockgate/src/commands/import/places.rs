@@ -1,11 +1,9 @@
 //! Places as MLflow writes them: local paths, `file:` URIs, and the run or logged model whose folder a path is in.
 
-use super::sources::File;
-use anyhow::Context as _;
 use lockgate_control::tracking::exchange::OwnedPath;
 use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The path behind a bare path or a `file:` URI.
 pub(super) fn local(uri: &str) -> Option<PathBuf> {
@@ -45,7 +43,8 @@ pub(super) fn encoded(path: &str) -> String {
     parts.join("/")
 }
 
-fn is_id(part: &str) -> bool {
+/// Whether a name is a run's or a logged model's id.
+pub(super) fn is_id(part: &str) -> bool {
     let id = part.strip_prefix("m-").unwrap_or(part);
     id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())
 }
@@ -56,39 +55,14 @@ pub(super) fn owner(uri: &str) -> Option<OwnedPath> {
         Some(path) => path,
         None => local(uri)?.to_str()?.to_owned(),
     };
+    parts_of(&path)
+}
+
+/// Whose folder a path lies in, and where in it.
+pub(super) fn parts_of(path: &str) -> Option<OwnedPath> {
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     let end = (1..parts.len()).find(|i| parts[*i] == "artifacts" && is_id(parts[i - 1]))?;
     Some(OwnedPath { owner: parts[end - 1].to_owned(), path: parts[end + 1..].join("/") })
-}
-
-/// The files below a folder, by path; none where there is no folder.
-pub(super) fn files(folder: &Path) -> anyhow::Result<Vec<File>> {
-    let mut found = Vec::new();
-    let mut open = vec![(folder.to_owned(), String::new())];
-    while let Some((folder, prefix)) = open.pop() {
-        if !folder.is_dir() {
-            continue;
-        }
-        let unreadable = || format!("the folder {} can't be read", folder.display());
-        for entry in std::fs::read_dir(&folder).with_context(unreadable)? {
-            let entry = entry.with_context(unreadable)?;
-            let name = entry.file_name();
-            let name = name
-                .to_str()
-                .with_context(|| format!("{} has a name that is no UTF-8", entry.path().display()))?;
-            let path = format!("{prefix}{name}");
-            // Through links: MLflow reads through them as well.
-            let meta = std::fs::metadata(entry.path())
-                .with_context(|| format!("{} can't be read", entry.path().display()))?;
-            if meta.is_dir() {
-                open.push((entry.path(), format!("{path}/")));
-            } else {
-                found.push(File { path, size: meta.len() });
-            }
-        }
-    }
-    found.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(found)
 }
 
 #[cfg(test)]
@@ -129,17 +103,5 @@ mod tests {
         );
         assert_eq!(of(&format!("s3://b/0/{RUN}/artifacts/a")), None);
         assert_eq!(of("/models/mine"), None);
-    }
-
-    #[test]
-    fn files_are_listed_below_a_folder() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(folder.path().join("d/é")).unwrap();
-        std::fs::write(folder.path().join("d/é/x y"), "abc").unwrap();
-        std::fs::write(folder.path().join("a"), "").unwrap();
-        let found: Vec<(String, u64)> =
-            files(folder.path()).unwrap().into_iter().map(|file| (file.path, file.size)).collect();
-        assert_eq!(found, [("a".to_owned(), 0), ("d/é/x y".to_owned(), 3)]);
-        assert!(files(&folder.path().join("none")).unwrap().is_empty());
     }
 }

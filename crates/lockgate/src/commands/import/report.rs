@@ -108,6 +108,8 @@ pub(super) struct Report {
     more: u64,
     pub(super) runs: Both,
     pub(super) artifacts: Both,
+    /// What nobody looked at.
+    pub(super) unseen: Option<&'static str>,
     out: Out,
 }
 
@@ -129,6 +131,7 @@ impl Report {
             more: 0,
             runs: Both::default(),
             artifacts: Both::default(),
+            unseen: None,
             out,
         }
     }
@@ -177,11 +180,12 @@ impl Report {
     /// Prints it.
     pub(super) fn show(self) -> anyhow::Result<()> {
         let whole = self.is_whole();
-        let Self { source, target, dry, counts, findings, more, runs, artifacts, out } = self;
+        let Self { source, target, dry, counts, findings, more, runs, artifacts, unseen, out } = self;
         let (runs, artifacts) = (Self::digests(runs), Self::digests(artifacts));
         let body = serde_json::json!({
             "source": source, "target": target, "dry_run": dry, "whole": whole, "counts": counts,
             "digests": {"runs": runs, "artifacts": artifacts}, "findings": findings, "findings_not_listed": more,
+            "not_looked_at": unseen,
         });
         out.show(&body, || {
             let mut text = format!("{} to {}\n\n{}", source, target, counted(&counts, dry));
@@ -192,9 +196,16 @@ impl Report {
                 text += &format!("and {more} more\n");
             }
             if !dry {
-                text += &format!("\n{}\n{}\n", compared("runs", &runs), compared("artifacts", &artifacts));
+                text += &format!(
+                    "\n{}\n{}\n",
+                    compared("runs", &runs, whole),
+                    compared("artifacts", &artifacts, whole)
+                );
             }
-            text + &verdict(out, whole, dry)
+            if let Some(unseen) = unseen {
+                text += &format!("\nnot looked at over HTTP: {unseen}\n");
+            }
+            text + &verdict(out, whole, dry, unseen.is_some())
         })
     }
 }
@@ -222,15 +233,17 @@ fn line(out: Out, finding: &Finding) -> String {
     format!("{} {}: {}: {}", out.mark(tone, word), finding.kind.words(), finding.what, finding.why)
 }
 
-fn compared(what: &str, digests: &Digests) -> String {
+fn compared(what: &str, digests: &Digests, whole: bool) -> String {
     let word = if digests.same { "the same at both ends" } else { "NOT the same at both ends" };
+    let what = if whole { what.to_owned() } else { format!("what was taken of the {what}") };
     format!("digest of {what}: {word}\n  source  {}\n  target  {}", digests.source, digests.target)
 }
 
-fn verdict(out: Out, whole: bool, dry: bool) -> String {
+fn verdict(out: Out, whole: bool, dry: bool, unseen: bool) -> String {
     let (tone, words) = match (whole, dry) {
         (true, true) => (Tone::Good, "nothing stands in the way; nothing was written"),
         (false, true) => (Tone::Bad, "not all of it can be taken; nothing was written"),
+        (true, false) if unseen => (Tone::Good, "all that was looked at is there"),
         (true, false) => (Tone::Good, "all of it is there"),
         (false, false) => (Tone::Bad, "not all of it is there: see above"),
     };
@@ -253,6 +266,17 @@ mod tests {
         let mut report = new();
         report.differ(Kind::Runs, "r", "why");
         assert!(!report.is_whole() && !report.has_news());
+    }
+
+    #[test]
+    fn a_verdict_says_no_more_than_was_looked_at() {
+        let out = Out::new(true);
+        assert!(verdict(out, true, false, false).contains("all of it is there"));
+        assert!(verdict(out, true, false, true).contains("all that was looked at is there"));
+        let digest = Digest::of(b"x");
+        let both = Digests { source: digest, target: digest, same: true };
+        assert!(compared("runs", &both, true).starts_with("digest of runs: the same"));
+        assert!(compared("runs", &both, false).starts_with("digest of what was taken of the runs: the same"));
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use super::places;
 use super::sources::Bytes;
-use crate::client::Client;
+use crate::client::{Client, Refusal};
 use futures_util::TryStreamExt as _;
-use lockgate_control::tracking::exchange::{KnownFile, KnownRun, Outcome, Record, RunDigests};
+use lockgate_control::tracking::exchange::{Fate, KnownFile, KnownRun, Outcome, Record, RunDigests};
 use lockgate_core::digest::Digest;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -20,6 +20,38 @@ const CHUNK: usize = 256 * 1024;
 #[derive(Debug)]
 pub(super) struct Target {
     client: Client,
+}
+
+/// How many bytes of records go into one request, which the server limits to a little more.
+const MOST: u64 = 250 << 20;
+
+/// Counts bytes that are written to it.
+struct Counter(u64);
+
+impl std::io::Write for Counter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// How large records are as they are sent.
+fn size(records: &[Record]) -> u64 {
+    let mut counter = Counter(0);
+    // What can't be written as JSON fails when it is sent, with its reason.
+    match serde_json::to_writer(&mut counter, records) {
+        Ok(()) => counter.0,
+        Err(_) => 0,
+    }
+}
+
+fn too_large(size: u64) -> Outcome {
+    let why = format!("it has {size} bytes; at most {MOST} can be sent");
+    Outcome { why: Some(why), fate: Fate::Conflict, ..Outcome::would_be_new() }
 }
 
 #[derive(Debug, Serialize)]
@@ -42,11 +74,24 @@ impl Target {
         self.client.base()
     }
 
-    /// Hands records over; or only asks what would become of them.
+    /// Hands records over; or only asks what would become of them. One that is too large for a request is a conflict.
     pub(super) async fn take(&self, records: &[Record], dry: bool) -> anyhow::Result<Vec<Outcome>> {
-        if records.is_empty() {
-            return Ok(Vec::new());
+        let (mut outcomes, mut open) = (Vec::with_capacity(records.len()), vec![records]);
+        while let Some(some) = open.pop() {
+            match size(some) {
+                _ if some.is_empty() => {}
+                size if size <= MOST => outcomes.extend(self.ask(some, dry).await?),
+                size if some.len() == 1 => outcomes.push(too_large(size)),
+                _ => {
+                    let (first, second) = some.split_at(some.len() / 2);
+                    open.extend([second, first]);
+                }
+            }
         }
+        Ok(outcomes)
+    }
+
+    async fn ask(&self, records: &[Record], dry: bool) -> anyhow::Result<Vec<Outcome>> {
         let answer: Outcomes = self.client.post("import/mlflow", &Batch { records, dry }).await?;
         anyhow::ensure!(answer.outcomes.len() == records.len(), "the server answered for other records");
         Ok(answer.outcomes)
@@ -73,6 +118,11 @@ impl Target {
 
     /// Puts a file; gives the digest of what was read.
     pub(super) async fn put(&self, path: &str, bytes: Bytes) -> anyhow::Result<Digest> {
+        // An address with such parts in it is another one by the time that it is asked for.
+        if !lockgate_core::release::is_safe_path(path) {
+            let message = format!("`{}` is no safe path", path.escape_debug());
+            return Err(Refusal { status: 400, message, hint: None }.into());
+        }
         let hasher = Arc::new(Mutex::new(Sha256::new()));
         let seen = hasher.clone();
         let stream = ReaderStream::with_capacity(bytes, CHUNK).inspect_ok(move |chunk| {

@@ -123,9 +123,22 @@ pub(super) fn is_name(name: &str) -> bool {
     lockgate_core::release::is_safe_path(name)
 }
 
+/// Whether an id is the name of one file or folder.
+pub(super) fn is_part(id: &str) -> bool {
+    is_name(id) && !id.contains('/')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_are_single_names() {
+        assert!(is_part("m-1") && is_part("..a"));
+        for bad in ["", ".", "..", "../../x", "a/b", "/etc", "a\\b"] {
+            assert!(!is_part(bad), "{bad}");
+        }
+    }
 
     #[test]
     fn only_an_empty_folder_or_the_own_unfinished_export_is_written_to() {

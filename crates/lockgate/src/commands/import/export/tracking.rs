@@ -1,5 +1,6 @@
 //! Experiments, runs and logged models.
 
+use super::folder::is_part;
 use super::yaml::{Value, description};
 use super::{Exporter, home};
 use crate::commands::import::places;
@@ -88,6 +89,10 @@ impl Exporter {
 
     async fn run_out(&mut self, of: &Experiment, run: &Run) -> anyhow::Result<()> {
         let (home, id) = (home(of), &run.run_id);
+        if !is_part(id) {
+            self.unwritable(Kind::Runs, id, "its id can't be a folder's name");
+            return Ok(());
+        }
         let below = format!("{home}/{id}");
         let record = run_record(run);
         let was_there = self.folder.path(&below).join("meta.yaml").is_file();
@@ -187,6 +192,11 @@ impl Exporter {
             self.folder.write(&format!("{below}/inputs/{id}/meta.yaml"), &text)?;
         }
         for (model, step) in &record.model_outputs {
+            if !is_part(model) {
+                let why = format!("its output `{}` can't be a file's name", model.escape_debug());
+                self.report.skip(Kind::Runs, run.run_id.clone(), why);
+                continue;
+            }
             let text = link("RUN_OUTPUT", "MODEL_OUTPUT", model, Some(*step), &Pairs::new());
             self.folder.write(&format!("{below}/outputs/{model}/meta.yaml"), &text)?;
         }
@@ -253,6 +263,10 @@ impl Exporter {
     }
 
     async fn logged_model(&mut self, of: &Experiment, model: &LoggedModel) -> anyhow::Result<()> {
+        if !is_part(&model.model_id) {
+            self.unwritable(Kind::LoggedModels, &model.model_id, "its id can't be a folder's name");
+            return Ok(());
+        }
         let below = format!("{}/models/{}", home(of), model.model_id);
         let record = LoggedModelRecord::of(model);
         let was_there = self.folder.path(&below).join("meta.yaml").is_file();
@@ -282,6 +296,18 @@ impl Exporter {
         let metrics = format!("{below}/metrics");
         std::fs::create_dir_all(self.folder.path(&metrics))?;
         for one in &model.metrics {
+            // MLflow tells the parts of a line by single spaces, and takes no line with another number of them.
+            let plain = |text: &str| !text.is_empty() && !text.contains(char::is_whitespace);
+            let named = one.dataset.as_ref().is_none_or(|(name, digest)| plain(name) && plain(digest));
+            if !named || !plain(&one.run_id) {
+                let why = format!(
+                    "a point of its metric `{}` can't be written: a file store has no spaces in names of datasets, and no \
+                     points without a run",
+                    one.point.key.escape_debug()
+                );
+                self.report.skip(Kind::LoggedModels, model.model_id.clone(), why);
+                continue;
+            }
             let dataset = one.dataset.as_ref().map(|(name, digest)| format!(" {name} {digest}"));
             let more = format!(" {}{}", one.run_id, dataset.unwrap_or_default());
             self.write_points(&metrics, std::slice::from_ref(&one.point), |point| line(point) + &more)?;

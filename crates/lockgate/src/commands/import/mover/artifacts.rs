@@ -1,8 +1,10 @@
 //! The files of a run or a logged model.
 
 use super::Mover;
+use crate::client::{Refusal, Unanswered};
+use crate::commands::import::places;
 use crate::commands::import::report::{Kind, Level};
-use crate::commands::import::sources::{File, Located};
+use crate::commands::import::sources::{Bytes, File, Listing, Located};
 use crate::commands::import::target;
 use lockgate_control::tracking::exchange::KnownFile;
 use lockgate_core::digest::Digest;
@@ -45,7 +47,13 @@ impl Mover {
             }
             return Ok(());
         }
-        let files = self.source.list(&from).await?;
+        let Listing { files, odd } = self.source.list(&from).await?;
+        self.note_given(uri, &from);
+        for one in odd {
+            self.incomplete.insert(to.owner.clone());
+            self.report.of(Kind::Artifacts).found += 1;
+            self.report.skip(Kind::Artifacts, format!("{}/{}", to.owner, one.path), one.why);
+        }
         if files.is_empty() {
             return Ok(());
         }
@@ -79,7 +87,39 @@ impl Mover {
                     format!("there is no folder {} on this machine (of {uri}): bring it here, and import again", root.display())
                 })
             }
+            Located::Outside(folder) => {
+                let folder = match folder.to_str().and_then(places::parts_of) {
+                    Some(_) => root_of(folder),
+                    None => folder,
+                };
+                Some(format!(
+                    "they lie in {0} of the machine where the store was in use: if that is this one and these files are \
+                     meant, name the folder with --artifacts {0}, and import again",
+                    folder.display()
+                ))
+            }
             Located::Elsewhere => None,
+        }
+    }
+
+    /// Remembers whether the folder that was named for `mlflow-artifacts:` addresses has anything of this store.
+    fn note_given(&mut self, uri: &str, from: &Located) {
+        if self.source.given().is_none() || places::proxied(uri).is_none() {
+            return;
+        }
+        self.given.0 += 1;
+        self.given.1 += u64::from(matches!(from, Located::Folder(folder) if folder.is_dir()));
+    }
+
+    /// Tells that the folder which was named is another's.
+    pub(super) fn tell_given(&mut self) {
+        let Some(folder) = self.source.given().map(|folder| folder.display().to_string()) else { return };
+        if let (asked, 0) = self.given
+            && asked > 0
+        {
+            let why = "none of the runs and models has a folder there: is it what the server had as \
+                       --artifacts-destination? Name that one, and import again";
+            self.report.skip(Kind::Artifacts, format!("--artifacts {folder}"), why);
         }
     }
 
@@ -91,32 +131,27 @@ impl Mover {
         known: Option<&KnownFile>,
         to: &Place,
     ) -> anyhow::Result<Option<Digest>> {
-        let what = format!("{}/{}", to.owner, file.path);
         if let Some(known) = known {
             if known.size == file.size {
-                let digest = target::digest(self.source.open(from, &file.path).await?).await?;
+                let Some(bytes) = self.opened(from, file, to).await? else { return Ok(None) };
+                let digest = target::digest(bytes).await?;
                 if digest == known.digest {
                     self.report.of(Kind::Artifacts).same += 1;
                     self.report.of(Kind::ArtifactBytes).same += file.size;
                     return Ok(Some(digest));
                 }
             }
-            self.incomplete.insert(to.owner.clone());
-            self.report.skip(Kind::Artifacts, what, "another file is there at this path");
+            self.leave_out(file, to, "another file is there at this path");
             return Ok(None);
         }
+        let mut found = None;
         if !self.dry {
-            let bytes = self.source.open(from, &file.path).await?;
+            let Some(bytes) = self.opened(from, file, to).await? else { return Ok(None) };
             match self.target.put(&format!("{}/{}", to.path, file.path), bytes).await {
-                Ok(digest) => {
-                    self.report.of(Kind::Artifacts).new += 1;
-                    self.report.of(Kind::ArtifactBytes).new += file.size;
-                    return Ok(Some(digest));
-                }
+                Ok(digest) => found = Some(digest),
                 // The server's no is about this file; that nobody answers is about all of them.
-                Err(error) if error.downcast_ref::<crate::client::Refusal>().is_some() => {
-                    self.incomplete.insert(to.owner.clone());
-                    self.report.skip(Kind::Artifacts, what, error.to_string());
+                Err(error) if error.downcast_ref::<Refusal>().is_some() => {
+                    self.leave_out(file, to, error.to_string());
                     return Ok(None);
                 }
                 Err(error) => return Err(error),
@@ -124,7 +159,25 @@ impl Mover {
         }
         self.report.of(Kind::Artifacts).new += 1;
         self.report.of(Kind::ArtifactBytes).new += file.size;
-        Ok(None)
+        Ok(found)
+    }
+
+    /// A file's bytes; none, and it is told, where it can't be read.
+    async fn opened(&mut self, from: &Located, file: &File, to: &Place) -> anyhow::Result<Option<Bytes>> {
+        match self.source.open(from, &file.path).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.downcast_ref::<Unanswered>().is_some() => Err(error),
+            // It is gone meanwhile, or not for whoever imports.
+            Err(error) => {
+                self.leave_out(file, to, format!("{error:#}"));
+                Ok(None)
+            }
+        }
+    }
+
+    fn leave_out(&mut self, file: &File, to: &Place, why: impl Into<String>) {
+        self.incomplete.insert(to.owner.clone());
+        self.report.skip(Kind::Artifacts, format!("{}/{}", to.owner, file.path), why);
     }
 
     async fn compare_files(&mut self, taken: &[(File, Digest)], to: &Place) -> anyhow::Result<()> {

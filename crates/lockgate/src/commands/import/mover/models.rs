@@ -4,7 +4,7 @@ use super::{Mover, artifacts};
 use crate::commands::import::report::Kind;
 use crate::commands::import::sources::Cursor;
 use lockgate_control::tracking::Experiment;
-use lockgate_control::tracking::exchange::{Fate, LoggedModelRecord, Outcome, Record};
+use lockgate_control::tracking::exchange::{Fate, LoggedModelRecord, Record};
 
 impl Mover {
     pub(super) async fn logged_models(&mut self, of: &Experiment, number: i64) -> anyhow::Result<()> {
@@ -25,9 +25,9 @@ impl Mover {
                     }))
                 })
                 .collect();
-            let outcomes = match self.unmade.contains(&of.id) {
-                true => records.iter().map(|_| Outcome::would_be_new()).collect(),
-                false => self.target.take(&records, self.dry).await?,
+            let outcomes = match self.dry {
+                true => self.tried(of, records.clone()).await?,
+                false => self.target.take(&records, false).await?,
             };
             for (record, outcome) in records.iter().zip(&outcomes) {
                 self.count(Kind::LoggedModels, &super::name(record), outcome);

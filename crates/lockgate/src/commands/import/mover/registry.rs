@@ -181,6 +181,10 @@ impl Mover {
     fn tell_all(&mut self, kind: Kind, records: &[Record], outcomes: &[Outcome]) {
         for (record, outcome) in records.iter().zip(outcomes) {
             self.count(kind, &super::name(record), outcome);
+            // While nothing is written, the files that would come are not there either.
+            if let Some(lacks) = outcome.lacks.as_ref().filter(|_| !self.dry) {
+                self.report.skip(Kind::Artifacts, format!("those of {}", super::name(record)), lacks);
+            }
             for note in &outcome.notes {
                 self.report.of(kind).left += 1;
                 self.report.tell(Level::Left, kind, super::name(record), note);

@@ -59,8 +59,7 @@ impl Mover {
 
     async fn page(&mut self, of: &Experiment, number: i64, page: Vec<Run>) -> anyhow::Result<()> {
         let ids: Vec<&str> = page.iter().map(|run| run.run_id.as_str()).collect();
-        let unmade = self.unmade.contains(&of.id);
-        let known = if unmade { Default::default() } else { self.target.runs(&ids).await? };
+        let known = self.target.runs(&ids).await?;
         let (mut moving, mut sending) = (Vec::new(), Sending::default());
         for run in page {
             let there = known.get(&run.run_id);
@@ -68,6 +67,16 @@ impl Mover {
             moving.push(one);
         }
         self.send(&mut sending).await?;
+        if self.dry {
+            let places: Vec<usize> =
+                (0..moving.len()).filter(|i| !known.contains_key(&moving[*i].run.run_id)).collect();
+            let records = places.iter().map(|i| Record::Run(Box::new(moving[*i].record.clone()))).collect();
+            for (place, outcome) in places.iter().zip(self.tried(of, records).await?) {
+                if outcome.fate == Fate::Conflict {
+                    sending.conflicts.push((*place, outcome.why.unwrap_or_default()));
+                }
+            }
+        }
         for (place, why) in sending.conflicts {
             let one: &mut Moving = &mut moving[place];
             if one.conflict.is_none() {
@@ -173,6 +182,14 @@ impl Mover {
         let outcome = self.target.take(&[Record::Run(Box::new(one.record.clone()))], true).await?.remove(0);
         if outcome.fate == Fate::Conflict {
             return Ok(Some(outcome.why.unwrap_or_default()));
+        }
+        // It went on at the source since it was taken.
+        if outcome.fate == Fate::New && !self.dry {
+            let outcome =
+                self.target.take(&[Record::Run(Box::new(one.record.clone()))], false).await?.remove(0);
+            if outcome.fate == Fate::Conflict {
+                return Ok(Some(outcome.why.unwrap_or_default()));
+            }
         }
         let mut at = Cursor::default();
         while !self.dry {

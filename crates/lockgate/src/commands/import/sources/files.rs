@@ -9,7 +9,7 @@ mod registry;
 pub(crate) use reader::Reader;
 
 use super::{Cursor, Located, Source};
-use crate::commands::import::places;
+use crate::commands::import::{places, walk};
 use anyhow::{Context as _, bail};
 use async_trait::async_trait;
 use lockgate_control::tracking::exchange::Point;
@@ -31,6 +31,8 @@ pub(crate) struct Files {
     root: PathBuf,
     /// Where the server kept what it calls `mlflow-artifacts:`.
     artifacts: Option<PathBuf>,
+    /// Where its files may lie.
+    roots: Vec<PathBuf>,
     /// The folder of each experiment.
     folders: HashMap<i64, PathBuf>,
     /// What could not be read, for the report.
@@ -68,7 +70,7 @@ fn pairs(folder: &Path) -> anyhow::Result<Vec<KeyValue>> {
             std::fs::read_to_string(&full).with_context(|| format!("{} can't be read", full.display()))?;
         Ok(KeyValue { key: path, value })
     };
-    places::files(folder)?.into_iter().map(|file| read(file.path)).collect()
+    walk::plain(folder)?.into_iter().map(|file| read(file.path)).collect()
 }
 
 impl Files {
@@ -77,8 +79,10 @@ impl Files {
             bail!("there is no folder {}", root.display());
         }
         let root = std::path::absolute(root).with_context(|| format!("{} is no path", root.display()))?;
-        let artifacts = artifacts.map(Path::to_owned);
-        let store = Self { root, artifacts, folders: HashMap::new(), broken: Vec::new(), listed: None };
+        let artifacts = super::real(artifacts)?;
+        let roots = root.canonicalize().ok().into_iter().chain(artifacts.clone()).collect();
+        let store =
+            Self { root, artifacts, roots, folders: HashMap::new(), broken: Vec::new(), listed: None };
         let known = |folder: &PathBuf| folder.join(meta::FILE).is_file() || name(folder) == MODELS;
         let mut all = folders(&store.root)?;
         all.extend(folders(&store.root.join(TRASH))?);
@@ -92,6 +96,26 @@ impl Files {
         Ok(store)
     }
 
+    /// Where a store's files lie: in it, or where they were said to be.
+    fn allowed(&self, folder: PathBuf) -> Located {
+        match walk::is_within(&folder, &self.roots, false) {
+            true => Located::Folder(folder),
+            false => Located::Outside(folder),
+        }
+    }
+
+    /// What could be read; the rest is told at the end.
+    fn readable<T>(&mut self, what: &str, read: Vec<anyhow::Result<T>>) -> Vec<T> {
+        let mut found = Vec::new();
+        for one in read {
+            match one {
+                Ok(one) => found.push(one),
+                Err(error) => self.broken.push(format!("{what} that can't be read: {error:#}")),
+            }
+        }
+        found
+    }
+
     fn folder(&self, of: &Experiment) -> anyhow::Result<&Path> {
         let found =
             self.folders.get(&of.id).with_context(|| format!("experiment {} has no folder", of.id))?;
@@ -101,8 +125,11 @@ impl Files {
     /// Folders with a description, some at a time: the place of the next one is in the cursor.
     fn page(&mut self, folder: &Path, at: &mut Cursor) -> anyhow::Result<Vec<PathBuf>> {
         if at.number == 0 || self.listed.as_ref().is_none_or(|(listed, _)| listed != folder) {
-            let mut all = folders(folder)?;
-            all.retain(|one| one.join(meta::FILE).is_file());
+            let (all, bare): (Vec<_>, Vec<_>) =
+                folders(folder)?.into_iter().partition(|one| one.join(meta::FILE).is_file());
+            let owners = bare.iter().filter(|one| places::is_id(name(one)));
+            self.broken
+                .extend(owners.map(|one| format!("folders without a {}: {}", meta::FILE, one.display())));
             self.listed = Some((folder.to_owned(), all));
         }
         let all = self.listed.as_ref().map(|(_, all)| all.as_slice()).unwrap_or_default();
@@ -131,9 +158,11 @@ impl Source for Files {
                 self.broken.push(format!("folders without a {}: {}", meta::FILE, folder.display()));
                 continue;
             }
-            let experiment = experiment::experiment(&folder)?;
-            self.folders.insert(experiment.id, folder);
-            found.push(experiment);
+            let read = vec![experiment::experiment(&folder)];
+            for experiment in self.readable("experiments", read) {
+                self.folders.insert(experiment.id, folder.clone());
+                found.push(experiment);
+            }
         }
         found.sort_by_key(|experiment| experiment.id);
         Ok(found)
@@ -141,7 +170,18 @@ impl Source for Files {
 
     async fn runs(&mut self, of: &Experiment, at: &mut Cursor) -> anyhow::Result<Vec<Run>> {
         let folder = self.folder(of)?.to_owned();
-        self.page(&folder, at)?.iter().map(|run| experiment::run(run, &folder, of.id)).collect()
+        loop {
+            let page = self.page(&folder, at)?;
+            if page.is_empty() {
+                return Ok(Vec::new());
+            }
+            let read = page.iter().map(|run| experiment::run(run, &folder, of.id));
+            let found = self.readable("runs", read.collect());
+            // A page of unreadable ones is not the end.
+            if !found.is_empty() {
+                return Ok(found);
+            }
+        }
     }
 
     async fn points(&mut self, of: &Run, at: &mut Cursor) -> anyhow::Result<Vec<Point>> {
@@ -157,8 +197,9 @@ impl Source for Files {
                 return Ok(Vec::new());
             }
             let mut found = Vec::new();
-            for model in page {
-                match experiment::logged_model(&model, of.id)? {
+            let read = page.iter().map(|model| experiment::logged_model(model, of.id)).collect();
+            for model in self.readable("logged models", read) {
+                match model {
                     Some(model) => found.push(model),
                     None => self.broken.push("deleted logged models".to_owned()),
                 }
@@ -172,14 +213,20 @@ impl Source for Files {
 
     async fn registered_models(&mut self) -> anyhow::Result<Vec<(RegisteredModel, i64)>> {
         let all = folders(&self.root.join(MODELS))?;
-        all.iter()
-            .filter(|folder| folder.join(meta::FILE).is_file())
-            .map(|one| registry::model(one))
-            .collect()
+        let described = all.iter().filter(|folder| folder.join(meta::FILE).is_file());
+        let read = described.map(|one| registry::model(one)).collect();
+        Ok(self.readable("registered models", read))
     }
 
     async fn versions(&mut self, of: &RegisteredModel) -> anyhow::Result<Vec<ForeignVersion>> {
-        registry::versions(&self.root.join(MODELS).join(&of.name))
+        let folder = self.root.join(MODELS).join(&of.name);
+        let mut read = Vec::new();
+        for place in folders(&folder)? {
+            read.extend(registry::version(&place).transpose());
+        }
+        let mut found = self.readable("model versions", read);
+        found.sort_by_key(|one| one.version.version);
+        Ok(found)
     }
 
     async fn others(&mut self) -> anyhow::Result<Vec<(String, u64)>> {
@@ -199,25 +246,37 @@ impl Source for Files {
     fn locate(&self, uri: &str) -> Located {
         let Some(path) = places::local(uri) else {
             return match (places::proxied(uri), &self.artifacts) {
-                (Some(path), Some(root)) => Located::Folder(root.join(path)),
+                (Some(path), Some(root)) => self.allowed(root.join(path)),
                 (Some(path), None) => Located::Proxied(path),
                 (None, _) => Located::Elsewhere,
             };
         };
-        if path.is_dir() {
+        if path.is_dir() && walk::is_within(&path, &self.roots, false) {
             return Located::Folder(path);
         }
         // The store was moved, or its experiment deleted: the files lie beside what describes them.
-        let Some(owned) = places::owner(uri) else { return Located::Folder(path) };
+        let Some(owned) = places::owner(uri) else { return self.allowed(path) };
         let of_model = owned.owner.starts_with("m-");
         for folder in self.folders.values() {
             let home = if of_model { folder.join(MODELS) } else { folder.clone() }.join(&owned.owner);
             if home.is_dir() {
                 let place = home.join("artifacts");
-                return Located::Folder(if owned.path.is_empty() { place } else { place.join(owned.path) });
+                // Not beside it either: then it is another place that is meant.
+                if path.is_dir() && !place.is_dir() {
+                    continue;
+                }
+                return self.allowed(if owned.path.is_empty() { place } else { place.join(owned.path) });
             }
         }
-        Located::Folder(path)
+        self.allowed(path)
+    }
+
+    fn roots(&self) -> &[PathBuf] {
+        &self.roots
+    }
+
+    fn given(&self) -> Option<&Path> {
+        self.artifacts.as_deref()
     }
 }
 

@@ -2,17 +2,19 @@
 
 mod parse;
 
-use super::{Bytes, Cursor, File, Located, Source, open_file};
+use super::{Bytes, Cursor, File, Listing, Located, Odd, Source, open_file};
 use crate::client::Client;
 use crate::commands::encode;
-use crate::commands::import::places;
+use crate::commands::import::{places, walk};
 use anyhow::{Context as _, bail};
 use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
 use lockgate_control::tracking::exchange::Point;
 use lockgate_control::tracking::{Experiment, LoggedModel, ModelVersion, RegisteredModel, Run};
+use lockgate_core::release::is_safe_path;
 use lockgate_store::foreign::ForeignVersion;
 use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
 
 /// How many runs or models are read at a time.
 const PAGE: usize = 100;
@@ -27,23 +29,29 @@ pub(crate) struct Http {
     client: Client,
     /// Stock servers leave some of a run out of searches.
     terse: bool,
+    /// The folder in which paths of the server's own machine may be read here.
+    artifacts: Option<PathBuf>,
+    /// The experiments that were found.
+    experiments: Vec<i64>,
 }
 
 impl Http {
     /// A stock server, with the credentials that MLflow's own clients would use.
-    pub(crate) fn stock(address: &str) -> anyhow::Result<Self> {
+    pub(crate) fn stock(address: &str, artifacts: Option<&Path>) -> anyhow::Result<Self> {
         let token = std::env::var("MLFLOW_TRACKING_TOKEN").ok();
         let password =
             match (std::env::var("MLFLOW_TRACKING_USERNAME"), std::env::var("MLFLOW_TRACKING_PASSWORD")) {
                 (Ok(user), Ok(password)) => Some((user, password)),
                 _ => None,
             };
-        Ok(Self { client: Client::new(address, None, token)?.with_password(password), terse: true })
+        let client = Client::new(address, None, token)?.with_password(password);
+        let artifacts = super::real(artifacts)?;
+        Ok(Self { client, terse: true, artifacts, experiments: Vec::new() })
     }
 
     /// This program's own server.
     pub(crate) fn ours(client: Client) -> Self {
-        Self { client, terse: false }
+        Self { client, terse: false, artifacts: None, experiments: Vec::new() }
     }
 
     async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
@@ -95,6 +103,16 @@ impl Http {
     }
 }
 
+fn traces_of(experiment: i64, at: &Option<String>) -> Value {
+    let place =
+        json!({"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment.to_string()}});
+    let mut body = json!({"locations": [place], "max_results": 500});
+    if let Some(at) = at {
+        body["page_token"] = json!(at);
+    }
+    body
+}
+
 /// A text in quotes for MLflow's filters.
 fn quoted(text: &str) -> String {
     let quote = if text.contains('\'') { '"' } else { '\'' };
@@ -120,6 +138,7 @@ impl Source for Http {
             }
         }
         found.sort_by_key(|experiment| experiment.id);
+        self.experiments = found.iter().map(|experiment| experiment.id).collect();
         Ok(found)
     }
 
@@ -180,8 +199,13 @@ impl Source for Http {
     async fn registered_models(&mut self) -> anyhow::Result<Vec<(RegisteredModel, i64)>> {
         let path = "registered-models/search?max_results=100";
         let mut all = self.all(path, "registered_models").await?;
-        let prompts = self.all(&format!("{path}&filter={}", encode(PROMPTS)), "registered_models").await;
-        for prompt in prompts.unwrap_or_default() {
+        let prompts = match self.all(&format!("{path}&filter={}", encode(PROMPTS)), "registered_models").await
+        {
+            // Releases without prompts don't know the filter.
+            Err(error) if parse::is_unsupported(&error) => Vec::new(),
+            asked => asked?,
+        };
+        for prompt in prompts {
             if !all.iter().any(|known| known["name"] == prompt["name"]) {
                 all.push(prompt);
             }
@@ -215,28 +239,56 @@ impl Source for Http {
     }
 
     async fn others(&mut self) -> anyhow::Result<Vec<(String, u64)>> {
-        Ok(Vec::new())
+        let mut found = Vec::new();
+        let mut traces = 0;
+        for id in &self.experiments {
+            match self.traces(*id).await {
+                Ok(count) => traces += count,
+                Err(error) => {
+                    found.push((format!("traces of experiment {id} that can't be counted: {error:#}"), 1))
+                }
+            }
+        }
+        if traces > 0 {
+            found.push(("traces".to_owned(), traces));
+        }
+        Ok(found)
+    }
+
+    fn unseen(&self) -> Option<&'static str> {
+        Some(
+            "deleted logged models, deleted registered versions (their numbers may be given again), webhooks, scorers, \
+             evaluation datasets, other workspaces",
+        )
     }
 
     fn locate(&self, uri: &str) -> Located {
         match (places::proxied(uri), places::local(uri)) {
             (Some(path), _) => Located::Proxied(path),
-            (None, Some(path)) => Located::Folder(path),
+            // The server's disk is not this one's, and what it says is not to be sent on unasked.
+            (None, Some(path)) => match &self.artifacts {
+                Some(_) if walk::is_within(&path, self.roots(), false) => Located::Folder(path),
+                _ => Located::Outside(path),
+            },
             (None, None) => Located::Elsewhere,
         }
+    }
+
+    fn roots(&self) -> &[PathBuf] {
+        self.artifacts.as_slice()
     }
 
     fn reads_proxied(&self) -> bool {
         true
     }
 
-    async fn list(&mut self, at: &Located) -> anyhow::Result<Vec<File>> {
+    async fn list(&mut self, at: &Located) -> anyhow::Result<Listing> {
         let root = match at {
-            Located::Folder(folder) => return places::files(folder),
-            Located::Elsewhere => return Ok(Vec::new()),
+            Located::Folder(folder) => return walk::files(folder, self.roots()),
+            Located::Outside(_) | Located::Elsewhere => return Ok(Listing::default()),
             Located::Proxied(root) => root,
         };
-        let (mut found, mut open) = (Vec::new(), vec![String::new()]);
+        let (mut found, mut open) = (Listing::default(), vec![String::new()]);
         while let Some(folder) = open.pop() {
             let below = if folder.is_empty() { root.clone() } else { format!("{root}/{folder}") };
             let mut answer = self.client.artifacts(&below).await?;
@@ -244,22 +296,28 @@ impl Source for Http {
                 let name = parse::text(&item, "path");
                 let name = name.rsplit('/').next().unwrap_or_default();
                 let path = if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
+                if !is_safe_path(name) || !is_safe_path(&path) {
+                    found
+                        .odd
+                        .push(Odd { path, why: "the server names a path that leads elsewhere".to_owned() });
+                    continue;
+                }
                 if item["is_dir"] == json!(true) {
                     open.push(path);
                 } else {
                     let size = u64::try_from(parse::whole(&item, "file_size").unwrap_or_default());
-                    found.push(File { path, size: size.unwrap_or_default() });
+                    found.files.push(File { path, size: size.unwrap_or_default() });
                 }
             }
         }
-        found.sort_by(|a, b| a.path.cmp(&b.path));
+        found.files.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(found)
     }
 
     async fn open(&mut self, at: &Located, path: &str) -> anyhow::Result<Bytes> {
         match at {
             Located::Folder(folder) => open_file(&folder.join(path)).await,
-            Located::Elsewhere => bail!("{path} can't be read"),
+            Located::Outside(_) | Located::Elsewhere => bail!("{path} can't be read"),
             Located::Proxied(root) => {
                 let path = format!("{root}/{path}");
                 let answer = self.client.download(&places::encoded(&path)).await?;
@@ -271,6 +329,39 @@ impl Source for Http {
 }
 
 impl Http {
+    /// How many traces an experiment has; none by releases that have no traces.
+    async fn traces(&self, experiment: i64) -> anyhow::Result<u64> {
+        let mut at = None::<String>;
+        let (mut count, mut old) = (0, false);
+        loop {
+            let answer = match old {
+                false => {
+                    self.client.post_to("api/3.0/mlflow/traces/search", &traces_of(experiment, &at)).await
+                }
+                true => {
+                    let page =
+                        at.as_ref().map(|at| format!("&page_token={}", encode(at))).unwrap_or_default();
+                    self.client
+                        .mlflow(&format!("traces?experiment_ids={experiment}&max_results=100{page}"))
+                        .await
+                }
+            };
+            let mut answer = match answer {
+                Err(error) if parse::is_missing(&error) && !old => {
+                    old = true;
+                    continue;
+                }
+                Err(error) if parse::is_missing(&error) => return Ok(count),
+                answer => answer?,
+            };
+            count += parse::list(&mut answer, "traces").len() as u64;
+            at = parse::token(&answer);
+            if at.is_none() {
+                return Ok(count);
+            }
+        }
+    }
+
     /// A run with all that belongs to it.
     async fn whole(&self, id: &str) -> anyhow::Result<Run> {
         parse::run(&self.get(&format!("runs/get?run_id={}", encode(id))).await?["run"])

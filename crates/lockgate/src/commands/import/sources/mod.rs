@@ -4,7 +4,7 @@ pub(super) mod files;
 pub(super) mod http;
 pub(super) mod sqlite;
 
-use super::places;
+use super::{places, walk};
 use anyhow::{Context as _, bail};
 use async_trait::async_trait;
 use lockgate_control::tracking::exchange::Point;
@@ -27,6 +27,8 @@ pub(super) struct Cursor {
 pub(super) enum Located {
     /// In a folder of this machine, which need not be there.
     Folder(PathBuf),
+    /// In a folder of this machine that the source may not name: files of this machine would be sent that are none of its.
+    Outside(PathBuf),
     /// Behind a server's `mlflow-artifacts:` URIs, at this path.
     Proxied(String),
     /// Where this program can't read.
@@ -38,6 +40,20 @@ pub(super) enum Located {
 pub(super) struct File {
     pub(super) path: String,
     pub(super) size: u64,
+}
+
+/// Something among files that can't be taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Odd {
+    pub(super) path: String,
+    pub(super) why: String,
+}
+
+/// What is below a URI.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Listing {
+    pub(super) files: Vec<File>,
+    pub(super) odd: Vec<Odd>,
 }
 
 /// A file's bytes.
@@ -62,24 +78,36 @@ pub(super) trait Source: Send {
     async fn versions(&mut self, of: &RegisteredModel) -> anyhow::Result<Vec<ForeignVersion>>;
     /// What is there and is not read: names for people, with counts.
     async fn others(&mut self) -> anyhow::Result<Vec<(String, u64)>>;
+    /// Things that are neither read nor counted, for people.
+    fn unseen(&self) -> Option<&'static str> {
+        None
+    }
     /// Where the files at a URI are.
     fn locate(&self, uri: &str) -> Located;
     /// Whether it can read behind `mlflow-artifacts:` URIs.
     fn reads_proxied(&self) -> bool {
         false
     }
-    /// The files below a place, by path.
-    async fn list(&mut self, at: &Located) -> anyhow::Result<Vec<File>> {
+    /// The real folders that links among the files may lead into.
+    fn roots(&self) -> &[PathBuf] {
+        &[]
+    }
+    /// The folder that `mlflow-artifacts:` addresses were said to mean.
+    fn given(&self) -> Option<&Path> {
+        None
+    }
+    /// What is below a place, by path.
+    async fn list(&mut self, at: &Located) -> anyhow::Result<Listing> {
         match at {
-            Located::Folder(folder) => places::files(folder),
-            Located::Proxied(_) | Located::Elsewhere => Ok(Vec::new()),
+            Located::Folder(folder) => walk::files(folder, self.roots()),
+            Located::Outside(_) | Located::Proxied(_) | Located::Elsewhere => Ok(Listing::default()),
         }
     }
     /// A file's bytes.
     async fn open(&mut self, at: &Located, path: &str) -> anyhow::Result<Bytes> {
         match at {
             Located::Folder(folder) => open_file(&folder.join(path)).await,
-            Located::Proxied(_) | Located::Elsewhere => bail!("{path} can't be read"),
+            Located::Outside(_) | Located::Proxied(_) | Located::Elsewhere => bail!("{path} can't be read"),
         }
     }
 }
@@ -90,10 +118,40 @@ pub(super) async fn open_file(path: &Path) -> anyhow::Result<Bytes> {
     Ok(Box::new(file.with_context(|| format!("{} can't be read", path.display()))?))
 }
 
+/// What was said to mean a folder, as it really is.
+fn real(folder: Option<&Path>) -> anyhow::Result<Option<PathBuf>> {
+    let real = |folder: &Path| {
+        folder.canonicalize().with_context(|| format!("--artifacts: there is no folder {}", folder.display()))
+    };
+    folder.map(real).transpose()
+}
+
+/// Why an address is a database's that is not read directly. It may hold a password, which is not repeated.
+fn no_source(given: &str) -> Option<String> {
+    let (scheme, _) = given.split_once("://")?;
+    let engine = scheme.split('+').next().unwrap_or_default();
+    ["postgres", "postgresql", "mysql", "mssql", "mariadb"].contains(&engine).then(|| {
+        format!(
+            "a {engine} database is not read directly\n  hint: name the MLflow server that uses it, by its address http://HOST:PORT"
+        )
+    })
+}
+
+/// An address without what may be a password in it.
+fn without_secret(given: &str) -> String {
+    match given.split_once("://").zip(given.rsplit_once('@')) {
+        Some(((scheme, _), (_, place))) => format!("{scheme}://…@{place}"),
+        None => given.to_owned(),
+    }
+}
+
 /// Opens what the command line names.
 pub(super) async fn open(given: &str, artifacts: Option<&Path>) -> anyhow::Result<Box<dyn Source>> {
     if given.starts_with("http://") || given.starts_with("https://") {
-        return Ok(Box::new(http::Http::stock(given)?));
+        return Ok(Box::new(http::Http::stock(given, artifacts)?));
+    }
+    if let Some(why) = no_source(given) {
+        bail!("{why}");
     }
     if let Some(path) = given.strip_prefix("sqlite:") {
         let path = path.strip_prefix("//").unwrap_or(path);
@@ -104,6 +162,7 @@ pub(super) async fn open(given: &str, artifacts: Option<&Path>) -> anyhow::Resul
         return Ok(Box::new(sqlite::Sqlite::open(path, artifacts).await?));
     }
     let path = places::local(given).with_context(|| {
+        let given = without_secret(given);
         format!("`{given}` is no place of tracking data\n  hint: use http://HOST:PORT, sqlite:///FILE or a folder such as ./mlruns")
     })?;
     if path.is_file() {
@@ -111,4 +170,18 @@ pub(super) async fn open(given: &str, artifacts: Option<&Path>) -> anyhow::Resul
         return Ok(Box::new(sqlite::Sqlite::open(path, artifacts).await?));
     }
     Ok(Box::new(files::Files::open(&path, artifacts)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn passwords_in_addresses_are_not_repeated() {
+        for given in ["postgresql://u:geheim@h/db", "mysql+pymysql://u:geheim@h/db", "mongodb://u:geheim@h/x"]
+        {
+            let said = format!("{:#}", open(given, None).await.err().unwrap());
+            assert!(!said.contains("geheim") && said.contains("http://HOST:PORT"), "{said}");
+        }
+    }
 }

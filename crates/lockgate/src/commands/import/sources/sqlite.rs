@@ -1,7 +1,7 @@
 //! A SQLite file of MLflow's own store.
 
 use super::{Cursor, Located, Source};
-use crate::commands::import::places;
+use crate::commands::import::{places, walk};
 use async_trait::async_trait;
 use lockgate_control::tracking::exchange::{Point, points};
 use lockgate_control::tracking::{Experiment, LoggedModel, RegisteredModel, Run};
@@ -20,13 +20,19 @@ pub(crate) struct Sqlite {
     /// Where the server kept what it calls `mlflow-artifacts:`.
     artifacts: Option<PathBuf>,
     folder: PathBuf,
+    /// Where its files may lie: beside it, and where they were said to be.
+    roots: Vec<PathBuf>,
 }
 
 impl Sqlite {
     pub(crate) async fn open(path: &str, artifacts: Option<&Path>) -> anyhow::Result<Self> {
         let store = Foreign::open(path).await?;
         let folder = Path::new(store.path()).parent().map(Path::to_owned).unwrap_or_default();
-        Ok(Self { store, artifacts: artifacts.map(Path::to_owned), folder })
+        let artifacts = super::real(artifacts)?;
+        let beside = ["mlruns", "mlartifacts"].map(|name| folder.join(name));
+        let roots =
+            beside.iter().filter_map(|one| one.canonicalize().ok()).chain(artifacts.clone()).collect();
+        Ok(Self { store, artifacts, folder, roots })
     }
 }
 
@@ -73,15 +79,33 @@ impl Source for Sqlite {
     fn locate(&self, uri: &str) -> Located {
         if let Some(path) = places::proxied(uri) {
             return match &self.artifacts {
-                Some(root) => Located::Folder(root.join(path)),
+                Some(root) => self.allowed(root.join(path)),
                 None => Located::Proxied(path),
             };
         }
         let Some(path) = places::local(uri) else { return Located::Elsewhere };
         // A relative path meant the folder that the server ran in, which is often that of the database.
         if path.is_relative() && !path.exists() {
-            return Located::Folder(self.folder.join(path));
+            return self.allowed(self.folder.join(path));
         }
-        Located::Folder(path)
+        self.allowed(path)
+    }
+
+    fn roots(&self) -> &[PathBuf] {
+        &self.roots
+    }
+
+    fn given(&self) -> Option<&Path> {
+        self.artifacts.as_deref()
+    }
+}
+
+impl Sqlite {
+    /// A database's files may be anywhere on its machine: where its own folders of runs and models are.
+    fn allowed(&self, folder: PathBuf) -> Located {
+        match walk::is_within(&folder, &self.roots, true) {
+            true => Located::Folder(folder),
+            false => Located::Outside(folder),
+        }
     }
 }

@@ -29,7 +29,7 @@ pub(super) fn experiment(folder: &Path) -> anyhow::Result<Experiment> {
     let created = meta::number(found.creation_time.as_ref()).unwrap_or_default();
     Ok(Experiment {
         id,
-        name: found.name.unwrap_or_default(),
+        name: found.name.with_context(|| meta::lacks(folder, "name"))?,
         artifact_location: found.artifact_location.unwrap_or_default(),
         lifecycle: lifecycle(found.lifecycle_stage.as_ref()),
         created,
@@ -64,11 +64,14 @@ fn metric(point: Point, run_id: Option<String>, dataset: Option<(String, String)
 /// The run in a folder of an experiment's.
 pub(super) fn run(folder: &Path, of: &Path, experiment: i64) -> anyhow::Result<Run> {
     let found: meta::Run = meta::read(folder)?;
-    let run_id = found.run_id.or(found.run_uuid).unwrap_or_else(|| super::name(folder).to_owned());
+    // Written in the order of the alphabet, so that with these all that matters is there.
+    let lacks = |field: &'static str| move || meta::lacks(folder, field);
+    let run_id = found.run_id.or(found.run_uuid).with_context(lacks("run_id"))?;
+    let number = meta::number(found.status.as_ref()).with_context(lacks("status"))?;
+    let artifact_uri = found.artifact_uri.with_context(lacks("artifact_uri"))?;
     let tags = pairs(&folder.join("tags"))?;
     let tagged = || tags.iter().find(|tag| tag.key == "mlflow.runName").map(|tag| tag.value.clone());
     let name = found.run_name.or(found.name).filter(|name| !name.is_empty()).or_else(tagged);
-    let number = meta::number(found.status.as_ref()).unwrap_or(1);
     let status = RunStatus::ALL.get(usize::try_from(number - 1).unwrap_or_default()).copied();
     let (datasets, model_inputs) = inputs(folder, of)?;
     Ok(Run {
@@ -80,7 +83,7 @@ pub(super) fn run(folder: &Path, of: &Path, experiment: i64) -> anyhow::Result<R
         status: status.unwrap_or(RunStatus::Running).as_str().to_owned(),
         start_time: meta::number(found.start_time.as_ref()).unwrap_or_default(),
         end_time: meta::number(found.end_time.as_ref()),
-        artifact_uri: found.artifact_uri.unwrap_or_default(),
+        artifact_uri,
         lifecycle: lifecycle(found.lifecycle_stage.as_ref()),
         metrics: latest(&folder.join("metrics"))?,
         params: pairs(&folder.join("params"))?,
@@ -137,7 +140,8 @@ pub(super) fn logged_model(folder: &Path, experiment: i64) -> anyhow::Result<Opt
     if found.lifecycle_stage.as_deref() == Some("deleted") {
         return Ok(None);
     }
-    let status = usize::try_from(meta::number(found.status.as_ref()).unwrap_or_default()).unwrap_or_default();
+    let status = meta::number(found.status.as_ref()).with_context(|| meta::lacks(folder, "status"))?;
+    let status = usize::try_from(status).unwrap_or_default();
     let created = meta::number(found.creation_timestamp.as_ref()).unwrap_or_default();
     let mut metrics = Vec::new();
     points::lines(&folder.join("metrics"), |key, line| {
@@ -146,7 +150,7 @@ pub(super) fn logged_model(folder: &Path, experiment: i64) -> anyhow::Result<Opt
         Ok(())
     })?;
     Ok(Some(LoggedModel {
-        model_id: found.model_id.unwrap_or_else(|| super::name(folder).to_owned()),
+        model_id: found.model_id.with_context(|| meta::lacks(folder, "model_id"))?,
         experiment_id: experiment,
         name: found.name.unwrap_or_default(),
         model_type: found.model_type.unwrap_or_default(),

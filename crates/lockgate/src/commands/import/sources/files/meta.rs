@@ -62,6 +62,11 @@ pub(super) fn read<T: DeserializeOwned>(folder: &Path) -> anyhow::Result<T> {
     parse(&text).with_context(|| format!("{} is no description of MLflow's", path.display()))
 }
 
+/// What is said of a description that ends too early, or was never one.
+pub(super) fn lacks(folder: &Path, field: &str) -> String {
+    format!("{} has no {field}: it is empty or broken off", folder.join(FILE).display())
+}
+
 /// Reads a description.
 pub(super) fn parse<T: DeserializeOwned>(text: &str) -> anyhow::Result<T> {
     Ok(serde_saphyr::from_str(text)?)

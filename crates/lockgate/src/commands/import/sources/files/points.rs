@@ -1,7 +1,7 @@
 //! Metrics of a file store: a file for each, a line for each point.
 
 use super::Cursor;
-use crate::commands::import::places;
+use crate::commands::import::walk;
 use anyhow::{Context as _, bail};
 use lockgate_control::tracking::exchange::{ModelPoint, Point};
 use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
@@ -41,7 +41,7 @@ pub(super) fn model_point(key: &str, line: &str) -> anyhow::Result<ModelPoint> {
 
 /// The next points below a folder of metrics: the cursor holds the file's place and how far it was read.
 pub(super) fn next(folder: &Path, at: &mut Cursor) -> anyhow::Result<Vec<Point>> {
-    let keys = places::files(folder)?;
+    let keys = walk::plain(folder)?;
     let mut found = Vec::new();
     while let Some(file) = keys.get(usize::try_from(at.number).unwrap_or(usize::MAX)) {
         let path = folder.join(&file.path);
@@ -74,7 +74,7 @@ pub(super) fn lines(
     folder: &Path,
     mut each: impl FnMut(&str, &str) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    for file in places::files(folder)? {
+    for file in walk::plain(folder)? {
         let path = folder.join(&file.path);
         let unreadable = || format!("{} can't be read", path.display());
         for line in BufReader::new(std::fs::File::open(&path).with_context(unreadable)?).lines() {

@@ -43,8 +43,7 @@ impl Reader {
 
     /// A version of the registered model in a folder.
     pub(crate) fn version(folder: &Path, number: i64) -> anyhow::Result<ForeignVersion> {
-        let mut found = registry::versions(folder)?;
-        found.retain(|one| one.version.version == number);
-        found.pop().with_context(|| format!("version {number} is not there"))
+        let found = registry::version(&folder.join(format!("version-{number}")))?;
+        found.with_context(|| format!("version {number} is not there"))
     }
 }

@@ -27,7 +27,7 @@ pub(super) fn model(folder: &Path) -> anyhow::Result<(RegisteredModel, i64)> {
     }
     let next = folders(folder)?.iter().filter_map(|one| number(one)).max().unwrap_or_default() + 1;
     let model = RegisteredModel {
-        name: found.name.unwrap_or_else(|| name(folder).to_owned()),
+        name: found.name.with_context(|| meta::lacks(folder, "name"))?,
         description: found.description,
         created_by: String::new(),
         created,
@@ -39,37 +39,33 @@ pub(super) fn model(folder: &Path) -> anyhow::Result<(RegisteredModel, i64)> {
     Ok((model, next))
 }
 
-/// The versions of a registered model, without deleted ones.
-pub(super) fn versions(folder: &Path) -> anyhow::Result<Vec<ForeignVersion>> {
-    let mut found = Vec::new();
-    for place in folders(folder)? {
-        let Some(number) = number(&place).filter(|_| place.join(meta::FILE).is_file()) else { continue };
-        let one: meta::Version = meta::read(&place)?;
-        let stage = one.current_stage.unwrap_or_default();
-        if stage == DELETED {
-            continue;
-        }
-        let created = meta::number(one.creation_timestamp.as_ref()).unwrap_or_default();
-        let source = one.source.unwrap_or_default();
-        let version = ModelVersion {
-            name: one.name.unwrap_or_else(|| name(folder).to_owned()),
-            version: number,
-            description: one.description,
-            user_id: one.user_id.unwrap_or_default(),
-            created_by: String::new(),
-            storage_location: one.storage_location.unwrap_or_else(|| source.clone()),
-            source,
-            run_id: one.run_id.unwrap_or_default(),
-            run_link: one.run_link,
-            model_id: one.model_id.unwrap_or_default(),
-            created,
-            updated: meta::number(one.last_updated_timestamp.as_ref()).unwrap_or(created),
-            stage,
-            tags: pairs(&place.join("tags"))?,
-            aliases: Vec::new(),
-        };
-        found.push(ForeignVersion { version, status: one.status.unwrap_or_default() });
+/// The version in a folder of a registered model's; none where it was deleted, or the folder is another's.
+pub(super) fn version(place: &Path) -> anyhow::Result<Option<ForeignVersion>> {
+    let Some(number) = number(place).filter(|_| place.join(meta::FILE).is_file()) else { return Ok(None) };
+    let one: meta::Version = meta::read(place)?;
+    let stage = one.current_stage.unwrap_or_default();
+    if stage == DELETED {
+        return Ok(None);
     }
-    found.sort_by_key(|one| one.version.version);
-    Ok(found)
+    let created = meta::number(one.creation_timestamp.as_ref());
+    let created = created.with_context(|| meta::lacks(place, "creation_timestamp"))?;
+    let source = one.source.unwrap_or_default();
+    let version = ModelVersion {
+        name: one.name.with_context(|| meta::lacks(place, "name"))?,
+        version: number,
+        description: one.description,
+        user_id: one.user_id.unwrap_or_default(),
+        created_by: String::new(),
+        storage_location: one.storage_location.unwrap_or_else(|| source.clone()),
+        source,
+        run_id: one.run_id.unwrap_or_default(),
+        run_link: one.run_link,
+        model_id: one.model_id.unwrap_or_default(),
+        created,
+        updated: meta::number(one.last_updated_timestamp.as_ref()).unwrap_or(created),
+        stage,
+        tags: pairs(&place.join("tags"))?,
+        aliases: Vec::new(),
+    };
+    Ok(Some(ForeignVersion { version, status: one.status.unwrap_or_default() }))
 }

@@ -66,3 +66,76 @@ fn other_folders_are_refused() {
     assert!(Files::open(folder.path(), None).unwrap_err().to_string().contains("no file store"));
     assert!(Files::open(&folder.path().join("none"), None).is_err());
 }
+
+/// A file store with one experiment and one run, whose description is this.
+fn store(run: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let home = folder.path().join("7/0123456789abcdef0123456789abcdef");
+    for part in ["params", "tags", "metrics", "artifacts"] {
+        std::fs::create_dir_all(home.join(part)).unwrap();
+    }
+    let experiment = "artifact_location: x\nexperiment_id: '7'\nlifecycle_stage: active\nname: seven\n";
+    std::fs::write(folder.path().join("7/meta.yaml"), experiment).unwrap();
+    std::fs::write(home.join("meta.yaml"), run).unwrap();
+    folder
+}
+
+const WHOLE: &str =
+    "artifact_uri: /x/artifacts\nrun_id: 0123456789abcdef0123456789abcdef\nrun_name: a\nstatus: 3\n";
+
+async fn runs(store: &tempfile::TempDir) -> (usize, Vec<(String, u64)>) {
+    let mut files = Files::open(store.path(), None).unwrap();
+    let experiments = files.experiments().await.unwrap();
+    let mut count = 0;
+    for experiment in &experiments {
+        let mut at = Cursor::default();
+        loop {
+            let page = files.runs(experiment, &mut at).await.unwrap();
+            if page.is_empty() {
+                break;
+            }
+            count += page.len();
+        }
+    }
+    (count, files.others().await.unwrap())
+}
+
+#[tokio::test]
+async fn descriptions_that_are_empty_or_broken_off_are_told() {
+    assert_eq!(runs(&store(WHOLE)).await, (1, vec![]));
+    for (end, field) in [(0, "run_id"), (27, "run_id"), (WHOLE.len() - 10, "status")] {
+        let (count, others) = runs(&store(&WHOLE[..end])).await;
+        assert_eq!((count, others.len()), (0, 1), "{end}");
+        assert!(others[0].0.contains(&format!("has no {field}")), "{others:?}");
+    }
+    let bare = store(WHOLE);
+    std::fs::remove_file(bare.path().join("7/0123456789abcdef0123456789abcdef/meta.yaml")).unwrap();
+    let (count, others) = runs(&bare).await;
+    assert!(count == 0 && others[0].0.contains("without a meta.yaml"), "{others:?}");
+    let store = store(WHOLE);
+    std::fs::write(store.path().join("7/meta.yaml"), "").unwrap();
+    let (count, others) = runs(&store).await;
+    assert!(count == 0 && others[0].0.contains("experiments that can't be read"), "{others:?}");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn what_is_no_plain_file_is_a_run_that_is_told() {
+    let store = store(WHOLE);
+    let run = store.path().join("7/0123456789abcdef0123456789abcdef");
+    std::os::unix::fs::symlink("/etc/passwd", run.join("params/secret")).unwrap();
+    let (count, others) = runs(&store).await;
+    assert!(count == 0 && others[0].0.contains("out of the store"), "{others:?}");
+}
+
+#[test]
+fn artifacts_outside_of_the_store_are_not_read() {
+    let place = tempfile::tempdir().unwrap();
+    let outside = place.path().join("1/0123456789abcdef0123456789abcdef/artifacts");
+    std::fs::create_dir_all(&outside).unwrap();
+    let store = store(WHOLE);
+    let uri = format!("file://{}", outside.display());
+    let files = |given: Option<&Path>| Files::open(store.path(), given).unwrap();
+    assert_eq!(files(None).locate(&uri), Located::Outside(outside.clone()));
+    assert_eq!(files(Some(place.path())).locate(&uri), Located::Folder(outside));
+}

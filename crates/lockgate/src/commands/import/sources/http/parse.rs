@@ -55,6 +55,13 @@ pub(super) fn is_missing(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| cause.downcast_ref::<Refusal>().is_some_and(|refusal| refusal.status == 404))
 }
 
+/// Whether the server says that it has no such thing to ask for: by its route or by its filter.
+pub(super) fn is_unsupported(error: &anyhow::Error) -> bool {
+    let status =
+        error.chain().find_map(|cause| cause.downcast_ref::<Refusal>()).map(|refusal| refusal.status);
+    matches!(status, Some(400 | 404))
+}
+
 fn each<'a>(of: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
     of[name].as_array().map(Vec::as_slice).unwrap_or_default().iter()
 }
