@@ -101,6 +101,11 @@ def trained(experiment):
     client.create_registered_model("never used")
     # A copy of another model's version, by a name that comes before it.
     client.copy_model_version("models:/prices/3", "a copy")
+    # A copy of a version whose name means another model by now.
+    client.copy_model_version("models:/classic/1", "from reused")
+    client.rename_registered_model("classic", "classic before")
+    client.create_registered_model("classic")
+    client.copy_model_version("models:/prices/1", "classic")
     client.transition_model_version_stage("prices", "3", "Staging")
 
 

@@ -82,6 +82,7 @@ async fn an_import_moves_nothing_that_says_what_an_environment_serves() {
         updated: 1,
         source: "s3://bucket/model".to_owned(),
         place: None,
+        stored: None,
         run_id: String::new(),
         run_link: None,
         model_id: String::new(),

@@ -222,6 +222,9 @@ pub struct VersionRecord {
     pub source: String,
     /// Where its files lie on this server now, where the source says it in words of the other store.
     pub place: Option<OwnedPath>,
+    /// Where its files lie elsewhere, where that is not what it was registered from.
+    #[serde(default)]
+    pub stored: Option<String>,
     /// The run behind it; may be empty.
     pub run_id: String,
     /// A link to the run elsewhere.

@@ -90,6 +90,14 @@ fn without_release(tags: &[KeyValue]) -> Pairs {
     found
 }
 
+/// Whether it was copied from another model's version.
+fn is_copy(record: &VersionRecord) -> bool {
+    record
+        .source
+        .strip_prefix("models:/")
+        .is_some_and(|rest| !places::is_model_id(rest.split('/').next().unwrap_or(rest)))
+}
+
 fn stage(record: &VersionRecord) -> VersionStage {
     VersionStage::read(&record.current_stage).unwrap_or(VersionStage::None)
 }
@@ -123,12 +131,23 @@ pub(super) async fn take_version(
     if record.version < 1 {
         return Ok(Outcome::conflict(format!("{} is no version's number", record.version)));
     }
-    let source = match &record.place {
-        Some(place) => uri(tx, place).await?,
-        None => record.source.clone(),
-    };
-    let mut version = row(record, by, source);
+    // A copy's files are where the other store has them: the name that it was copied from may mean another model by now.
     let mut notes = Vec::new();
+    let from = match (&record.place, &record.stored) {
+        (Some(place), _) => uri(tx, place).await?,
+        (None, Some(stored)) => stored.clone(),
+        // Its files are a logged model's, whatever that is called.
+        (None, None) if is_copy(record) && !record.model_id.is_empty() => {
+            format!("models:/{}", record.model_id)
+        }
+        (None, None) if is_copy(record) => {
+            notes.push(format!("its files are those that {} has here", record.source));
+            record.source.clone()
+        }
+        (None, None) => record.source.clone(),
+    };
+    let source = if record.source.starts_with("models:/") { record.source.clone() } else { from.clone() };
+    let mut version = row(record, by, source);
     if record.tags.contains_key(governed::RELEASE_TAG) {
         notes.push(format!("its tag {} is not taken: releases are made here", governed::RELEASE_TAG));
     }
@@ -138,12 +157,12 @@ pub(super) async fn take_version(
     if let Some(found) = tx.model_version(&record.name, record.version).await? {
         let outcome = Outcome::compared("a version of this number", &differences(&found, &version));
         let (count, lacks) = match outcome.fate {
-            Fate::Same => fill(tracking, tx, by, found).await?,
+            Fate::Same => fill(tracking, tx, by, found, &from).await?,
             _ => (sources::files(tx, &found.storage_location).await?.len() as u64, None),
         };
         return Ok(Outcome { count: Some(count), notes, lacks, ..outcome });
     }
-    let (count, lacks) = files_of(tracking, tx, by, &mut version).await?;
+    let (count, lacks) = files_of(tracking, tx, by, &mut version, &from).await?;
     tx.insert_model_version(&version).await?;
     tx.reserve_versions(&version.name, version.version).await?;
     Ok(Outcome { notes, lacks, count: Some(count), ..new() })
@@ -155,11 +174,12 @@ async fn files_of(
     tx: &mut Tx,
     by: &Importer,
     version: &mut ModelVersion,
+    from: &str,
 ) -> Result<(u64, Option<String>), TrackingError> {
     if sources::is_prompt(version) {
         return Ok((0, None));
     }
-    match sources::origin(tx, &version.source, &version.run_id, &version.model_id).await {
+    match sources::origin(tx, from, &version.run_id, &version.model_id).await {
         Ok(origin) => {
             let elsewhere = places::root_of(&origin.uri).is_none();
             let count = keep_files(tracking, tx, by, version, origin).await?;
@@ -180,12 +200,13 @@ async fn fill(
     tx: &mut Tx,
     by: &Importer,
     mut version: ModelVersion,
+    from: &str,
 ) -> Result<(u64, Option<String>), TrackingError> {
     if places::is_reserved(&version.storage_location) {
         return Ok((sources::files(tx, &version.storage_location).await?.len() as u64, None));
     }
     let before = version.storage_location.clone();
-    let filled = files_of(tracking, tx, by, &mut version).await?;
+    let filled = files_of(tracking, tx, by, &mut version, from).await?;
     if version.storage_location != before {
         tx.set_version_location(&version.name, version.version, &version.storage_location).await?;
     }

@@ -64,6 +64,7 @@ fn version(number: i64) -> VersionRecord {
         updated: 12,
         source: "/elsewhere/1/artifacts/model".to_owned(),
         place: Some(OwnedPath { owner: RUN.to_owned(), path: "model".to_owned() }),
+        stored: None,
         run_id: RUN.to_owned(),
         run_link: None,
         model_id: String::new(),

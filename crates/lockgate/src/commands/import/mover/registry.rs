@@ -27,10 +27,20 @@ fn pairs(tags: &[lockgate_control::tracking::KeyValue]) -> Pairs {
 /// Where a version's files are at the target, where its source is in words of the other store.
 fn place(one: &ForeignVersion) -> Option<OwnedPath> {
     let source = one.version.source.as_str();
+    if is_copy(one) {
+        return places::owner(&one.version.storage_location);
+    }
     if source.starts_with("models:/") || source.starts_with("runs:/") {
         return None;
     }
     places::owner(source)
+}
+
+/// Where a copy's files lie, where that is neither here nor in words of the other store.
+fn stored(one: &ForeignVersion) -> Option<String> {
+    let stored = &one.version.storage_location;
+    let said = is_copy(one) && !stored.is_empty() && !stored.starts_with("models:/");
+    (said && place(one).is_none() && places::local(stored).is_none()).then(|| stored.clone())
 }
 
 /// The first part of a source of a scheme.
@@ -63,6 +73,7 @@ fn version(one: &ForeignVersion) -> Record {
         updated: found.updated,
         source: found.source.clone(),
         place: place(one),
+        stored: stored(one),
         run_id: found.run_id.clone(),
         run_link: found.run_link.clone(),
         model_id: found.model_id.clone(),
