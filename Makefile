@@ -17,6 +17,7 @@ ROOT := $(CURDIR)
 TARGET := $(or $(CARGO_TARGET_DIR),$(ROOT)/target)
 VENV := $(ROOT)/.venv
 STOCK := $(ROOT)/.venv-stock
+MLFLOW2 := $(ROOT)/.venv-mlflow2
 PYTHON ?= python3
 # uv stays with the Python that is there, and trusts whom the system trusts.
 export UV_PYTHON_DOWNLOADS := never
@@ -49,11 +50,12 @@ test: tools postgres ## What CI runs: lint, build, all tests, generated pages, e
 	$(MAKE) --no-print-directory e2e
 
 .PHONY: e2e
-e2e: base postgres $(VENV)/.clients $(STOCK)/.installed
+e2e: base postgres $(VENV)/.clients $(STOCK)/.installed $(MLFLOW2)/.installed
 	cargo build --locked --package lockgate
 	@# One after the other: each folder has a conftest of its own.
 	for engine in sqlite postgres; do \
 	  LOCKGATE_TEST_ENGINE=$$engine LOCKGATE_BIN="$(TARGET)/debug/lockgate" MLFLOW_STOCK="$(STOCK)/bin/mlflow" \
+	  MLFLOW_2="$(MLFLOW2)/bin/python" MLFLOW_318="$(STOCK)/mlflow-3.18" \
 	    "$(VENV)/bin/python" -m pytest tests/mlflow -q $(ARGS); done
 	LOCKGATE_BIN="$(TARGET)/debug/lockgate" "$(VENV)/bin/python" -m pytest tests/e2e -q $(ARGS)
 
@@ -102,6 +104,13 @@ $(VENV)/.uv: | base
 $(STOCK)/.installed: tests/stock.txt $(VENV)/.uv
 	"$(VENV)/bin/uv" venv --quiet --clear --python $(PYTHON) "$(STOCK)"
 	"$(VENV)/bin/uv" pip install --quiet --python "$(STOCK)/bin/python" -r tests/stock.txt
+	@# Its parts are not on every index, so the whole goes over the dependencies of the release before.
+	"$(VENV)/bin/uv" pip install --quiet --python "$(STOCK)/bin/python" --no-deps --target "$(STOCK)/mlflow-3.18" mlflow==3.18.0
+	touch $@
+
+$(MLFLOW2)/.installed: tests/mlflow2.txt $(VENV)/.uv
+	"$(VENV)/bin/uv" venv --quiet --clear --python $(PYTHON) "$(MLFLOW2)"
+	"$(VENV)/bin/uv" pip install --quiet --python "$(MLFLOW2)/bin/python" -r tests/mlflow2.txt
 	touch $@
 
 $(VENV)/.clients: tests/requirements.txt $(VENV)/.uv

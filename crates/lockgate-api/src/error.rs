@@ -70,7 +70,12 @@ impl From<ControlError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let body = json!({"error": {"code": self.code, "message": self.message, "hint": self.hint}});
+        let mut body = json!({"error": {"code": self.code, "message": self.message, "hint": self.hint}});
+        if self.status == StatusCode::UNAUTHORIZED {
+            // Who asks is asked before what: MLflow's clients are to understand the answer, too.
+            body["error_code"] = json!("UNAUTHENTICATED");
+            body["message"] = json!(self.message);
+        }
         (self.status, Json(body)).into_response()
     }
 }

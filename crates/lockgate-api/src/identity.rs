@@ -57,7 +57,7 @@ fn is_open(path: &str) -> bool {
     };
     let info = ["/api/3.0/mlflow/server-info", "/ajax-api/3.0/mlflow/server-info"];
     // Signed URLs say themselves what they allow, and their routes check it.
-    matches!(path, "/health" | "/version")
+    matches!(path, "/" | "/health" | "/version")
         || info.contains(&path)
         || path.starts_with("/api/2.0/mlflow-artifacts/signed/")
 }
@@ -84,7 +84,9 @@ async fn actor(
         return Ok(control.actor(kind, name, Via::Token).await?);
     }
     if !identity.trust_loopback {
-        return Err(ApiError::unauthenticated("say who you are with a token: Authorization: Bearer …"));
+        return Err(ApiError::unauthenticated(
+            "say who you are with a token: MLFLOW_TRACKING_TOKEN for MLflow's clients, Authorization: Bearer … for others",
+        ));
     }
     let claimed = headers.get(CLAIM).map(|v| v.to_str().unwrap_or_default()).unwrap_or(NOBODY);
     Ok(control.actor(ActorKind::User, claimed, Via::Loopback).await?)

@@ -162,7 +162,7 @@ pub(crate) struct Up {
 /// `server`
 #[derive(Debug, Args)]
 pub(crate) struct Server {
-    /// Address to listen on; anything but loopback needs --tokens
+    /// Address to listen on; all others than loopback need --tokens, loopback needs --tokens or --trust-loopback
     #[arg(long, default_value = "127.0.0.1:7600")]
     pub(crate) listen: std::net::SocketAddr,
     /// Folder for the database and artifacts

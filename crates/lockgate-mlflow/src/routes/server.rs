@@ -8,8 +8,15 @@ use serde_json::{Value, json};
 /// The version of MLflow whose interface this is. Clients take features for granted by it.
 const VERSION: &str = "3.17.2";
 
+/// For people who follow a link that a client printed.
+const NO_PAGES: &str = "Lockgate. MLflow's clients use this address as MLFLOW_TRACKING_URI; there are no pages to look at here.\n\
+                        Runs: mlflow.search_runs(). Releases and environments: lockgate status.\n";
+
 pub(super) fn routes() -> Router<Tracking> {
-    Router::new().route("/health", get(async || "OK")).route("/version", get(async || VERSION))
+    Router::new()
+        .route("/", get(async || NO_PAGES))
+        .route("/health", get(async || "OK"))
+        .route("/version", get(async || VERSION))
 }
 
 pub(super) fn info() -> Router<Tracking> {

@@ -35,7 +35,7 @@ pub(crate) async fn server(args: &cli::Server) -> anyhow::Result<Exit> {
     }
     if !args.trust_loopback && args.tokens.is_none() {
         bail!(
-            "nobody could sign in\n  hint: give accounts with --tokens FILE, or use `lockgate up` on a laptop"
+            "nobody could sign in\n  hint: --trust-loopback serves this machine without accounts; --tokens FILE gives accounts; `lockgate up` serves a project"
         );
     }
     let accounts = match &args.tokens {
