@@ -197,7 +197,7 @@ fn settings(mode: Mode) -> String {
             "{wait} PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA foreign_keys = ON; \
              PRAGMA secure_delete = ON; PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -32000;"
         ),
-        Mode::Query => format!("{wait} PRAGMA query_only = ON; PRAGMA cache_size = -8000;"),
+        Mode::Query => format!("{wait} PRAGMA query_only = ON; PRAGMA cache_size = -32000;"),
         Mode::ReadOnly => wait,
     }
 }
