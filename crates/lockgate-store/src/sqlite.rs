@@ -5,8 +5,9 @@
 
 use crate::error::StoreError;
 use crate::place::Place;
-use crate::query::{Query, Value};
+use crate::query::{Query, Value, query};
 use crate::row::{Answer, Row};
+use crate::steps;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, ErrorCode, OpenFlags, ToSql};
 use std::path::Path;
@@ -57,6 +58,8 @@ struct Limit {
     /// Microseconds after `since`; 0 where there is no limit.
     until: AtomicU64,
     reached: AtomicBool,
+    /// Set when whoever waited for the answer has gone.
+    left: Mutex<Option<Arc<AtomicBool>>>,
 }
 
 impl Limit {
@@ -66,7 +69,12 @@ impl Limit {
         if over {
             self.reached.store(true, Ordering::Relaxed);
         }
-        over
+        over || self.is_left()
+    }
+
+    fn is_left(&self) -> bool {
+        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        left.as_ref().is_some_and(|left| left.load(Ordering::Relaxed))
     }
 }
 
@@ -81,16 +89,49 @@ impl Connection {
         let raw = rusqlite::Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX);
         let raw = raw.map_err(|error| classify(place, &error))?;
         raw.set_prepared_statement_cache_capacity(PREPARED);
-        let limit =
-            Limit { since: Instant::now(), until: AtomicU64::new(0), reached: AtomicBool::new(false) };
+        let limit = Limit {
+            since: Instant::now(),
+            until: AtomicU64::new(0),
+            reached: AtomicBool::new(false),
+            left: Mutex::default(),
+        };
         let mut connection = Self { raw, place: place.clone(), limit: Arc::new(limit) };
-        connection.batch(&settings(mode))?;
+        connection.wait_for_locks(WAIT)?;
         if mode == Mode::Write {
+            // Before anything of it is changed.
+            steps::refuse_foreign(&mut connection, place)?;
+        }
+        connection.batch(settings(mode))?;
+        if mode == Mode::Write && connection.journal_mode("PRAGMA journal_mode")? != "wal" {
+            let detail = "its file system doesn't do write-ahead logging: use a local one".to_owned();
+            return Err(StoreError::Unavailable { place: place.name.to_string(), detail });
+        }
+        if mode != Mode::ReadOnly {
             let limit = Arc::clone(&connection.limit);
             let handled = connection.raw.progress_handler(CHECK_EVERY, Some(move || limit.is_over()));
             handled.map_err(|error| connection.error(&error))?;
         }
         Ok(connection)
+    }
+
+    /// How long statements wait for the locks of others.
+    pub(crate) fn wait_for_locks(&mut self, wait: Duration) -> Result<(), StoreError> {
+        self.raw.busy_timeout(wait).map_err(|error| self.error(&error))
+    }
+
+    /// From now on statements are given up as soon as this says that nobody waits for the answer.
+    pub(crate) fn watch(&mut self, left: Option<Arc<AtomicBool>>) {
+        *self.limit.left.lock().unwrap_or_else(PoisonError::into_inner) = left;
+    }
+
+    /// Whether no transaction is open.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.raw.is_autocommit()
+    }
+
+    /// Reads or sets the journal's mode; says what it is then.
+    pub(crate) fn journal_mode(&mut self, sql: &'static str) -> Result<String, StoreError> {
+        self.rows(&query(sql), 1)?.first().map_or(Ok(String::new()), |row| row.at(0))
     }
 
     /// From now on statements are given up after this time; without one never.
@@ -112,7 +153,7 @@ impl Connection {
 
     /// Runs a statement without values that is run often.
     pub(crate) fn control(&mut self, sql: &'static str) -> Result<(), StoreError> {
-        self.rows(&Query { sql: sql.into(), values: Vec::new() }, usize::MAX).map(drop)
+        self.try_rows(&query(sql), usize::MAX).map(drop).map_err(|error| self.error(&error))
     }
 
     /// Runs a statement; says how many rows it touched.
@@ -123,6 +164,11 @@ impl Connection {
 
     /// At most so many rows of a statement's answer.
     pub(crate) fn rows(&mut self, query: &Query, most: usize) -> Result<Vec<Row>, StoreError> {
+        if self.limit.is_over() {
+            // A job of many small statements ends, too.
+            let detail = "it took too long".to_owned();
+            return Err(StoreError::Statement { place: self.place.name.to_string(), detail });
+        }
         self.try_rows(query, most).map_err(|error| self.error(&error))
     }
 
@@ -190,15 +236,15 @@ fn read(value: ValueRef<'_>, column: usize, answer: &mut Answer) -> rusqlite::Re
 }
 
 /// `synchronous = FULL` makes "acknowledged" durable.
-fn settings(mode: Mode) -> String {
-    let wait = format!("PRAGMA busy_timeout = {};", WAIT.as_millis());
+fn settings(mode: Mode) -> &'static str {
     match mode {
-        Mode::Write => format!(
-            "{wait} PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA foreign_keys = ON; \
-             PRAGMA secure_delete = ON; PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -32000;"
-        ),
-        Mode::Query => format!("{wait} PRAGMA query_only = ON; PRAGMA cache_size = -32000;"),
-        Mode::ReadOnly => wait,
+        Mode::Write => {
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA foreign_keys = ON; \
+             PRAGMA secure_delete = ON; PRAGMA wal_autocheckpoint = 4000; PRAGMA journal_size_limit = 67108864; \
+             PRAGMA cache_size = -32000;"
+        }
+        Mode::Query => "PRAGMA query_only = ON; PRAGMA cache_size = -32000;",
+        Mode::ReadOnly => "",
     }
 }
 
@@ -220,8 +266,9 @@ fn classify(place: &Place, error: &rusqlite::Error) -> StoreError {
             StoreError::NotADatabase { place, why: "it is no SQLite file".to_owned() }
         }
         (ErrorCode::DiskFull, _) => StoreError::DiskFull { place, detail },
-        // A failed write, truncate or sync: quota, file-size limit, or a dying disk.
-        (ErrorCode::SystemIoFailure, code) if matches!(code >> 8, 3 | 4 | 5 | 6 | 19) => {
+        // A failed write or truncate: quota, file-size limit, or a dying disk. A failed sync is not among them: what was written
+        // may be there all the same.
+        (ErrorCode::SystemIoFailure, code) if matches!(code >> 8, 3 | 6 | 19) => {
             StoreError::DiskFull { place, detail: format!("{detail}, code {code}") }
         }
         (ErrorCode::SystemIoFailure, code) => {
@@ -241,12 +288,14 @@ pub(crate) struct Pool {
     mode: Mode,
     idle: Mutex<Vec<Connection>>,
     places: Arc<Semaphore>,
+    size: u32,
 }
 
 impl Pool {
     pub(crate) fn new(place: &Place, size: u32, mode: Mode) -> Arc<Self> {
-        let places = Arc::new(Semaphore::new(usize::try_from(size.max(1)).unwrap_or(1)));
-        Arc::new(Self { place: place.clone(), mode, idle: Mutex::default(), places })
+        let size = size.max(1);
+        let places = Arc::new(Semaphore::new(usize::try_from(size).unwrap_or(1)));
+        Arc::new(Self { place: place.clone(), mode, idle: Mutex::default(), places, size })
     }
 
     /// Waits until one more may read.
@@ -268,13 +317,15 @@ impl Pool {
     }
 
     pub(crate) fn give_back(&self, connection: Connection) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.places.is_closed() {
-            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            idle.push(connection);
         }
     }
 
-    /// Lets nobody read any more, and closes what is idle.
-    pub(crate) fn close(&self) {
+    /// Waits for those that read, as long as they may take; then lets nobody read any more, and closes what is idle.
+    pub(crate) async fn close(&self) {
+        let _all = tokio::time::timeout(WAIT, self.places.acquire_many(self.size)).await;
         self.places.close();
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }

@@ -37,14 +37,19 @@ pub(crate) fn is_ours(connection: &mut Connection) -> Result<bool, StoreError> {
     Ok(number(connection, "PRAGMA application_id")? == APPLICATION_ID)
 }
 
-/// Refuses a SQLite file that another program made; marks a new one as ours.
-fn claim(connection: &mut Connection, place: &Place) -> Result<(), StoreError> {
-    if is_ours(connection)? {
-        return Ok(());
-    }
-    if number(connection, "PRAGMA schema_version")? != 0 {
+/// Refuses a SQLite file that another program made.
+pub(crate) fn refuse_foreign(connection: &mut Connection, place: &Place) -> Result<(), StoreError> {
+    if !is_ours(connection)? && number(connection, "PRAGMA schema_version")? != 0 {
         let why = "it is a SQLite database of another program".to_owned();
         return Err(StoreError::NotADatabase { place: place.name.to_string(), why });
+    }
+    Ok(())
+}
+
+/// Marks a new SQLite file as ours.
+fn claim(connection: &mut Connection) -> Result<(), StoreError> {
+    if is_ours(connection)? {
+        return Ok(());
     }
     connection.batch(&format!("PRAGMA application_id = {APPLICATION_ID}"))
 }
@@ -55,7 +60,7 @@ pub(crate) fn take(connection: &mut Connection, place: &Place) -> Result<(), Sto
 }
 
 fn take_until(connection: &mut Connection, place: &Place, last: i64) -> Result<(), StoreError> {
-    claim(connection, place)?;
+    claim(connection)?;
     connection.batch(TABLE)?;
     let mut taken = HashMap::new();
     for row in connection.rows(&query(TAKEN), usize::MAX)? {

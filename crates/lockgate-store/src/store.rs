@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 use lockgate_core::clock::Clock;
 use sqlx::{Pool, Postgres};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, mpsc, oneshot};
@@ -180,6 +181,7 @@ impl Store {
     {
         let Some(writer) = &self.inner.writer else { return Err(StoreError::OpenedReadOnly.into()) };
         let (reply, answer) = oneshot::channel();
+        let mut left = None;
         let mut job: Option<Box<dyn Job>> =
             Some(Box::new(Work { work: Some(work), outcome: None, limit, reply }));
         if brief
@@ -188,9 +190,10 @@ impl Store {
             && hand.is_free()
             && let Some(job) = job.take()
         {
-            hand.write(job);
+            // Where somebody else has the lock of the file it waits its turn.
+            left = hand.write(job);
         }
-        if let Some(job) = job {
+        if let Some(job) = job.or(left) {
             writer.queue.send(Message::Job(job)).await.map_err(|_| StoreError::Closed)?;
         }
         answer.await.unwrap_or_else(|_| Err(StoreError::Closed.into()))
@@ -211,9 +214,11 @@ impl Store {
             Readers::Postgres(pool) => read_postgres(pool, place, work).await,
             Readers::Sqlite(pool) => {
                 let (turn, pool, runtime) = (pool.turn().await?, Arc::clone(pool), Handle::current());
+                let leaving = Leaving::default();
+                let left = Arc::clone(&leaving.0);
                 let reading = tokio::task::spawn_blocking(move || {
                     let _turn = turn;
-                    read_sqlite(&runtime, &pool, place, work)
+                    read_sqlite(&runtime, &pool, place, left, work)
                 });
                 match reading.await {
                     Ok(result) => result,
@@ -237,7 +242,7 @@ impl Store {
     /// Finishes what waits, closes every connection and frees the file. Later calls fail with [`StoreError::Closed`].
     pub async fn close(&self) {
         match &self.inner.readers {
-            Readers::Sqlite(pool) => pool.close(),
+            Readers::Sqlite(pool) => pool.close().await,
             Readers::Postgres(pool) => pool.close().await,
         }
         if let Some(writer) = &self.inner.writer {
@@ -265,16 +270,34 @@ fn start(writer: Writer, place: &Place) -> Result<(), StoreError> {
     })
 }
 
-fn read_sqlite<F, T, E>(runtime: &Handle, pool: &sqlite::Pool, place: Place, work: F) -> Result<T, E>
+/// Says that somebody has gone, by being dropped.
+#[derive(Default)]
+struct Leaving(Arc<AtomicBool>);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn read_sqlite<F, T, E>(
+    runtime: &Handle,
+    pool: &sqlite::Pool,
+    place: Place,
+    left: Arc<AtomicBool>,
+    work: F,
+) -> Result<T, E>
 where
     F: for<'a> FnOnce(&'a mut Conn) -> BoxFuture<'a, Result<T, E>>,
     E: From<StoreError>,
 {
     let mut connection = pool.take()?;
+    connection.watch(Some(left));
     connection.control(place.engine.begin_read())?;
     let mut conn = Conn::new(Raw::Sqlite(Box::new(connection)), place);
     let result = runtime.block_on(work(&mut conn));
     if let Raw::Sqlite(mut connection) = conn.into_raw() {
+        connection.watch(None);
         // The answer is there already; a connection that can't end its read is thrown away.
         match connection.control("ROLLBACK") {
             Ok(()) => pool.give_back(*connection),

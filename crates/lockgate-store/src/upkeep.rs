@@ -87,7 +87,15 @@ fn forget(place: &Place, settings: &[&str]) -> Result<(), StoreError> {
     for key in settings {
         connection.execute(&query(FORGET).bind((*key).to_owned()))?;
     }
-    Ok(())
+    // One file, which can be read from a folder that can't be written.
+    match connection.journal_mode("PRAGMA journal_mode = DELETE")?.as_str() {
+        "delete" => Ok(()),
+        other => Err(StoreError::Files {
+            what: "finish",
+            path: place.name.to_string(),
+            detail: format!("its journal is still `{other}`"),
+        }),
+    }
 }
 
 impl Store {

@@ -11,6 +11,7 @@ use crate::error::StoreError;
 use crate::lock::FileLock;
 use crate::open;
 use crate::place::{Engine, Place};
+use crate::sqlite::WAIT;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use lockgate_core::clock::Clock;
@@ -120,6 +121,8 @@ pub(crate) struct Hand {
     clock: Arc<dyn Clock>,
     connection: Option<Raw>,
     job_timeout: Duration,
+    /// A transaction that was begun already.
+    begun: Option<Tx>,
     /// How long commits take of late.
     commit: Duration,
     /// How many jobs share a transaction of late, times [`SHARE`].
@@ -182,6 +185,7 @@ impl Hand {
             clock,
             connection: Some(connection),
             job_timeout,
+            begun: None,
             commit: Duration::ZERO,
             shared: SHARE,
             closed: false,
@@ -196,13 +200,28 @@ impl Hand {
             && self.shared < SHARE + SHARE / 4
     }
 
-    /// Runs a job of the caller's own, on the spot. Jobs of SQLite never wait; one that does all the same is not kept.
-    pub(crate) fn write(&mut self, job: Box<dyn Job>) {
+    /// Runs a job of the caller's own, on the spot; gives it back where another program has the file's lock. Jobs of SQLite never
+    /// wait; one that does all the same is not kept.
+    pub(crate) fn write(&mut self, job: Box<dyn Job>) -> Option<Box<dyn Job>> {
+        let Some(Raw::Sqlite(mut connection)) = self.connection.take() else { return Some(job) };
+        let begun = connection
+            .wait_for_locks(Duration::ZERO)
+            .and_then(|()| connection.control(Engine::Sqlite.begin_write()));
+        let patient = connection.wait_for_locks(WAIT);
+        if begun.and(patient).is_err() {
+            // It is rolled back with its connection, where it began all the same.
+            if connection.is_idle() {
+                self.connection = Some(Raw::Sqlite(connection));
+            }
+            return Some(job);
+        }
+        self.begun = Some(Tx::new(Raw::Sqlite(connection), self.place.clone(), Arc::clone(&self.clock)));
         let mut batch = Batch { done: Vec::new(), kept: 0, closing: None };
         if self.batch(job, &mut batch, |_| None).now_or_never().is_none() {
             // Its connection went with it, and the transaction with that.
             tracing::error!(place = %self.place.name, "a write waits for something else than the database");
         }
+        None
     }
 
     /// Runs one transaction and answers its jobs.
@@ -265,10 +284,18 @@ impl Hand {
 
     /// Begins a transaction; where an idle connection has died, on a new one.
     async fn begin(&mut self) -> Result<Tx, StoreError> {
+        if let Some(tx) = self.begun.take() {
+            return Ok(tx);
+        }
         if let Some(connection) = self.connection.take() {
             let mut tx = Tx::new(connection, self.place.clone(), Arc::clone(&self.clock));
             match begin(&mut tx, self.place.engine).await {
                 Ok(()) => return Ok(tx),
+                // Another connection would have to wait as long.
+                Err(error @ StoreError::Busy { .. }) => {
+                    self.connection = Some(tx.into_raw());
+                    return Err(error);
+                }
                 Err(error) => tracing::warn!(place = %self.place.name, %error, "connecting again"),
             }
         }

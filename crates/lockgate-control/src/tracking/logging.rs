@@ -9,7 +9,7 @@ use lockgate_core::actor::Actor;
 use lockgate_store::Tx;
 
 /// So many things are written on the spot.
-const FEW: usize = 50;
+pub(super) const FEW: usize = 50;
 
 /// What is logged at once: all of it or nothing.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -1,5 +1,6 @@
 //! Runs: making, finding, changing, deleting and restoring them.
 
+use super::logging::FEW;
 use super::{
     KeyValue, Lifecycle, Run, RunUpdate, Search, Tracking, TrackingError, View, checks, experiments,
     may_read, may_track, places,
@@ -105,7 +106,7 @@ impl Tracking {
         let (run_id, created_by) = (self.new_id(), actor.id.to_string());
         let start_time = new.start_time.unwrap_or_else(|| self.clock.now_ms());
         let (experiment_id, user_id) = (new.experiment_id, new.user_id);
-        self.write_sized(true, move |tx| {
+        self.write_sized(tags.len() <= FEW, move |tx| {
             Box::pin(async move {
                 let experiment = experiments::active(tx, &experiment_id).await?;
                 let name = name?;

@@ -381,3 +381,51 @@ async fn a_brief_write_that_waits_for_something_else_is_not_kept_and_the_next_on
     });
     assert_eq!(found.await.unwrap(), (None, Some("kept".to_owned())));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_brief_write_waits_its_turn_where_another_program_has_the_lock() {
+    let bench = Bench::sqlite();
+    let store = bench.open().await;
+    let other = rusqlite::Connection::open(bench.file()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let writer = store.clone();
+    let write = tokio::spawn(async move {
+        writer.write_brief(|tx| Box::pin(async move { tx.set_setting("a", "1").await })).await
+    });
+    // The thread that was asked is free meanwhile.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!write.is_finished());
+    other.execute_batch("COMMIT").unwrap();
+    write.await.unwrap().unwrap();
+    let found = store.read(|conn| Box::pin(async move { conn.setting("a").await })).await.unwrap();
+    assert_eq!(found.as_deref(), Some("1"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_ends_when_nobody_waits_for_it_any_more() {
+    let bench = Bench::sqlite();
+    let mut options = bench.options();
+    options.readers = 1;
+    let store = Store::open(&bench.url, options).await.unwrap();
+    let endless = store.read(|conn| Box::pin(async move { conn.scalar(query(ENDLESS)).await }));
+    assert!(tokio::time::timeout(Duration::from_millis(200), endless).await.is_err());
+    let next = store.read(|conn| Box::pin(async move { conn.setting("a").await }));
+    assert_eq!(tokio::time::timeout(Duration::from_secs(5), next).await.unwrap().unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_job_of_many_small_statements_has_its_limit_too() {
+    let bench = Bench::sqlite();
+    let mut options = bench.options();
+    options.job_timeout = Duration::from_millis(200);
+    let store = Store::open(&bench.url, options).await.unwrap();
+    let work = store.write(|tx| {
+        Box::pin(async move {
+            loop {
+                tx.set_setting("a", "1").await?;
+            }
+        })
+    });
+    let done: Result<(), StoreError> = work.await;
+    assert!(matches!(done, Err(StoreError::TimedOut { .. })), "{done:?}");
+}

@@ -110,10 +110,11 @@ async fn files_that_are_no_store_are_left_as_they_are() {
     assert_eq!(std::fs::read_to_string(bench.file()).unwrap(), text);
 
     std::fs::remove_file(bench.file()).unwrap();
-    std::fs::write(bench.file(), "").unwrap();
-    bench.tamper("CREATE TABLE theirs (a TEXT)").await;
+    rusqlite::Connection::open(bench.file()).unwrap().execute_batch("CREATE TABLE theirs (a TEXT)").unwrap();
+    let theirs = std::fs::read(bench.file()).unwrap();
     let error = Store::open(&bench.url, bench.options()).await.unwrap_err();
     assert!(error.to_string().contains("a SQLite database of another program"), "{error}");
+    assert_eq!(std::fs::read(bench.file()).unwrap(), theirs);
 
     let folder = bench.folder();
     let error = Store::open(folder.to_str().unwrap(), bench.options()).await.unwrap_err();

@@ -179,6 +179,8 @@ async fn a_snapshot_needs_no_server() {
     snapshot(&bench.url, &copy, &["secret"]).await.unwrap();
     let options = StoreOptions { access: Access::ReadOnly, ..bench.options() };
     assert_eq!(Store::open(copy.to_str().unwrap(), options).await.unwrap().verify().await.unwrap().count, 2);
+    // One file that asks for none beside it: bytes 18 and 19 are 2 with a write-ahead log, see sqlite.org/fileformat.html.
+    assert_eq!(std::fs::read(&copy).unwrap()[18..20], [1, 1]);
     let missing = snapshot("/nowhere/store.db", &bench.folder().join("other.db"), &[]).await.unwrap_err();
     assert!(matches!(missing, StoreError::Unavailable { .. }), "{missing}");
     let postgres = snapshot("postgres://u:geheim@h/d", &copy, &[]).await.unwrap_err();
