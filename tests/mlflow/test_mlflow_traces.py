@@ -503,3 +503,27 @@ def test_compressed_spans_and_what_is_refused(server):
     assert status == 404 and "json" not in headers.get("content-type", "")
     status, _, answer = http("GET", f"{server}{V2}/{TRACE}/info")
     assert status == 404 and not re.search(rb"error_code", answer)
+
+
+def test_what_applications_meet_is_kept(experiment):
+    with mlflow.start_span("s\0pan") as span:
+        span.set_inputs({"messages": [{"role": "user", "content": "x\0y"}]})
+        span.set_outputs({"loss": float("nan"), "bounds": [float("inf"), -float("inf")]})
+    found = mlflow.get_trace(span.trace_id)
+    assert found.info.request_preview == "x\N{REPLACEMENT CHARACTER}y"
+    (kept,) = found.data.spans
+    assert kept.inputs == {"messages": [{"role": "user", "content": "x\0y"}]}
+    assert str(kept.outputs) == "{'loss': nan, 'bounds': [inf, -inf]}"
+
+
+def test_odd_senders_are_understood_and_many_attributes_take_no_time(server):
+    headers = {"Content-Type": "application/json", "x-mlflow-experiment-id": "0"}
+    many = [{"key": f"k{i}", "value": {"intValue": "1"}} for i in range(100_000)]
+    odd = {**span(1, trace="0d" * 16), "parentSpanId": "0" * 16, "startTimeUnixNano": 1.7e18, "endTimeUnixNano": 1.700000001e18,
+           "attributes": [{"key": "none", "value": None}, {"key": "whole", "value": {"intValue": 1.0}}, *many]}  # fmt: skip
+    halves = [gzip.compress(part) for part in (json.dumps(otlp([odd])).encode()[:100], json.dumps(otlp([odd])).encode()[100:])]
+    begun = time.monotonic()
+    assert http("POST", server + "/v1/traces", b"".join(halves), {**headers, "Content-Encoding": "gzip"})[0] == 200
+    assert time.monotonic() - begun < 30, "quadratic, that would take minutes"
+    status, _, body = http("GET", f"{server}/api/3.0/mlflow/traces/tr-{'0d' * 16}")
+    assert status == 200 and json.loads(body)["trace"]["trace_info"]["state"] == "OK"

@@ -27,7 +27,9 @@ pub(crate) fn duration(text: &str) -> Result<i64, MlflowError> {
     if seconds.is_empty() || !digits(seconds) || !digits(fraction) || fraction.len() > 9 {
         return Err(wrong());
     }
-    let seconds: i64 = seconds.parse().map_err(|_| wrong())?;
+    // Ten thousand years: protobuf's limit.
+    let seconds: i64 =
+        seconds.parse().ok().filter(|seconds| *seconds <= 315_576_000_000).ok_or_else(wrong)?;
     let millis: i64 = format!("{fraction:0<3}")[..3].parse().map_err(|_| wrong())?;
     seconds.checked_mul(1000).and_then(|s| s.checked_add(millis)).map(|ms| sign * ms).ok_or_else(wrong)
 }

@@ -214,6 +214,11 @@ pub(crate) fn no_nul(what: &'static str, text: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// A text that an application met, not one that somebody chose: where it holds NUL, a sign for what can't be shown stands instead.
+pub(crate) fn without_nul(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
 /// Translates an error of PostgreSQL.
 pub(crate) fn classify(place: &Place, error: sqlx::Error) -> StoreError {
     let name = place.name.to_string();

@@ -31,7 +31,13 @@ fn text(value: &Value, name: &str) -> Option<String> {
 
 fn number<T: std::str::FromStr>(value: &Value) -> Option<T> {
     match value {
-        Value::Number(number) => number.to_string().parse().ok(),
+        // Whole numbers may be written as floats.
+        Value::Number(number) => {
+            let text = number.to_string();
+            text.parse()
+                .ok()
+                .or_else(|| format!("{:.0}", number.as_f64().filter(|n| n.fract() == 0.0)?).parse().ok())
+        }
         Value::String(text) => text.parse().ok(),
         _ => None,
     }
@@ -112,7 +118,7 @@ fn link(value: &Value) -> Option<proto::Link> {
 fn pair(value: &Value) -> Option<proto::KeyValue> {
     Some(proto::KeyValue {
         key: text(value, "key")?,
-        value: value.get("value").map_or(Some(None), |v| any(v).map(Some))?,
+        value: value.get("value").filter(|v| !v.is_null()).map_or(Some(None), |v| any(v).map(Some))?,
     })
 }
 

@@ -10,7 +10,7 @@ mod proto;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use flate2::read::{DeflateDecoder, GzDecoder, ZlibDecoder};
+use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use lockgate_control::tracking::{NewSpan, SpanEvent, SpanGroup, SpanLink, SpanStatus, Tree};
 use prost::Message as _;
 use proto::any_value::Value;
@@ -64,7 +64,7 @@ fn inflated(reader: impl Read) -> Option<Vec<u8>> {
 pub(crate) fn decompressed(body: Vec<u8>, encoding: Option<&str>) -> Result<Vec<u8>, Refusal> {
     let Some(encoding) = encoding.filter(|encoding| !encoding.is_empty()) else { return Ok(body) };
     let (name, bytes) = match encoding.to_ascii_lowercase().as_str() {
-        "gzip" => ("gzip", inflated(GzDecoder::new(body.as_slice()))),
+        "gzip" => ("gzip", inflated(MultiGzDecoder::new(body.as_slice()))),
         // Some senders leave zlib's frame out.
         "deflate" => (
             "deflate",
@@ -127,7 +127,8 @@ fn converted(found: proto::Span) -> Option<NewSpan> {
         trace: id(&found.trace_id, 16)?,
         span_id: id(&found.span_id, 8)?,
         parent_id: match found.parent_span_id.as_slice() {
-            [] => None,
+            // Some senders write zeros where there is none.
+            bytes if bytes.iter().all(|byte| *byte == 0) => None,
             bytes => Some(id(bytes, 8)?),
         },
         name: found.name,

@@ -11,9 +11,13 @@ use axum::routing::post;
 use axum::{Json, Router};
 use lockgate_control::tracking::{SpanGroup, Tracking};
 use serde_json::json;
+use tokio::sync::Semaphore;
 
 const EXPERIMENT: &str = "x-mlflow-experiment-id";
 const RUN: &str = "x-mlflow-run-id";
+
+/// So many requests are unpacked at a time.
+static UNPACKING: Semaphore = Semaphore::const_new(2);
 
 pub(super) fn routes() -> Router<Tracking> {
     Router::new().route("/v1/traces", post(export))
@@ -38,9 +42,16 @@ async fn read(request: Request) -> Result<(String, Option<String>, Vec<SpanGroup
     let form = Form::of(one(headers, header::CONTENT_TYPE))?;
     let broken = |e| Refusal { status: 400, reason: format!("The body can't be received: {e}") };
     let bytes = to_bytes(body, BODY_LIMIT).await.map_err(broken)?;
-    let bytes = decompressed(bytes.into(), one(headers, header::CONTENT_ENCODING))?;
     let run = one(headers, RUN).map(str::to_owned);
-    Ok((experiment, run, groups(&bytes, form)?))
+    let encoding = one(headers, header::CONTENT_ENCODING).map(str::to_owned);
+    // Unpacking takes memory and time: a few at once, and on a thread that others don't wait for.
+    let busy = |_| Refusal { status: 503, reason: "The server is stopping".to_owned() };
+    let _turn = UNPACKING.acquire().await.map_err(busy)?;
+    let read = tokio::task::spawn_blocking(move || {
+        decompressed(bytes.into(), encoding.as_deref()).and_then(|bytes| groups(&bytes, form))
+    });
+    let broken = |e| Refusal { status: 400, reason: format!("The body can't be read: {e}") };
+    Ok((experiment, run, read.await.map_err(broken)??))
 }
 
 async fn export(
@@ -52,7 +63,7 @@ async fn export(
         Ok(read) => read,
         Err(refusal) => return Ok(refused(refusal)),
     };
-    tracking.log_spans(&actor, &experiment, run, &groups).await?;
+    tracking.log_spans(&actor, &experiment, run, groups).await?;
     // An empty message: all was taken.
     Ok(([(header::CONTENT_TYPE, "application/x-protobuf")], "").into_response())
 }

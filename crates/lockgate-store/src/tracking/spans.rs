@@ -3,7 +3,7 @@
 use super::rows_of;
 use super::trace_types::Span;
 use crate::conn::{Conn, Row, Tx, int, opt_text, query, text};
-use crate::error::{StoreError, no_nul};
+use crate::error::{StoreError, without_nul};
 use crate::statements::statements;
 
 statements! {
@@ -57,11 +57,12 @@ impl Tx {
     /// # Errors
     /// Where it can't be stored.
     pub async fn put_span(&mut self, new: &Span) -> Result<(), StoreError> {
-        no_nul("a span's name", &new.name)?;
-        no_nul("a span's type", new.kind.as_deref().unwrap_or_default())?;
         let statement =
             query(PUT).bind(new.trace_id.clone()).bind(new.span_id.clone()).bind(new.parent_id.clone());
-        let statement = statement.bind(new.name.clone()).bind(new.kind.clone()).bind(new.status.clone());
+        let statement = statement
+            .bind(without_nul(&new.name))
+            .bind(new.kind.as_deref().map(without_nul))
+            .bind(new.status.clone());
         let statement = statement.bind(new.start_ns).bind(new.end_ns).bind(new.token_use.clone());
         self.execute(statement.bind(new.cost.clone()).bind(new.content.clone())).await.map(|_| ())
     }

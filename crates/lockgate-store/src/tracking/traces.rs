@@ -5,7 +5,7 @@ use super::trace_types::Trace;
 use super::types::KeyValue;
 use super::{CHUNK, assessments, entity, places, rows_of, tuples};
 use crate::conn::{Conn, Row, Tx, int, opt_int, opt_text, query, query_dynamic, text};
-use crate::error::{StoreError, no_nul};
+use crate::error::{StoreError, no_nul, without_nul};
 use crate::statements::statements;
 use lockgate_core::clock::Millis;
 use std::collections::HashMap;
@@ -160,15 +160,12 @@ impl Tx {
     /// Where it can't be stored.
     pub async fn put_trace(&mut self, new: &Trace) -> Result<bool, StoreError> {
         no_nul("a trace's id", &new.trace_id)?;
-        let texts = [&new.client_request_id, &new.request_preview, &new.response_preview, &new.session_id];
-        for part in texts.into_iter().flatten() {
-            no_nul("a trace", part)?;
-        }
+        let kept = |text: &Option<String>| text.as_deref().map(without_nul);
         let statement = query(PUT).bind(new.trace_id.clone()).bind(new.experiment_id).bind(new.state.clone());
-        let statement = statement.bind(new.started).bind(new.duration).bind(new.client_request_id.clone());
-        let statement = statement.bind(new.request_preview.clone()).bind(new.response_preview.clone());
+        let statement = statement.bind(new.started).bind(new.duration).bind(kept(&new.client_request_id));
+        let statement = statement.bind(kept(&new.request_preview)).bind(kept(&new.response_preview));
         let workspace = self.workspace().to_owned();
-        let rows = self.execute(statement.bind(new.session_id.clone()).bind(workspace)).await?;
+        let rows = self.execute(statement.bind(kept(&new.session_id)).bind(workspace)).await?;
         Ok(rows > 0)
     }
 
@@ -196,12 +193,12 @@ impl Tx {
     ) -> Result<(), StoreError> {
         for pair in pairs {
             no_nul("a trace's key", &pair.key)?;
-            no_nul("a trace's value", &pair.value)?;
         }
         for chunk in pairs.chunks(CHUNK) {
             let mut statement = query_dynamic(sql.replacen(ONE_ROW, &tuples(chunk.len(), 3), 1));
             for pair in chunk {
-                statement = statement.bind(trace.to_owned()).bind(pair.key.clone()).bind(pair.value.clone());
+                statement =
+                    statement.bind(trace.to_owned()).bind(pair.key.clone()).bind(without_nul(&pair.value));
             }
             self.execute(statement).await?;
         }

@@ -160,10 +160,13 @@ impl Tracking {
         actor: &Actor,
         experiment: &str,
         run: Option<String>,
-        groups: &[SpanGroup],
+        groups: Vec<SpanGroup>,
     ) -> Result<(), TrackingError> {
         may_track(actor)?;
-        let traces = arrived(groups)?;
+        // Large ones take a while, and other requests wait for this thread.
+        let traces = tokio::task::spawn_blocking(move || arrived(&groups))
+            .await
+            .map_err(|error| TrackingError::State(format!("spans could not be read: {error}")))??;
         let experiment = experiment.to_owned();
         self.write(move |tx| {
             Box::pin(async move {

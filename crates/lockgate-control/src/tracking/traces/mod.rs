@@ -2,7 +2,7 @@
 //!
 //! | module | subject |
 //! |---|---|
-//! | [`tree`] | JSON that keeps its order, written as Python writes it |
+//! | [`tree`], `lenient` | JSON that keeps its order, written and read as Python does |
 //! | `spans` | spans as they arrive, and their rows |
 //! | `intake` | keeping spans, and what they say about their trace |
 //! | `usage`, `preview` | sums of tokens and costs; the beginnings of requests and answers |
@@ -17,6 +17,7 @@ mod assessments;
 mod change;
 mod info;
 mod intake;
+mod lenient;
 mod preview;
 mod spans;
 #[cfg(test)]

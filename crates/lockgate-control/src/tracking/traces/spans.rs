@@ -5,6 +5,7 @@ use super::tree::Tree;
 use super::usage;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use std::collections::HashMap;
 
 /// The attributes that mean something here.
 const REQUEST_ID: &str = "mlflow.traceRequestId";
@@ -139,10 +140,14 @@ fn attributes(new: &NewSpan) -> Vec<(String, String)> {
     let id = Tree::Text(trace_id(&new.trace)).dump();
     let all = new.attributes.iter().filter(|(key, _)| key != REQUEST_ID);
     let all = all.map(|(key, value)| (key.clone(), dumped(value)));
+    let mut places: HashMap<String, usize> = HashMap::new();
     for (key, value) in std::iter::once((REQUEST_ID.to_owned(), id)).chain(all) {
-        match found.iter_mut().find(|(known, _)| *known == key) {
-            Some(slot) => slot.1 = value,
-            None => found.push((key, value)),
+        match places.get(&key) {
+            Some(place) => found[*place].1 = value,
+            None => {
+                places.insert(key.clone(), found.len());
+                found.push((key, value));
+            }
         }
     }
     if !found.iter().any(|(key, _)| key == MODEL) {

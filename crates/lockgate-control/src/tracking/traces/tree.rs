@@ -4,6 +4,7 @@
 //! writes it.
 
 use super::super::python;
+use super::lenient;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use std::fmt::Write as _;
 
@@ -30,7 +31,7 @@ impl Tree {
     /// Reads JSON; none where the text is none.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        serde_json::from_str(text).ok()
+        serde_json::from_str(text).ok().or_else(|| lenient::parse(text))
     }
 
     /// The text form with all characters as they are.
