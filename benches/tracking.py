@@ -56,6 +56,9 @@ class Server:
         body = {"experiment_id": "0", "start_time": 1, "run_name": "bench"}
         return self.call("POST", "/runs/create", body, connection=connection)["run"]["info"]["run_id"]
 
+    def new_experiment(self, name):
+        return self.call("POST", "/experiments/create", {"name": name})["experiment_id"]
+
     def memory(self):
         return pss_mb(tree(self.child.pid))
 
@@ -144,10 +147,9 @@ def whole_run(server, count, seconds):
     return clients(count, seconds, work)
 
 
-def fill(server, runs):
-    """An experiment with so many runs, of ten metrics, ten params and five tags each."""
-    experiment = server.call("POST", "/experiments/create", {"name": "searched"})["experiment_id"]
-    numbers, lock = iter(range(runs)), threading.Lock()
+def fill(server, experiment, runs, points=1):
+    """Runs of these numbers, each of ten metrics with so many points, ten params and five tags."""
+    numbers, lock = iter(runs), threading.Lock()
 
     def client(_):
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
@@ -158,17 +160,18 @@ def fill(server, runs):
                 return
             body = {"experiment_id": experiment, "start_time": 1_700_000_000_000 + i, "run_name": f"run {i}"}
             run = server.call("POST", "/runs/create", body, connection=connection)["run"]["info"]["run_id"]
-            values = [(i * 7919 + k * 104729) % 10007 / 10007 for k in range(10)]
+            values = [(i * 7919 + k * 104729) % 100003 / 100003 for k in range(10)]
             body = {
                 "run_id": run,
-                "metrics": [{"key": f"m{k}", "value": value, "timestamp": 1, "step": 0} for k, value in enumerate(values)],
+                "metrics": [
+                    {"key": f"m{k}", "value": value, "timestamp": step, "step": step} for k, value in enumerate(values) for step in range(points)
+                ],
                 "params": [{"key": f"p{k}", "value": str((i + k) % 10)} for k in range(10)],
                 "tags": [{"key": f"t{k}", "value": str(i % 7)} for k in range(5)],
             }
             server.call("POST", "/runs/log-batch", body, connection=connection)
 
     together(4, client)
-    return experiment
 
 
 SEARCHES = {
@@ -243,7 +246,8 @@ def main():
         cells["bare SQLite commits, /s"] = {"sqlite": bare_commits(scratch, args.seconds)}
         for server in servers:
             begun = time.monotonic()
-            experiment = fill(server, args.runs)
+            experiment = server.new_experiment("searched")
+            fill(server, experiment, range(args.runs))
             say(f"{server.name}: {args.runs} runs in {time.monotonic() - begun:.0f} s")
             for name, body in SEARCHES.items():
                 took = p50(server, "/runs/search", {"experiment_ids": [experiment], **body}, 7)

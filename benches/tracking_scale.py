@@ -7,46 +7,15 @@ numbers at 10,000 runs are in benches/results/tracking.json. The results go to b
 """
 
 import argparse
-import http.client
 import json
 import random
 import shutil
-import threading
 import time
 from pathlib import Path
 
 from harness import CACHE, HERE, PROGRAM, Processes, say
 from run import machine, rounded
-from tracking import SEARCHES, Server, log_metric, p50, together
-
-
-def fill(server, experiment, first, runs, points):
-    """Runs of ten metrics with so many points each, ten params and five tags."""
-    numbers, lock = iter(range(first, first + runs)), threading.Lock()
-
-    def client(_):
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
-        while True:
-            with lock:
-                i = next(numbers, None)
-            if i is None:
-                return
-            body = {"experiment_id": experiment, "start_time": 1_700_000_000_000 + i, "run_name": f"run {i}"}
-            run = server.call("POST", "/runs/create", body, connection=connection)["run"]["info"]["run_id"]
-            values = [(i * 7919 + k * 104729) % 100003 / 100003 for k in range(10)]
-            body = {
-                "run_id": run,
-                "metrics": [
-                    {"key": f"m{k}", "value": value, "timestamp": step, "step": step}
-                    for k, value in enumerate(values)
-                    for step in range(points)
-                ],
-                "params": [{"key": f"p{k}", "value": str((i + k) % 10)} for k in range(10)],
-                "tags": [{"key": f"t{k}", "value": str(i % 7)} for k in range(5)],
-            }
-            server.call("POST", "/runs/log-batch", body, connection=connection)
-
-    together(4, client)
+from tracking import SEARCHES, Server, fill, log_metric, p50
 
 
 def measured(server, scratch, experiment, runs):
@@ -72,10 +41,10 @@ def main():
     try:
         command = lambda port, home: [PROGRAM, "server", "--trust-loopback", "--listen", f"127.0.0.1:{port}", "--home", home]  # noqa: E731
         server = Server("lockgate", processes, scratch / "lockgate", command)
-        experiment = server.call("POST", "/experiments/create", {"name": "searched"})["experiment_id"]
+        experiment = server.new_experiment("searched")
         for runs in (args.runs // 10, args.runs):
             begun = time.monotonic()
-            fill(server, experiment, filled, runs - filled, args.points)
+            fill(server, experiment, range(filled, runs), args.points)
             took = time.monotonic() - begun
             say(f"{runs:,} runs, {runs * args.points * 10:,} points: {took:.0f} s")
             cells[f"{runs:,} runs, {runs * args.points * 10:,} points"] = measured(server, scratch, experiment, runs) | {"runs filled, /s": (runs - filled) / took}

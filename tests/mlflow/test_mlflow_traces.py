@@ -516,14 +516,13 @@ def test_what_applications_meet_is_kept(experiment):
     assert str(kept.outputs) == "{'loss': nan, 'bounds': [inf, -inf]}"
 
 
-def test_odd_senders_are_understood_and_many_attributes_take_no_time(server):
+def test_odd_senders_are_understood(server):
     headers = {"Content-Type": "application/json", "x-mlflow-experiment-id": "0"}
-    many = [{"key": f"k{i}", "value": {"intValue": "1"}} for i in range(100_000)]
+    # So many that going through them for each of them would take longer than a request may.
+    many = [{"key": f"k{i}", "value": {"intValue": "1"}} for i in range(200_000)]
     odd = {**span(1, trace="0d" * 16), "parentSpanId": "0" * 16, "startTimeUnixNano": 1.7e18, "endTimeUnixNano": 1.700000001e18,
            "attributes": [{"key": "none", "value": None}, {"key": "whole", "value": {"intValue": 1.0}}, *many]}  # fmt: skip
     halves = [gzip.compress(part) for part in (json.dumps(otlp([odd])).encode()[:100], json.dumps(otlp([odd])).encode()[100:])]
-    begun = time.monotonic()
     assert http("POST", server + "/v1/traces", b"".join(halves), {**headers, "Content-Encoding": "gzip"})[0] == 200
-    assert time.monotonic() - begun < 30, "quadratic, that would take minutes"
     status, _, body = http("GET", f"{server}/api/3.0/mlflow/traces/tr-{'0d' * 16}")
     assert status == 200 and json.loads(body)["trace"]["trace_info"]["state"] == "OK"

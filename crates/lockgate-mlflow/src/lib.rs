@@ -10,6 +10,7 @@
 //! | `wire` | answers |
 //! | `otlp` | spans in OpenTelemetry's protocol |
 //! | `time` | times in protobuf's JSON |
+//! | [`fuzz`] | the entry for a fuzzer |
 //! | `error` | errors in MLflow's shape |
 //!
 //! An unknown route is answered with 404 and no JSON: clients then fall back to what an older server offers. Prompts'
@@ -17,7 +18,8 @@
 
 mod call;
 mod error;
-pub mod filter;
+mod filter;
+pub mod fuzz;
 mod message;
 mod otlp;
 mod page;

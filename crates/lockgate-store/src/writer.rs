@@ -258,10 +258,11 @@ impl Hand {
                 return Err(error);
             }
         };
+        let mut open = true;
         while let Some(mut job) = next.take() {
             if job.wanted() {
                 let ran = if batch.kept == 0 {
-                    alone(&mut tx, &mut *job, self.job_timeout, self.place.engine).await
+                    alone(&mut tx, &mut open, &mut *job, self.job_timeout, self.place.engine).await
                 } else {
                     step(&mut tx, &mut *job, self.job_timeout).await
                 };
@@ -270,9 +271,11 @@ impl Hand {
             }
             next = more(batch);
         }
-        let end = if batch.kept > 0 { "COMMIT" } else { "ROLLBACK" };
         let begun = Instant::now();
-        limited(&mut tx, end).await.map_err(|error| unconfirmed(error, &self.place))?;
+        if open {
+            let end = if batch.kept > 0 { "COMMIT" } else { "ROLLBACK" };
+            limited(&mut tx, end).await.map_err(|error| unconfirmed(error, &self.place))?;
+        }
         if batch.kept > 0 {
             // The last ones count most.
             self.commit = (self.commit * 3 + begun.elapsed()) / 4;
@@ -313,10 +316,20 @@ struct Batch {
     closing: Option<oneshot::Sender<()>>,
 }
 
-/// Runs a job while there is nothing in the transaction yet that others want kept: the transaction is its savepoint. An error
-/// means that the whole transaction is lost.
-async fn alone(tx: &mut Tx, job: &mut dyn Job, limit: Duration, engine: Engine) -> Result<bool, StoreError> {
+/// Runs a job while there is nothing in the transaction yet that others want kept: the transaction is its savepoint, and is open
+/// afterwards where the job is kept. An error means that the whole transaction is lost.
+async fn alone(
+    tx: &mut Tx,
+    open: &mut bool,
+    job: &mut dyn Job,
+    limit: Duration,
+    engine: Engine,
+) -> Result<bool, StoreError> {
+    if !*open {
+        begin(tx, engine).await?;
+    }
     let keep = job.run(tx, limit).await;
+    *open = keep;
     if !keep {
         match limited(tx, "ROLLBACK").await {
             // SQLite has rolled it back by itself: the job's own error says why.
@@ -324,7 +337,6 @@ async fn alone(tx: &mut Tx, job: &mut dyn Job, limit: Duration, engine: Engine) 
                 if engine == Engine::Sqlite && detail.contains("no transaction is active") => {}
             other => other?,
         }
-        begin(tx, engine).await?;
     }
     Ok(keep)
 }

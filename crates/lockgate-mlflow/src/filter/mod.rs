@@ -19,7 +19,7 @@ mod tests;
 mod traces;
 
 pub(crate) use rules::IS_PROMPT;
-pub use rules::Noun;
+pub(crate) use rules::Noun;
 
 use crate::error::MlflowError;
 use lockgate_control::tracking::{Clause, Order};
@@ -28,7 +28,7 @@ use lockgate_control::tracking::{Clause, Order};
 ///
 /// # Errors
 /// Where it breaks the grammar, or says something that can't be said about this kind of thing.
-pub fn clauses(noun: Noun, text: &str) -> Result<Vec<Clause>, MlflowError> {
+pub(crate) fn clauses(noun: Noun, text: &str) -> Result<Vec<Clause>, MlflowError> {
     let conditions = parser::conditions(text)?;
     conditions.iter().map(|condition| rules::clause(noun, condition)).collect()
 }
@@ -37,7 +37,7 @@ pub fn clauses(noun: Noun, text: &str) -> Result<Vec<Clause>, MlflowError> {
 ///
 /// # Errors
 /// Where one breaks the grammar, or names something that such things can't be ordered by.
-pub fn orders(noun: Noun, texts: &[String]) -> Result<Vec<Order>, MlflowError> {
+pub(crate) fn orders(noun: Noun, texts: &[String]) -> Result<Vec<Order>, MlflowError> {
     order::orders(noun, texts)
 }
 

@@ -6,7 +6,7 @@ use lockgate_control::tracking::{Clause, Comparator, Field, Operand};
 
 /// What is searched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Noun {
+pub(crate) enum Noun {
     /// Experiments.
     Experiment,
     /// Runs.
@@ -19,6 +19,18 @@ pub enum Noun {
     ModelVersion,
     /// Traces.
     Trace,
+}
+
+impl Noun {
+    /// All of them.
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Experiment,
+        Self::Run,
+        Self::LoggedModel,
+        Self::RegisteredModel,
+        Self::ModelVersion,
+        Self::Trace,
+    ];
 }
 
 /// What kind of value an attribute holds.

@@ -1,5 +1,7 @@
 //! What can be searched: the tables and columns behind the names of conditions.
 
+use super::search::{Field, Order};
+
 /// One attribute of an entity.
 pub(crate) struct Attribute {
     /// Its name in conditions.
@@ -41,6 +43,16 @@ pub(crate) struct Entity {
     pub(crate) ties: &'static str,
 }
 
+impl Entity {
+    /// Whether ties are broken by this order first.
+    pub(crate) fn ties_begin_with(&self, order: &Order) -> bool {
+        let Field::Attribute(name) = order.field else { return false };
+        let found = self.attributes.iter().find(|attribute| attribute.name == name && attribute.always);
+        let direction = if order.ascending { "ASC" } else { "DESC" };
+        found.is_some_and(|found| self.ties.starts_with(&format!("{} {direction}", found.column)))
+    }
+}
+
 const fn words(name: &'static str, column: &'static str) -> Attribute {
     Attribute { name, column, text: true, always: false }
 }
@@ -63,9 +75,9 @@ pub(crate) const EXPERIMENTS: Entity = Entity {
     table: "experiments",
     attributes: &[
         words("name", "t.name"),
-        number("experiment_id", "t.id"),
-        number("creation_time", "t.created"),
-        number("last_update_time", "t.updated"),
+        always("experiment_id", "t.id"),
+        always("creation_time", "t.created"),
+        always("last_update_time", "t.updated"),
         words("lifecycle", "t.lifecycle"),
     ],
     metrics: None,
@@ -88,9 +100,9 @@ pub(crate) const RUNS: Entity = Entity {
         words("user_id", "t.user_id"),
         words("status", "t.status"),
         words("artifact_uri", "t.artifact_uri"),
-        number("start_time", "t.start_time"),
+        always("start_time", "t.start_time"),
         number("end_time", "t.end_time"),
-        number("experiment_id", "t.experiment_id"),
+        always("experiment_id", "t.experiment_id"),
         words("lifecycle", "t.lifecycle"),
     ],
     metrics: beside("latest_metrics s", "s.run_id = t.run_id"),
@@ -117,9 +129,9 @@ pub(crate) const LOGGED_MODELS: Entity = Entity {
         words("model_type", "t.model_type"),
         words("status", "t.status"),
         words("source_run_id", "t.source_run_id"),
-        number("creation_timestamp", "t.created"),
-        number("last_updated_timestamp", "t.updated"),
-        number("experiment_id", "t.experiment_id"),
+        always("creation_timestamp", "t.created"),
+        always("last_updated_timestamp", "t.updated"),
+        always("experiment_id", "t.experiment_id"),
     ],
     metrics: beside("logged_model_metrics s", "s.model_id = t.model_id"),
     params: beside("logged_model_params s", "s.model_id = t.model_id"),
@@ -135,7 +147,7 @@ pub(crate) const REGISTERED_MODELS: Entity = Entity {
     name: "registered models",
     columns: "t.label AS name, t.description, t.created_by, t.created, t.updated",
     table: "registered_models",
-    attributes: &[words("name", "t.label"), number("last_updated_timestamp", "t.updated")],
+    attributes: &[words("name", "t.label"), always("last_updated_timestamp", "t.updated")],
     metrics: None,
     params: None,
     tags: beside("registered_model_tags s", "s.name = t.name"),
@@ -154,9 +166,9 @@ pub(crate) const MODEL_VERSIONS: Entity = Entity {
         words("name", "t.label"),
         words("run_id", "t.run_id"),
         words("source_path", "t.source"),
-        number("version_number", "t.version"),
-        number("creation_timestamp", "t.created"),
-        number("last_updated_timestamp", "t.updated"),
+        always("version_number", "t.version"),
+        always("creation_timestamp", "t.created"),
+        always("last_updated_timestamp", "t.updated"),
     ],
     metrics: None,
     params: None,

@@ -141,6 +141,12 @@ impl Conn {
                 return Ok(rows);
             }
         }
+        let general = self.general(entity, search)?;
+        self.fetch_all(general).await
+    }
+
+    /// A search as one statement.
+    pub(super) fn general(&self, entity: &Entity, search: &Search) -> Result<Query, StoreError> {
         let mut statement = self.statement();
         statement.push(&format!("SELECT {} FROM {} t", entity.columns, entity.table));
         for (i, order) in search.order.iter().enumerate() {
@@ -148,11 +154,14 @@ impl Conn {
         }
         statement.filter(entity, search, self.workspace())?;
         statement.push(" ORDER BY ");
-        for (i, order) in search.order.iter().enumerate() {
-            statement.order(entity, i, order, search)?;
+        // What ties begin with is said once: said twice it keeps SQLite from the index.
+        if !matches!(search.order.as_slice(), [one] if entity.ties_begin_with(one)) {
+            for (i, order) in search.order.iter().enumerate() {
+                statement.order(entity, i, order, search)?;
+            }
         }
         statement.push(if search.order.is_empty() { entity.order } else { entity.ties });
-        self.fetch_all(statement.finished(search.page)?).await
+        statement.finished(search.page)
     }
 
     fn statement(&self) -> Statement {

@@ -5,6 +5,9 @@ use super::search::{Clause, Comparator, Field, Operand, Order, Page, Search};
 use crate::conn::{Query, query_dynamic};
 use crate::error::{StoreError, no_nul};
 
+/// How many values a search may hold. SQLite takes 32,766, PostgreSQL 65,535.
+const VALUES: usize = 30_000;
+
 /// A statement under construction: text that this module wrote, and values.
 pub(super) struct Statement {
     text: String,
@@ -291,6 +294,12 @@ impl Statement {
         self.value(Operand::Int(page.limit));
         self.push(" OFFSET ");
         self.value(Operand::Int(page.offset));
+        if self.values.len() > VALUES {
+            return Err(invalid(&format!(
+                "it compares with {} values; use {VALUES} at the most",
+                self.values.len()
+            )));
+        }
         self.values.into_iter().try_fold(query_dynamic(self.text), bound)
     }
 }

@@ -1,8 +1,7 @@
 //! Tagging, linking and deleting traces.
 
-use super::super::places::{self, Owner};
-use super::super::{KeyValue, Tracking, TrackingError, checks, may_track};
-use super::{LOCATION, SPANS_LOCATION, found, missing};
+use super::super::{KeyValue, Tracking, TrackingError, checks, may_track, places};
+use super::{SPANS_LOCATION, found, missing, own_location};
 use lockgate_core::actor::Actor;
 use lockgate_core::clock::Millis;
 
@@ -133,11 +132,9 @@ impl Tracking {
                 let mut doomed = Vec::new();
                 for trace in tx.traces(&ids).await?.into_iter().filter(|one| one.experiment_id == experiment)
                 {
-                    // Its tag may say anything: what is not the trace's own stays.
-                    let place = trace.tag(LOCATION).and_then(places::root_of).and_then(places::split);
-                    let own = Owner::Trace(trace.trace_id.clone());
-                    if let Some(place) = place.filter(|place| place.owner == own && place.path.is_empty()) {
-                        tx.delete_artifacts(&place.root, "").await?;
+                    let location = own_location(tx, &trace).await?;
+                    if let Some(root) = places::root_of(&location) {
+                        tx.delete_artifacts(root, "").await?;
                     }
                     doomed.push(trace.trace_id);
                 }

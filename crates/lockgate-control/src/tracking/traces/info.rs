@@ -1,8 +1,8 @@
 //! Whole traces, and finding them.
 
 use super::super::{
-    Assessment, Field, KeyValue, Order, Search, Span, Trace, Tracking, TrackingError, checks, experiments,
-    may_read, may_track, places,
+    Assessment, KeyValue, Search, Span, Trace, Tracking, TrackingError, checks, experiments, may_read,
+    may_track, places,
 };
 use super::assessments::{self, NewAssessment};
 use super::tree::Tree;
@@ -253,11 +253,6 @@ impl Tracking {
     ) -> Result<Vec<Trace>, TrackingError> {
         may_read(actor)?;
         search.clauses.push(experiments::among(experiments)?);
-        let newest = |order: &Order| order.field == Field::Attribute("timestamp_ms") && !order.ascending;
-        // That is their order anyway, and said once only it has an index.
-        if search.order.len() == 1 && search.order.iter().all(newest) {
-            search.order.clear();
-        }
         self.read(move |conn| Box::pin(async move { Ok(conn.search_traces(&search).await?) })).await
     }
 }

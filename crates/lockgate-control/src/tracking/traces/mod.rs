@@ -29,7 +29,7 @@ pub use assessments::{AssessmentUpdate, NewAssessment};
 pub use info::{NewTrace, TraceState};
 pub use spans::{NewSpan, SpanEvent, SpanGroup, SpanLink, SpanStatus};
 
-use super::{KeyValue, Trace, TrackingError};
+use super::{KeyValue, Trace, TrackingError, places};
 use lockgate_store::{Conn, Tx};
 
 /// Tags and metadata that mean something here.
@@ -66,7 +66,13 @@ async fn put(tx: &mut Tx, trace: &Trace) -> Result<(), TrackingError> {
     Err(TrackingError::invalid(format!("Trace ID '{}' is in use in another workspace", trace.trace_id)))
 }
 
-/// Where a trace's own files lie.
+/// Where a trace's own files lie. Its tag tells clients so, and they can change it: it is not asked.
 pub(super) async fn location(conn: &mut Conn, id: &str) -> Result<String, TrackingError> {
-    Ok(found(conn, id).await?.tag(LOCATION).unwrap_or_default().to_owned())
+    let trace = found(conn, id).await?;
+    own_location(conn, &trace).await
+}
+
+async fn own_location(conn: &mut Conn, trace: &Trace) -> Result<String, TrackingError> {
+    let experiment = conn.experiment(trace.experiment_id).await?.ok_or_else(|| missing(&trace.trace_id))?;
+    Ok(places::of_trace(&experiment.artifact_location, &trace.trace_id))
 }
