@@ -7,8 +7,19 @@ use crate::row::{Answer, Row};
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::{AssertSqlSafe, Column as _, PgConnection, Postgres, Row as _, TypeInfo as _, ValueRef as _};
 
+/// The text with the kinds of its values in a comment: sqlx finds a prepared statement by its text alone, and one that was
+/// prepared for a float would read an integer's bytes as a float.
+fn told_apart(query: &Query) -> String {
+    let kinds = query.values.iter().map(|value| match value {
+        Value::Int(_) | Value::Null(Kind::Int) => 'i',
+        Value::Real(_) | Value::Null(Kind::Real) => 'r',
+        Value::Text(_) | Value::Null(Kind::Text) => 't',
+    });
+    query.sql.chars().chain("\n--".chars()).chain(kinds).collect()
+}
+
 fn prepared(query: Query) -> sqlx::query::Query<'static, Postgres, PgArguments> {
-    let statement = sqlx::query(AssertSqlSafe(query.sql.into_owned()));
+    let statement = sqlx::query(AssertSqlSafe(told_apart(&query)));
     query.values.into_iter().fold(statement, |statement, value| match value {
         Value::Null(Kind::Int) => statement.bind(None::<i64>),
         Value::Null(Kind::Real) => statement.bind(None::<f64>),

@@ -3,6 +3,7 @@
 use crate::conn::{Raw, query};
 use crate::open;
 use crate::place::{Engine, Place};
+use crate::query::Value;
 use crate::testing::{Bench, both_engines};
 use sqlx::{AssertSqlSafe, Executor, SqlSafeStr};
 
@@ -26,6 +27,17 @@ both_engines! {
                 Raw::Pooled(_) => unreachable!(),
             };
             assert_eq!(prepared, Ok(()), "{name}: {sql}");
+        }
+    }
+
+    async fn one_text_takes_values_of_several_kinds(bench: Bench) {
+        bench.open().await.close().await;
+        let place = Place::parse(&bench.url).unwrap();
+        let mut connection = open::writer(&place, bench.options().job_timeout).await.unwrap();
+        for (value, expected) in [(Value::Real(0.5), 0), (Value::Int(1), 1), (Value::Real(1.0), 1), (Value::Int(0), 0)] {
+            let sql = "SELECT CASE WHEN 0.9 < $1 THEN 1 ELSE 0 END";
+            let row = connection.fetch(&place, query(sql).bind(value.clone()), 1).await.unwrap().remove(0);
+            assert_eq!(row.at::<i64>(0).unwrap(), expected, "{value:?}");
         }
     }
 
