@@ -51,7 +51,7 @@ test: tools postgres ## What CI runs: lint, build, all tests, generated pages, e
 
 .PHONY: e2e
 e2e: base postgres $(VENV)/.clients $(STOCK)/.installed $(MLFLOW2)/.installed
-	cargo build --locked --package lockgate
+	cargo build --locked --package lockgate --package lockgate-testkit
 	@# One after the other: each folder has a conftest of its own.
 	for engine in sqlite postgres; do \
 	  LOCKGATE_TEST_ENGINE=$$engine LOCKGATE_BIN="$(TARGET)/debug/lockgate" MLFLOW_STOCK="$(STOCK)/bin/mlflow" \

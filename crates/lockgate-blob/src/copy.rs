@@ -28,7 +28,7 @@ impl BlobStore {
         let folder = folder.as_ref().to_owned();
         blocking(move || {
             let folder = std::path::absolute(&folder).map_err(failed("open", &folder))?;
-            Ok(folder.join("blobs").is_dir().then(|| Self::at(&folder)))
+            Ok(folder.join("blobs").is_dir().then(|| Self::at(&folder, None)))
         })
         .await
     }
@@ -39,13 +39,14 @@ impl BlobStore {
     /// # Errors
     /// Where a blob is damaged or can't be read, or the folder can't be written.
     pub async fn copy_into(&self, folder: impl AsRef<Path>, verify: bool) -> Result<Copied, BlobError> {
+        self.files()?;
         let (from, folder) = (self.clone(), folder.as_ref().to_owned());
         blocking(move || {
             create_folder(&folder)?;
             for part in ["blobs", "incoming"] {
                 create_folder(&folder.join(part))?;
             }
-            let to = Self::at(&folder);
+            let to = Self::at(&folder, None);
             let mut copied = Copied::default();
             for shard in names(from.root())? {
                 copy_shard(&from, &to, &shard, verify, &mut copied)?;

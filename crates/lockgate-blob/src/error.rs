@@ -64,6 +64,26 @@ pub enum BlobError {
         /// The system's words.
         detail: String,
     },
+    /// The service that keeps the bytes did not do it.
+    #[error("can't {what} {bucket} ({detail}): {hint}")]
+    Bucket {
+        /// What was to be done.
+        what: &'static str,
+        /// Which bucket.
+        bucket: String,
+        /// The service's words.
+        detail: String,
+        /// What may help.
+        hint: &'static str,
+    },
+    /// What needs the bytes as files was asked of a bucket.
+    #[error(
+        "the artifacts are in {bucket}, not in a folder: copy the bucket with its own tools (versions, replication, `aws s3 sync`)"
+    )]
+    NotFiles {
+        /// Which bucket.
+        bucket: String,
+    },
     /// The sender's stream broke off; nothing was kept.
     #[error("the bytes could not be received ({detail}): nothing was kept, send them again")]
     Source {
@@ -99,7 +119,7 @@ pub enum BlobError {
 }
 
 /// Translates an I/O error.
-pub(crate) fn failed(what: &'static str, path: &Path) -> impl Fn(io::Error) -> BlobError {
+pub(crate) fn failed(what: &'static str, path: &Path) -> impl Fn(io::Error) -> BlobError + use<> {
     let place = path.display().to_string();
     move |error| {
         let (place, detail) = (place.clone(), error.to_string());

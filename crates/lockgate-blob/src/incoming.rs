@@ -47,6 +47,11 @@ impl Incoming {
         self.file.try_clone().map_err(failed("open", &self.path))
     }
 
+    /// A handle to read what was written, from its beginning.
+    pub(crate) fn again(&self) -> Result<File, BlobError> {
+        File::open(&self.path).map_err(failed("read", &self.path))
+    }
+
     /// Makes what was written durable and moves it to its place, replacing what is there.
     pub(crate) fn keep(mut self, target: &Path) -> Result<(), BlobError> {
         self.file.sync_all().map_err(failed("write", &self.path))?;

@@ -8,20 +8,24 @@
 //! | [`materialise`] | a release's files as a folder that a worker can open |
 //! | [`copy`] | all bytes into a backup, and back |
 //! | `incoming` | files under way, and cleaning up after a crash |
+//! | [`place`] | a folder, or a bucket |
+//! | `bucket` | bytes in a bucket of a service that speaks S3 |
 //! | [`error`] | what can go wrong, and what to do about it |
 //!
 //! The bytes lie in plain files below one folder, `blobs/ab/cdef…` by SHA-256. We write them ourselves because
 //! *acknowledged* must mean durable (file and folder are synced before a digest is returned) and `object_store`'s local
-//! backend does not sync. Nothing in [`BlobStore`]'s interface but [`BlobStore::materialise`] knows of paths, so that
-//! an S3 bucket can stand behind it: that comes with a later issue.
+//! backend does not sync. In a bucket they have the same names; a folder takes what is under way there, because a name is
+//! known only when the last byte has come.
 //!
 //! A path below the store is only ever made from a digest's hexadecimal digits; no text of a client's is part of it.
 
+mod bucket;
 pub mod copy;
 pub mod error;
 mod incoming;
 pub mod materialise;
 pub mod parts;
+pub mod place;
 mod put;
 pub mod store;
 #[cfg(test)]
@@ -31,5 +35,6 @@ pub use copy::Copied;
 pub use error::BlobError;
 pub use materialise::{FileToPlace, How};
 pub use parts::{Part, UploadId};
+pub use place::{BlobPlace, BucketName, NoPlace};
 pub use put::{Blob, Expect};
 pub use store::{BlobReader, BlobStore};

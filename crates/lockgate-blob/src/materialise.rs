@@ -35,13 +35,14 @@ impl BlobStore {
     ///
     /// # Errors
     /// Where a path could leave the folder or two paths collide, a blob is missing or damaged, the folder holds
-    /// anything else, or it can't be written.
+    /// anything else, it can't be written, or the bytes are in a bucket.
     pub async fn materialise(
         &self,
         files: &[FileToPlace],
         folder: impl AsRef<Path>,
         how: How,
     ) -> Result<(), BlobError> {
+        self.files()?;
         let files = check_paths(files)?;
         let blobs: BTreeMap<PathBuf, (PathBuf, Digest)> =
             files.into_iter().map(|(path, digest)| (path, (self.path(&digest), digest))).collect();

@@ -152,14 +152,30 @@ impl BlobStore {
     pub async fn join_parts(&self, id: &UploadId, parts: Vec<Part>) -> Result<Blob, BlobError> {
         let (folder, store) = (self.upload(id), self.clone());
         // Goes on when the caller has gone: whoever asks again finds it done.
-        blocking(move || {
-            let _lock = locked(&folder)?;
-            if let Some(done) = joined(&folder, &parts)? {
-                return Ok(done);
+        tokio::spawn(async move { store.join_in(folder, parts).await })
+            .await
+            .unwrap_or(Err(BlobError::Ending))
+    }
+
+    async fn join_in(&self, folder: PathBuf, parts: Vec<Part>) -> Result<Blob, BlobError> {
+        let (under_way, from, list) = (self.incoming().to_owned(), folder.clone(), parts.clone());
+        let (lock, joined) = blocking(move || {
+            let lock = locked(&from)?;
+            if let Some(done) = joined(&from, &list)? {
+                return Ok((lock, Err(done)));
             }
-            let incoming = Incoming::create(store.incoming())?;
-            let blob = join(&folder, &parts, &incoming)?;
-            store.settle(incoming, &blob)?;
+            let incoming = Incoming::create(&under_way)?;
+            let blob = join(&from, &list, &incoming)?;
+            Ok((lock, Ok((incoming, blob))))
+        })
+        .await?;
+        let (incoming, blob) = match joined {
+            Ok(fresh) => fresh,
+            Err(done) => return Ok(done),
+        };
+        self.settle(incoming, &blob).await?;
+        blocking(move || {
+            let _until_noted = lock;
             note(&folder, &parts, &blob)?;
             parts.iter().try_for_each(|part| remove(&folder.join(part.name())))?;
             Ok(blob)

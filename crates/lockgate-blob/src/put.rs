@@ -73,12 +73,8 @@ impl BlobStore {
         R: AsyncRead + Unpin,
     {
         let (incoming, blob) = self.receive(source, expect).await?;
-        let store = self.clone();
-        blocking(move || {
-            store.settle(incoming, &blob)?;
-            Ok(blob)
-        })
-        .await
+        self.settle(incoming, &blob).await?;
+        Ok(blob)
     }
 
     /// Takes the bytes of a stream into a file under way.
@@ -123,13 +119,19 @@ impl BlobStore {
     }
 
     /// Gives a file under way the name of its digest, durably.
-    pub(crate) fn settle(&self, incoming: Incoming, blob: &Blob) -> Result<(), BlobError> {
-        let target = self.path(&blob.digest);
-        let read_only = std::fs::Permissions::from_mode(0o444);
-        incoming.handle()?.set_permissions(read_only).map_err(failed("write", incoming.path()))?;
-        if let Some(folder) = target.parent() {
-            create_folder(folder)?;
+    pub(crate) async fn settle(&self, incoming: Incoming, blob: &Blob) -> Result<(), BlobError> {
+        if let Some(bucket) = self.bucket() {
+            return bucket.put(&incoming, blob).await;
         }
-        incoming.keep(&target)
+        let target = self.path(&blob.digest);
+        blocking(move || {
+            let read_only = std::fs::Permissions::from_mode(0o444);
+            incoming.handle()?.set_permissions(read_only).map_err(failed("write", incoming.path()))?;
+            if let Some(folder) = target.parent() {
+                create_folder(folder)?;
+            }
+            incoming.keep(&target)
+        })
+        .await
     }
 }

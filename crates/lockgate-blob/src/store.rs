@@ -1,9 +1,12 @@
 //! [`BlobStore`]: opening, reading, verifying.
 
+use crate::bucket::{self, Bucket, Intent};
 use crate::error::{BlobError, failed};
 use crate::incoming;
+use crate::place::BlobPlace;
 use lockgate_core::digest::Digest;
 use sha2::{Digest as _, Sha256};
+use std::fmt::{self, Debug};
 use std::fs::{DirBuilder, File};
 use std::io::{ErrorKind, Read, SeekFrom};
 use std::os::unix::fs::DirBuilderExt;
@@ -11,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncSeekExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt, ReadBuf};
 
 /// How many bytes are in memory at a time while a blob is read or written.
 pub(crate) const CHUNK: usize = 256 * 1024;
@@ -26,15 +29,27 @@ pub struct BlobStore {
 struct Folders {
     blobs: PathBuf,
     incoming: PathBuf,
+    /// Where the bytes rest, if not in `blobs`.
+    bucket: Option<Bucket>,
     /// Two tasks that make the same folder would get into each other's way.
     materialising: Mutex<()>,
 }
 
 /// Reads one blob's bytes as they lie there. See [`BlobStore::read_verified`] for checked ones.
-#[derive(Debug)]
 pub struct BlobReader {
     size: u64,
-    file: tokio::fs::File,
+    source: Source,
+}
+
+enum Source {
+    File(tokio::fs::File),
+    Bucket { bucket: Bucket, digest: Digest, bytes: bucket::Bytes },
+}
+
+impl Debug for BlobReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BlobReader").field("size", &self.size).finish_non_exhaustive()
+    }
 }
 
 impl BlobReader {
@@ -49,7 +64,13 @@ impl BlobReader {
     /// # Errors
     /// Where the file can't be read.
     pub async fn skip_to(&mut self, byte: u64) -> std::io::Result<()> {
-        self.file.seek(SeekFrom::Start(byte)).await.map(|_| ())
+        match &mut self.source {
+            Source::File(file) => file.seek(SeekFrom::Start(byte)).await.map(drop),
+            Source::Bucket { bucket, digest, bytes } => {
+                *bytes = bucket.read(digest, byte);
+                Ok(())
+            }
+        }
     }
 }
 
@@ -59,7 +80,10 @@ impl AsyncRead for BlobReader {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.file).poll_read(cx, buf)
+        match &mut self.source {
+            Source::File(file) => Pin::new(file).poll_read(cx, buf),
+            Source::Bucket { bytes, .. } => bytes.as_mut().poll_read(cx, buf),
+        }
     }
 }
 
@@ -87,7 +111,40 @@ impl BlobStore {
     /// # Errors
     /// Where the folder can't be created, read or written.
     pub async fn open(folder: impl AsRef<Path>) -> Result<Self, BlobError> {
-        let folder = folder.as_ref().to_owned();
+        Self::open_over(folder.as_ref(), None).await
+    }
+
+    /// Opens the store in a place. What is on its way into a bucket is in `scratch` meanwhile.
+    ///
+    /// # Errors
+    /// Where the folder can't be created, read or written, or the bucket can't be written.
+    pub async fn open_at(place: &BlobPlace, scratch: &Path) -> Result<Self, BlobError> {
+        match place {
+            BlobPlace::Folder(folder) => Self::open(folder).await,
+            BlobPlace::Bucket(name) => {
+                let bucket = Bucket::open(name, Intent::Write).await?;
+                Self::open_over(scratch, Some(bucket)).await
+            }
+        }
+    }
+
+    /// Opens the store in a place, and leaves it as it is; none where there is no such folder.
+    ///
+    /// # Errors
+    /// Where it can't be read.
+    pub async fn existing_at(place: &BlobPlace) -> Result<Option<Self>, BlobError> {
+        match place {
+            BlobPlace::Folder(folder) => Self::existing(folder).await,
+            BlobPlace::Bucket(name) => {
+                let bucket = Bucket::open(name, Intent::Read).await?;
+                // Nothing is written, so the folder is never looked at.
+                Ok(Some(Self::at(Path::new("/nonexistent"), Some(bucket))))
+            }
+        }
+    }
+
+    pub(crate) async fn open_over(folder: &Path, bucket: Option<Bucket>) -> Result<Self, BlobError> {
+        let folder = folder.to_owned();
         blocking(move || {
             let folder = std::path::absolute(&folder).map_err(failed("open", &folder))?;
             if let Some(above) = folder.parent() {
@@ -98,7 +155,7 @@ impl BlobStore {
                     .map_err(failed("create the folder", above))?;
             }
             create_folder(&folder)?;
-            let store = Self::at(&folder);
+            let store = Self::at(&folder, bucket);
             create_folder(&store.folders.blobs)?;
             create_folder(&store.folders.incoming)?;
             incoming::clean(&store.folders.incoming)?;
@@ -108,13 +165,24 @@ impl BlobStore {
     }
 
     /// A handle to the store in an absolute folder, which is not looked at.
-    pub(crate) fn at(folder: &Path) -> Self {
+    pub(crate) fn at(folder: &Path, bucket: Option<Bucket>) -> Self {
         let folders = Folders {
+            bucket,
             blobs: folder.join("blobs"),
             incoming: folder.join("incoming"),
             materialising: Mutex::new(()),
         };
         Self { folders: Arc::new(folders) }
+    }
+
+    /// Where the bytes rest, if not in a folder.
+    pub(crate) fn bucket(&self) -> Option<&Bucket> {
+        self.folders.bucket.as_ref()
+    }
+
+    /// The folder that holds all bytes as files.
+    pub(crate) fn files(&self) -> Result<(), BlobError> {
+        self.bucket().map_or(Ok(()), |bucket| Err(BlobError::NotFiles { bucket: bucket.to_string() }))
     }
 
     /// Where the bytes lie.
@@ -152,6 +220,9 @@ impl BlobStore {
     /// # Errors
     /// Where the store can't be read.
     pub async fn size(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
+        if let Some(bucket) = self.bucket() {
+            return bucket.size(digest).await;
+        }
         let path = self.path(digest);
         match tokio::fs::metadata(&path).await {
             Ok(found) => Ok(Some(found.len())),
@@ -165,11 +236,17 @@ impl BlobStore {
     /// # Errors
     /// Where they are not there or can't be read.
     pub async fn reader(&self, digest: &Digest) -> Result<BlobReader, BlobError> {
+        if let Some(bucket) = self.bucket() {
+            let size = bucket.size(digest).await?.ok_or(BlobError::NotFound(*digest))?;
+            let source =
+                Source::Bucket { bucket: bucket.clone(), digest: *digest, bytes: bucket.read(digest, 0) };
+            return Ok(BlobReader { size, source });
+        }
         let (path, digest) = (self.path(digest), *digest);
         blocking(move || {
             let file = open_blob(&path, &digest)?;
             let size = file.metadata().map_err(failed("read", &path))?.len();
-            Ok(BlobReader { size, file: tokio::fs::File::from_std(file) })
+            Ok(BlobReader { size, source: Source::File(tokio::fs::File::from_std(file)) })
         })
         .await
     }
@@ -179,20 +256,25 @@ impl BlobStore {
     /// # Errors
     /// Where they are not there, too many or damaged.
     pub async fn read_verified(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>, BlobError> {
-        let (path, digest) = (self.path(digest), *digest);
-        blocking(move || {
-            let file = open_blob(&path, &digest)?;
-            let mut bytes = Vec::new();
-            file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(failed("read", &path))?;
-            if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > limit {
-                return Err(BlobError::TooLarge { limit });
-            }
-            match Digest::of(&bytes) {
-                found if found == digest => Ok(bytes),
-                found => Err(BlobError::Damaged { digest, found }),
-            }
-        })
-        .await
+        let reader = self.reader(digest).await?;
+        if reader.size > limit {
+            return Err(BlobError::TooLarge { limit });
+        }
+        let mut bytes = Vec::new();
+        let mut reader = reader.take(limit.saturating_add(1));
+        reader.read_to_end(&mut bytes).await.map_err(self.unreadable(digest))?;
+        match Digest::of(&bytes) {
+            found if found == *digest => Ok(bytes),
+            _ if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > limit => Err(BlobError::TooLarge { limit }),
+            found => Err(BlobError::Damaged { digest: *digest, found }),
+        }
+    }
+
+    fn unreadable(&self, digest: &Digest) -> impl Fn(std::io::Error) -> BlobError + use<> {
+        match self.bucket() {
+            Some(bucket) => failed("read", Path::new(&bucket.to_string())),
+            None => failed("read", &self.path(digest)),
+        }
     }
 
     /// Reads the bytes once and checks them; says how many there are.
@@ -200,8 +282,26 @@ impl BlobStore {
     /// # Errors
     /// Where they are not there or damaged.
     pub async fn verify(&self, digest: &Digest) -> Result<u64, BlobError> {
+        if self.bucket().is_some() {
+            return self.verify_stream(digest).await;
+        }
         let (path, digest) = (self.path(digest), *digest);
         blocking(move || verify_file(&path, &digest)).await
+    }
+
+    async fn verify_stream(&self, digest: &Digest) -> Result<u64, BlobError> {
+        let mut reader = self.reader(digest).await?;
+        let mut buffer = vec![0; CHUNK];
+        let (mut hasher, mut size) = (Sha256::new(), 0_u64);
+        loop {
+            let read = reader.read(&mut buffer).await.map_err(self.unreadable(digest))?;
+            if read == 0 {
+                break;
+            }
+            hasher.update(&buffer[..read]);
+            size += read as u64;
+        }
+        same(digest, hasher, size)
     }
 }
 
@@ -226,6 +326,10 @@ pub(crate) fn verify_file(path: &Path, digest: &Digest) -> Result<u64, BlobError
         hasher.update(&buffer[..read]);
         size += read as u64;
     }
+    same(digest, hasher, size)
+}
+
+fn same(digest: &Digest, hasher: Sha256, size: u64) -> Result<u64, BlobError> {
     match Digest::from_bytes(hasher.finalize().into()) {
         found if found == *digest => Ok(size),
         found => Err(BlobError::Damaged { digest: *digest, found }),

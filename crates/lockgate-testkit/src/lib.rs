@@ -9,6 +9,7 @@
 //! | [`clock`] | a clock that stands still until it is told, and seeded randomness |
 //! | [`world`] | server, agent, gateways and traffic |
 //! | [`script`] | the commands of a script |
+//! | [`s3`] | a service that speaks S3 over a folder |
 //! | [`story`] | running a script and telling what happens |
 //!
 //! What is real in the world: both state machines, journal lines as they are stored, and, handed in by the test, the judge
@@ -16,6 +17,7 @@
 //! what, which [`world`] repeats in a few lines.
 
 pub mod clock;
+pub mod s3;
 pub mod script;
 pub mod story;
 pub mod world;

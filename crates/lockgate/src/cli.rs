@@ -9,6 +9,7 @@ pub(crate) use moving::{Export, ExportMlflow, Import, ImportMlflow};
 pub(crate) use registry::{Model, ModelHistory, Webhooks};
 
 use clap::{Args, Parser, Subcommand};
+use lockgate_blob::BlobPlace;
 use std::path::PathBuf;
 
 /// Carries machine-learning models through environments: no evidence, no promotion.
@@ -171,9 +172,10 @@ pub(crate) struct Server {
     /// Database URL [default: SQLite in the home folder]
     #[arg(long, env = "LOCKGATE_DATABASE", hide_env_values = true)]
     pub(crate) database: Option<String>,
-    /// Folder for artifacts, which all servers over one database share [default: `blobs` in the home folder]
-    #[arg(long, env = "LOCKGATE_BLOBS", value_name = "DIR")]
-    pub(crate) blobs: Option<PathBuf>,
+    /// Where artifacts rest: a folder, or s3://BUCKET/PREFIX, which all servers over one database share [default: `blobs` in
+    /// the home folder]
+    #[arg(long, env = "LOCKGATE_BLOBS", value_name = "PLACE")]
+    pub(crate) blobs: Option<BlobPlace>,
     /// File of accounts, one a line: `user|service|agent NAME SHA256-OF-TOKEN`
     #[arg(long, value_name = "FILE")]
     pub(crate) tokens: Option<PathBuf>,

@@ -1,6 +1,7 @@
 //! `db`: what can be said about a server's database.
 
 use clap::{Args, Subcommand};
+use lockgate_blob::BlobPlace;
 use std::path::PathBuf;
 
 /// `db …`
@@ -50,7 +51,7 @@ pub(crate) struct DbPlace {
     /// Database URL [default: SQLite in the home folder]
     #[arg(long, env = "LOCKGATE_DATABASE", hide_env_values = true)]
     pub(crate) database: Option<String>,
-    /// Folder of artifacts [default: `blobs` in the home folder]
-    #[arg(long, env = "LOCKGATE_BLOBS", value_name = "DIR")]
-    pub(crate) blobs: Option<PathBuf>,
+    /// Where artifacts rest: a folder, or s3://BUCKET/PREFIX [default: `blobs` in the home folder]
+    #[arg(long, env = "LOCKGATE_BLOBS", value_name = "PLACE")]
+    pub(crate) blobs: Option<BlobPlace>,
 }

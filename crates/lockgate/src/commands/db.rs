@@ -10,7 +10,7 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::Tone;
 use crate::world;
-use lockgate_blob::BlobStore;
+use lockgate_blob::{BlobPlace, BlobStore};
 use lockgate_control::upkeep::{self, Checkup};
 use lockgate_store::{Access, Store, StoreError, StoreOptions};
 use serde_json::json;
@@ -38,9 +38,20 @@ impl cli::DbPlace {
         self.database.clone().unwrap_or_else(home)
     }
 
+    /// Where the artifacts are, where that is known.
+    fn blobs(&self) -> Option<BlobPlace> {
+        self.blobs.clone().or_else(|| Some(BlobPlace::Folder(self.home.as_ref()?.join(BLOBS))))
+    }
+
     /// The artifacts' folder, where it is known.
-    fn blobs(&self) -> Option<PathBuf> {
-        self.blobs.clone().or_else(|| Some(self.home.as_ref()?.join(BLOBS)))
+    fn folder(&self) -> anyhow::Result<Option<PathBuf>> {
+        match self.blobs() {
+            None => Ok(None),
+            Some(BlobPlace::Folder(folder)) => Ok(Some(folder)),
+            Some(BlobPlace::Bucket(bucket)) => anyhow::bail!(
+                "the artifacts are in {bucket}, not in a folder\n  hint: copy the bucket with its own tools (versions, replication, `aws s3 sync`), and leave --with-blobs out"
+            ),
+        }
     }
 }
 
@@ -62,10 +73,10 @@ async fn check(ctx: &Context, place: &cli::DbPlace, deep: bool) -> anyhow::Resul
         }
         opened => opened?,
     };
-    let Some(folder) = place.blobs() else {
+    let Some(place) = place.blobs() else {
         anyhow::bail!("where the artifacts' files are is not known\n  hint: say it with --home or --blobs");
     };
-    let blobs = BlobStore::existing(folder).await?;
+    let blobs = BlobStore::existing_at(&place).await?;
     let checked = upkeep::check(&store, blobs.as_ref(), deep).await;
     store.close().await;
     let found = checked?;

@@ -7,7 +7,7 @@ use crate::world;
 use anyhow::{Context as _, bail};
 use axum::Router;
 use lockgate_api::identity::{Identity, identify};
-use lockgate_blob::BlobStore;
+use lockgate_blob::{BlobPlace, BlobStore};
 use lockgate_control::{Accounts, Control};
 use lockgate_store::{Store, StoreOptions};
 use std::sync::Arc;
@@ -57,7 +57,9 @@ pub(crate) async fn server(args: &cli::Server) -> anyhow::Result<Exit> {
     let database =
         args.database.clone().unwrap_or_else(|| args.home.join("lockgate.db").to_string_lossy().into_owned());
     let store = Store::open(&database, StoreOptions::new(clock.clone())).await?;
-    let blobs = BlobStore::open(args.blobs.clone().unwrap_or_else(|| args.home.join("blobs"))).await?;
+    let own = args.home.join("blobs");
+    let place = args.blobs.clone().unwrap_or_else(|| BlobPlace::Folder(own.clone()));
+    let blobs = BlobStore::open_at(&place, &own).await?;
     let courier = Arc::new(HttpCourier::new(args.webhooks_allow_private)?);
     let control = Control::new(store.clone(), blobs, clock, entropy).with_courier(courier);
     let identity = Identity {

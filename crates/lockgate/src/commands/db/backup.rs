@@ -24,9 +24,13 @@ pub(super) async fn backup(
 ) -> anyhow::Result<Exit> {
     let url = place.url();
     if is_postgres(&url) {
-        return postgres::backup(ctx, &url, to, place.blobs().filter(|_| with_blobs));
+        let folder = if with_blobs { place.folder()? } else { None };
+        return postgres::backup(ctx, &url, to, folder);
     }
     refuse_there(to)?;
+    if with_blobs {
+        place.folder()?;
+    }
     // A name that is nobody else's: what bears it, this process made.
     let partial = with_ending(to, &format!(".partial-{}-{}", std::process::id(), world::system().0.now_ms()));
     let mut own = false;
@@ -137,7 +141,7 @@ async fn folder(place: &cli::DbPlace, target: &Path, own: &mut bool) -> anyhow::
     *own = true;
     let database = target.join(DATABASE);
     let entries = file(&place.url(), &database, own).await?;
-    let Some(source) = place.blobs() else {
+    let Some(source) = place.folder()? else {
         bail!("where the artifacts' files are is not known\n  hint: say it with --home or --blobs");
     };
     // After the database: what it names was there before it was named.

@@ -22,7 +22,7 @@ pub(super) async fn restore(
 ) -> anyhow::Result<Exit> {
     let url = place.url();
     if is_postgres(&url) {
-        return postgres::restore(ctx, &url, from, place.blobs());
+        return postgres::restore(ctx, &url, from, place.folder()?);
     }
     let (backup, blobs) = parts(from);
     let checked = checked(&backup).await?;
@@ -34,12 +34,12 @@ pub(super) async fn restore(
         bail!("{} is there already\n  hint: --force keeps it aside and restores", target.display());
     }
     // The artifacts first: a database never names what is not there.
-    let copied = match (blobs, place.blobs()) {
-        (Some(blobs), Some(folder)) => Some(bring_back(&blobs, &folder).await?),
-        (Some(_), None) => {
-            bail!("the backup has artifacts\n  hint: say where they go with --home or --blobs")
-        }
-        (None, _) => None,
+    let copied = match blobs {
+        None => None,
+        Some(blobs) => match place.folder()? {
+            Some(folder) => Some(bring_back(&blobs, &folder).await?),
+            None => bail!("the backup has artifacts\n  hint: say where they go with --home or --blobs"),
+        },
     };
     let fresh = with_ending(&target, ".restoring");
     std::fs::copy(&backup, &fresh).with_context(|| format!("{} can't be written", fresh.display()))?;
