@@ -98,9 +98,7 @@ impl Releases {
     async fn download(&self, server: &Server, digest: &Digest) -> Result<(), AgentError> {
         let response = server.blob(digest).await?;
         let stream = response.bytes_stream().map_err(std::io::Error::other);
-        self.blobs
-            .put_stream(tokio_util::io::StreamReader::new(Box::pin(stream)), Expect::digest(*digest))
-            .await?;
+        self.blobs.put_stream(stream, Expect::digest(*digest)).await?;
         Ok(())
     }
 

@@ -116,7 +116,6 @@ async fn put_log(
 ) -> Result<Json<Digest>, ApiError> {
     authorize(&actor, Action::AgentReport, Target::Environment(&environment))
         .map_err(|e| ApiError::forbidden(e.to_string()))?;
-    let reader = tokio_util::io::StreamReader::new(body.into_data_stream().map_err(std::io::Error::other));
-    control.put_blob(reader, &digest).await?;
+    control.put_blob(body.into_data_stream().map_err(std::io::Error::other), &digest).await?;
     Ok(Json(digest))
 }

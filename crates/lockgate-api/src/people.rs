@@ -322,8 +322,7 @@ async fn put_blob(
     let allowed = authorize(&actor, Action::Track, Target::Server)
         .or_else(|_| authorize(&actor, Action::ReleaseCreate, Target::Server));
     allowed.map_err(|e| ApiError::forbidden(e.to_string()))?;
-    let reader = tokio_util::io::StreamReader::new(body.into_data_stream().map_err(std::io::Error::other));
-    control.put_blob(reader, &digest).await?;
+    control.put_blob(body.into_data_stream().map_err(std::io::Error::other), &digest).await?;
     Ok(Json(digest))
 }
 
@@ -339,7 +338,7 @@ async fn get_blob(
 /// A blob as an answer. The caller has asked for permission.
 pub(crate) async fn bytes(control: &Control, digest: &Digest) -> Result<Response, ApiError> {
     let (reader, size) = control.get_blob(digest).await?;
-    let body = Body::from_stream(tokio_util::io::ReaderStream::new(reader));
+    let body = Body::from_stream(reader.blocks(0, size));
     let headers = [
         (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
         (header::CONTENT_LENGTH, size.to_string()),

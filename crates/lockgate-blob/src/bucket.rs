@@ -3,11 +3,13 @@
 //! The service checks what it receives against the SHA-256 that each request is signed with, and keeps an object whole or not
 //! at all. Credentials, region and address come from the environment by the names that AWS's own tools use.
 
+use crate::blocks::Blocks;
 use crate::error::BlobError;
 use crate::incoming::Incoming;
 use crate::place::BucketName;
 use crate::put::Blob;
-use futures_util::{StreamExt, TryStreamExt};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, TryStreamExt};
 use lockgate_core::digest::Digest;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path as Key;
@@ -16,12 +18,11 @@ use object_store::{
     PutPayload, RetryConfig,
 };
 use std::fmt::{self, Display};
-use std::pin::Pin;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::task::JoinSet;
-use tokio_util::io::StreamReader;
 
 /// Larger objects are sent in parts of at least as many bytes. S3 wants 5 MiB or more.
 const PART: u64 = 8 << 20;
@@ -37,9 +38,6 @@ const PATIENCE: Duration = Duration::from_secs(45);
 const MARK: &str = "lockgate";
 const MARK_TEXT: &[u8] =
     b"Lockgate keeps artifacts here, named by their SHA-256. Deleting one breaks what refers to it.\n";
-
-/// Where an object's bytes come from.
-pub(crate) type Bytes = Pin<Box<dyn AsyncRead + Send>>;
 
 /// The bucket, below its prefix.
 #[derive(Debug, Clone)]
@@ -116,16 +114,19 @@ impl Bucket {
         }
     }
 
-    /// The bytes from one on; asked for when they are first read.
-    pub(crate) fn read(&self, digest: &Digest, from: u64) -> Bytes {
+    /// The bytes in blocks, from one on, and so many; asked for when they are first wanted.
+    pub(crate) fn read(&self, digest: &Digest, from: u64, length: u64) -> Blocks {
         let (service, key) = (self.service.clone(), self.object(digest));
-        let range = (from > 0).then_some(GetRange::Offset(from));
+        if length == 0 {
+            return futures_util::stream::empty().boxed();
+        }
         let opened = async move {
+            let range = Some(GetRange::Bounded(from..from.saturating_add(length)));
             let options = GetOptions { range, ..GetOptions::default() };
             service.get_opts(&key, options).await.map(|found| found.into_stream())
         };
-        let stream = futures_util::stream::once(opened).try_flatten().map_err(std::io::Error::other);
-        Box::pin(StreamReader::new(stream.boxed()))
+        let stream = futures_util::stream::once(opened).try_flatten().map_err(io::Error::other);
+        whole(stream, length).boxed()
     }
 
     /// Keeps the bytes of a file under way.
@@ -183,13 +184,30 @@ impl Display for Bucket {
     }
 }
 
-async fn block(source: &mut (impl AsyncRead + Unpin), size: u64) -> std::io::Result<Vec<u8>> {
+/// Tells where fewer or more bytes come than were asked for.
+fn whole<S>(stream: S, length: u64) -> impl Stream<Item = io::Result<Bytes>> + Send
+where
+    S: Stream<Item = io::Result<Bytes>> + Send + 'static,
+{
+    futures_util::stream::try_unfold((Box::pin(stream), length), |(mut stream, left)| async move {
+        match (stream.try_next().await?, left) {
+            (None, 0) => Ok(None),
+            (None, _) => Err(io::ErrorKind::UnexpectedEof.into()),
+            (Some(block), left) => match left.checked_sub(block.len() as u64) {
+                Some(left) => Ok(Some((block, (stream, left)))),
+                None => Err(io::Error::other("more bytes came than were asked for")),
+            },
+        }
+    })
+}
+
+async fn block(source: &mut (impl AsyncRead + Unpin), size: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
     source.read_to_end(&mut bytes).await?;
     Ok(bytes)
 }
 
-fn reading(incoming: &Incoming) -> impl Fn(std::io::Error) -> BlobError + use<> {
+fn reading(incoming: &Incoming) -> impl Fn(io::Error) -> BlobError + use<> {
     crate::error::failed("read", incoming.path())
 }
 

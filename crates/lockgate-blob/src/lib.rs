@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`store`] | [`BlobStore`]: opening, reading, verifying |
 //! | `put` | writing: hashed on the way, durable before it is visible |
+//! | [`blocks`] | bytes in blocks, as they come and go |
 //! | [`parts`] | uploads in parts |
 //! | [`materialise`] | a release's files as a folder that a worker can open |
 //! | [`copy`] | all bytes into a backup, and back |
@@ -19,6 +20,7 @@
 //!
 //! A path below the store is only ever made from a digest's hexadecimal digits; no text of a client's is part of it.
 
+pub mod blocks;
 mod bucket;
 pub mod copy;
 pub mod error;
@@ -31,6 +33,7 @@ pub mod store;
 #[cfg(test)]
 mod tests;
 
+pub use blocks::blocks;
 pub use copy::Copied;
 pub use error::BlobError;
 pub use materialise::{FileToPlace, How};

@@ -8,17 +8,18 @@ use crate::error::{BlobError, failed};
 use crate::incoming::{Incoming, sync_folder};
 use crate::put::{Blob, Expect};
 use crate::store::{BlobStore, blocking, create_folder};
+use bytes::Bytes;
+use futures_util::Stream;
 use lockgate_core::clock::Millis;
 use lockgate_core::digest::Digest;
 use sha2::{Digest as _, Sha256};
 use std::fmt::{self, Display};
 use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::mpsc::{SyncSender, sync_channel};
-use tokio::io::AsyncRead;
 
 /// How many bytes are read at a time when parts are joined, and how many times that may wait to be written.
 const BLOCK: usize = 1 << 20;
@@ -117,15 +118,15 @@ impl BlobStore {
     ///
     /// # Errors
     /// Where there is no such upload (any more), the stream breaks or the bytes can't be written.
-    pub async fn put_part<R>(&self, id: &UploadId, number: u32, source: R) -> Result<Part, BlobError>
+    pub async fn put_part<S>(&self, id: &UploadId, number: u32, source: S) -> Result<Part, BlobError>
     where
-        R: AsyncRead + Unpin,
+        S: Stream<Item = io::Result<Bytes>>,
     {
         let folder = self.upload(id);
         if !folder.is_dir() || folder.join(JOINED).exists() || number == 0 || number > id.parts {
             return Err(BlobError::NoUpload);
         }
-        let (incoming, blob) = self.receive(source, Expect::anything()).await?;
+        let (incoming, blob) = self.receive(source, Expect::anything(), true).await?;
         let part = Part { number, digest: blob.digest };
         blocking(move || {
             // Two that send the same part must not take each other's away.

@@ -1,12 +1,14 @@
 //! Writing: bytes are hashed on the way, synced, and only then get their name.
 
+use crate::blocks;
 use crate::error::{BlobError, failed};
 use crate::incoming::Incoming;
-use crate::store::{BlobStore, CHUNK, blocking, create_folder};
+use crate::store::{BlobStore, blocking, create_folder};
+use bytes::Bytes;
+use futures_util::Stream;
 use lockgate_core::digest::Digest;
-use sha2::{Digest as _, Sha256};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
 /// What the bytes that come must be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -68,43 +70,29 @@ impl BlobStore {
     ///
     /// # Errors
     /// Where they are not what was expected, the stream breaks or they can't be written; nothing is kept then.
-    pub async fn put_stream<R>(&self, source: R, expect: Expect) -> Result<Blob, BlobError>
+    pub async fn put_stream<S>(&self, source: S, expect: Expect) -> Result<Blob, BlobError>
     where
-        R: AsyncRead + Unpin,
+        S: Stream<Item = io::Result<Bytes>>,
     {
-        let (incoming, blob) = self.receive(source, expect).await?;
+        let (incoming, blob) = self.receive(source, expect, self.bucket().is_none()).await?;
         self.settle(incoming, &blob).await?;
         Ok(blob)
     }
 
-    /// Takes the bytes of a stream into a file under way.
-    pub(crate) async fn receive<R>(
+    /// Takes the bytes of a stream into a file under way, which is to be made durable in the end or not.
+    pub(crate) async fn receive<S>(
         &self,
-        mut source: R,
+        source: S,
         expect: Expect,
+        durable: bool,
     ) -> Result<(Incoming, Blob), BlobError>
     where
-        R: AsyncRead + Unpin,
+        S: Stream<Item = io::Result<Bytes>>,
     {
         let folder = self.incoming().to_owned();
         let incoming = blocking(move || Incoming::create(&folder)).await?;
-        let mut file = tokio::fs::File::from_std(incoming.handle()?);
-        let (mut hasher, mut size) = (Sha256::new(), 0_u64);
-        let mut buffer = vec![0; CHUNK];
-        loop {
-            let read =
-                source.read(&mut buffer).await.map_err(|e| BlobError::Source { detail: e.to_string() })?;
-            if read == 0 {
-                break;
-            }
-            size = size.saturating_add(read as u64);
-            expect.check_size(size)?;
-            hasher.update(&buffer[..read]);
-            file.write_all(&buffer[..read]).await.map_err(failed("write", incoming.path()))?;
-        }
-        file.flush().await.map_err(failed("write", incoming.path()))?;
-        let blob = expect.check(Blob { digest: Digest::from_bytes(hasher.finalize().into()), size })?;
-        Ok((incoming, blob))
+        let blob = blocks::write(&incoming, source, expect.at_most, durable).await?;
+        Ok((incoming, expect.check(blob)?))
     }
 
     /// Keeps bytes that are in memory. See [`BlobStore::put_stream`].
@@ -115,7 +103,7 @@ impl BlobStore {
         // Checked first: the wrong bytes needn't touch the disk.
         expect.check_size(bytes.len() as u64)?;
         expect.check(Blob { digest: Digest::of(bytes), size: bytes.len() as u64 })?;
-        self.put_stream(bytes, expect).await
+        self.put_stream(blocks::blocks(bytes), expect).await
     }
 
     /// Gives a file under way the name of its digest, durably.

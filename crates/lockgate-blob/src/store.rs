@@ -1,23 +1,21 @@
 //! [`BlobStore`]: opening, reading, verifying.
 
-use crate::bucket::{self, Bucket, Intent};
+use crate::blocks::{self, Blocks};
+use crate::bucket::{Bucket, Intent};
 use crate::error::{BlobError, failed};
 use crate::incoming;
 use crate::place::BlobPlace;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use lockgate_core::digest::Digest;
 use sha2::{Digest as _, Sha256};
-use std::fmt::{self, Debug};
 use std::fs::{DirBuilder, File};
-use std::io::{ErrorKind, Read, SeekFrom};
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt, ReadBuf};
 
-/// How many bytes are in memory at a time while a blob is read or written.
-pub(crate) const CHUNK: usize = 256 * 1024;
+/// How many bytes are in memory at a time while a file is checked.
+const CHUNK: usize = 256 * 1024;
 
 /// A handle to the bytes. Clones share it.
 #[derive(Debug, Clone)]
@@ -35,21 +33,17 @@ struct Folders {
     materialising: Mutex<()>,
 }
 
-/// Reads one blob's bytes as they lie there. See [`BlobStore::read_verified`] for checked ones.
+/// One blob's bytes as they lie there. See [`BlobStore::read_verified`] for checked ones.
+#[derive(Debug)]
 pub struct BlobReader {
     size: u64,
     source: Source,
 }
 
+#[derive(Debug)]
 enum Source {
-    File(tokio::fs::File),
-    Bucket { bucket: Bucket, digest: Digest, bytes: bucket::Bytes },
-}
-
-impl Debug for BlobReader {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BlobReader").field("size", &self.size).finish_non_exhaustive()
-    }
+    File(File),
+    Bucket(Bucket, Digest),
 }
 
 impl BlobReader {
@@ -59,30 +53,11 @@ impl BlobReader {
         self.size
     }
 
-    /// Goes on reading at this byte.
-    ///
-    /// # Errors
-    /// Where the file can't be read.
-    pub async fn skip_to(&mut self, byte: u64) -> std::io::Result<()> {
-        match &mut self.source {
-            Source::File(file) => file.seek(SeekFrom::Start(byte)).await.map(drop),
-            Source::Bucket { bucket, digest, bytes } => {
-                *bytes = bucket.read(digest, byte);
-                Ok(())
-            }
-        }
-    }
-}
-
-impl AsyncRead for BlobReader {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        match &mut self.source {
-            Source::File(file) => Pin::new(file).poll_read(cx, buf),
-            Source::Bucket { bytes, .. } => bytes.as_mut().poll_read(cx, buf),
+    /// The bytes in blocks: from one on, and so many.
+    pub fn blocks(self, from: u64, length: u64) -> Blocks {
+        match self.source {
+            Source::File(file) => blocks::of_file(file, from, length).boxed(),
+            Source::Bucket(bucket, digest) => bucket.read(&digest, from, length),
         }
     }
 }
@@ -238,15 +213,13 @@ impl BlobStore {
     pub async fn reader(&self, digest: &Digest) -> Result<BlobReader, BlobError> {
         if let Some(bucket) = self.bucket() {
             let size = bucket.size(digest).await?.ok_or(BlobError::NotFound(*digest))?;
-            let source =
-                Source::Bucket { bucket: bucket.clone(), digest: *digest, bytes: bucket.read(digest, 0) };
-            return Ok(BlobReader { size, source });
+            return Ok(BlobReader { size, source: Source::Bucket(bucket.clone(), *digest) });
         }
         let (path, digest) = (self.path(digest), *digest);
         blocking(move || {
             let file = open_blob(&path, &digest)?;
             let size = file.metadata().map_err(failed("read", &path))?.len();
-            Ok(BlobReader { size, source: Source::File(tokio::fs::File::from_std(file)) })
+            Ok(BlobReader { size, source: Source::File(file) })
         })
         .await
     }
@@ -261,11 +234,13 @@ impl BlobStore {
             return Err(BlobError::TooLarge { limit });
         }
         let mut bytes = Vec::new();
-        let mut reader = reader.take(limit.saturating_add(1));
-        reader.read_to_end(&mut bytes).await.map_err(self.unreadable(digest))?;
+        let size = reader.size;
+        let mut blocks = reader.blocks(0, size);
+        while let Some(block) = blocks.try_next().await.map_err(self.unreadable(digest))? {
+            bytes.extend_from_slice(&block);
+        }
         match Digest::of(&bytes) {
             found if found == *digest => Ok(bytes),
-            _ if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > limit => Err(BlobError::TooLarge { limit }),
             found => Err(BlobError::Damaged { digest: *digest, found }),
         }
     }
@@ -290,16 +265,11 @@ impl BlobStore {
     }
 
     async fn verify_stream(&self, digest: &Digest) -> Result<u64, BlobError> {
-        let mut reader = self.reader(digest).await?;
-        let mut buffer = vec![0; CHUNK];
-        let (mut hasher, mut size) = (Sha256::new(), 0_u64);
-        loop {
-            let read = reader.read(&mut buffer).await.map_err(self.unreadable(digest))?;
-            if read == 0 {
-                break;
-            }
-            hasher.update(&buffer[..read]);
-            size += read as u64;
+        let reader = self.reader(digest).await?;
+        let (mut hasher, size) = (Sha256::new(), reader.size);
+        let mut blocks = reader.blocks(0, size);
+        while let Some(block) = blocks.try_next().await.map_err(self.unreadable(digest))? {
+            hasher.update(&block);
         }
         same(digest, hasher, size)
     }

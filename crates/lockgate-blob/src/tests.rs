@@ -1,6 +1,7 @@
 //! The blob store as a whole.
 
-use crate::{Blob, BlobError, BlobStore, Expect, FileToPlace, How, UploadId};
+use crate::{Blob, BlobError, BlobStore, Expect, FileToPlace, How, UploadId, blocks};
+use futures_util::TryStreamExt as _;
 use lockgate_core::digest::Digest;
 use proptest::prelude::*;
 use std::io;
@@ -10,6 +11,8 @@ use std::pin::Pin;
 use std::process::{Command, Stdio};
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+
+mod parts;
 
 struct Bench {
     folder: tempfile::TempDir,
@@ -50,6 +53,22 @@ impl Bench {
     }
 }
 
+async fn read(store: &BlobStore, digest: &Digest, from: u64, length: u64) -> io::Result<Vec<u8>> {
+    let blocks = store.reader(digest).await.unwrap().blocks(from, length);
+    Ok(blocks.try_collect::<Vec<_>>().await?.concat())
+}
+
+#[tokio::test]
+async fn large_bytes_come_and_go_in_blocks() {
+    let bench = Bench::new().await;
+    let bytes: Vec<u8> = (0..70_000_003_u64).map(|n| (n % 251) as u8).collect();
+    let digest = bench.put(&bytes).await;
+    for (from, length) in [(0, bytes.len()), (524_287, 2), (1, 1_048_576), (69_999_999, 4)] {
+        let read = read(&bench.store, &digest, from as u64, length as u64).await.unwrap();
+        assert!(read == bytes[from..from + length], "{length} bytes from {from}");
+    }
+}
+
 /// Gives some bytes, then breaks.
 struct Breaking(usize);
 
@@ -74,17 +93,19 @@ async fn bytes_are_kept_once_under_their_digest() {
     let blob =
         bench.store.put_bytes(b"model", Expect::digest(Digest::of(b"model")).at_most(5)).await.unwrap();
     assert_eq!(blob, Blob { digest: Digest::of(b"model"), size: 5 });
-    assert_eq!(bench.store.put_stream(&b"model"[..], Expect::anything()).await.unwrap(), blob);
+    assert_eq!(bench.store.put_stream(blocks(&b"model"[..]), Expect::anything()).await.unwrap(), blob);
     let hex = blob.digest.hex();
     let file = bench.path("deep/store/blobs").join(&hex[..2]).join(&hex[2..]);
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o444);
     assert_eq!(bench.files(), [file]);
     assert!(bench.store.exists(&blob.digest).await.unwrap());
     assert_eq!(bench.store.size(&blob.digest).await.unwrap(), Some(5));
-    let mut reader = bench.store.reader(&blob.digest).await.unwrap();
-    let mut text = String::new();
-    reader.read_to_string(&mut text).await.unwrap();
-    assert_eq!((text.as_str(), reader.size()), ("model", 5));
+    assert_eq!(read(&bench.store, &blob.digest, 0, 5).await.unwrap(), b"model");
+    assert_eq!(read(&bench.store, &blob.digest, 1, 3).await.unwrap(), b"ode");
+    assert_eq!(read(&bench.store, &blob.digest, 5, 0).await.unwrap(), b"");
+    // Fewer bytes than were asked for are an error, never an end.
+    let short = read(&bench.store, &blob.digest, 3, 3).await.unwrap_err();
+    assert_eq!(short.kind(), io::ErrorKind::UnexpectedEof);
     let empty = bench.put(b"").await;
     assert_eq!(bench.store.read_verified(&empty, 0).await.unwrap(), b"");
 }
@@ -95,14 +116,18 @@ async fn wrong_bytes_leave_nothing() {
     let expected = Digest::of(b"right");
     let mismatch = BlobError::Mismatch { expected, found: Digest::of(b"wrong") };
     assert_eq!(bench.store.put_bytes(b"wrong", Expect::digest(expected)).await.unwrap_err(), mismatch);
-    assert_eq!(bench.store.put_stream(&b"wrong"[..], Expect::digest(expected)).await.unwrap_err(), mismatch);
-    let large = bench.store.put_stream(tokio::io::repeat(7), Expect::anything().at_most(1_000_000)).await;
+    assert_eq!(
+        bench.store.put_stream(blocks(&b"wrong"[..]), Expect::digest(expected)).await.unwrap_err(),
+        mismatch
+    );
+    let large =
+        bench.store.put_stream(blocks(tokio::io::repeat(7)), Expect::anything().at_most(1_000_000)).await;
     assert_eq!(large.unwrap_err(), BlobError::TooLarge { limit: 1_000_000 });
     let large = bench.store.put_bytes(b"four", Expect::anything().at_most(3)).await;
     assert_eq!(large.unwrap_err(), BlobError::TooLarge { limit: 3 });
-    let broken = bench.store.put_stream(Breaking(1000), Expect::anything()).await.unwrap_err();
+    let broken = bench.store.put_stream(blocks(Breaking(1000)), Expect::anything()).await.unwrap_err();
     assert!(broken.to_string().contains("the sender went away"), "{broken}");
-    let mut hanging = Box::pin(bench.store.put_stream(tokio::io::repeat(7), Expect::anything()));
+    let mut hanging = Box::pin(bench.store.put_stream(blocks(tokio::io::repeat(7)), Expect::anything()));
     while bench.files().is_empty() {
         assert!(futures_util::poll!(&mut hanging).is_pending());
         tokio::task::yield_now().await;
@@ -136,7 +161,7 @@ async fn the_same_bytes_may_be_put_at_the_same_time() {
     let tasks: Vec<_> = (0..8)
         .map(|_| {
             let (store, bytes) = (bench.store.clone(), bytes.clone());
-            tokio::spawn(async move { store.put_stream(bytes.as_slice(), Expect::anything()).await })
+            tokio::spawn(async move { store.put_stream(blocks(bytes.as_slice()), Expect::anything()).await })
         })
         .collect();
     for task in tasks {
@@ -151,7 +176,7 @@ async fn leftovers_of_a_crash_are_deleted_but_not_the_work_of_others() {
     let bench = Bench::new().await;
     let leftover = bench.path("deep/store/incoming/1-1");
     std::fs::write(&leftover, "half of a mod").unwrap();
-    let mut under_way = Box::pin(bench.store.put_stream(tokio::io::repeat(7), Expect::anything()));
+    let mut under_way = Box::pin(bench.store.put_stream(blocks(tokio::io::repeat(7)), Expect::anything()));
     while bench.files().len() < 2 {
         assert!(futures_util::poll!(&mut under_way).is_pending());
         tokio::task::yield_now().await;
@@ -297,7 +322,7 @@ proptest! {
             let bench = Bench::new().await;
             let pieces: Vec<io::Result<bytes::Bytes>> =
                 bytes.chunks(piece).map(|piece| Ok(bytes::Bytes::copy_from_slice(piece))).collect();
-            let stream = tokio_util::io::StreamReader::new(futures_util::stream::iter(pieces));
+            let stream = futures_util::stream::iter(pieces);
             let blob = bench.store.put_stream(stream, Expect::anything()).await.unwrap();
             assert_eq!(blob, Blob { digest: Digest::of(&bytes), size: bytes.len() as u64 });
             assert_eq!(bench.store.read_verified(&blob.digest, 2000).await.unwrap(), bytes);
@@ -322,7 +347,8 @@ async fn child_that_meets_a_full_disk() {
     let folder = std::env::var(CHILD).expect("started by its test, which says where the store is");
     let store = BlobStore::open(folder).await.unwrap();
     let small = store.put_bytes(b"small", Expect::anything()).await.unwrap();
-    let error = store.put_stream(tokio::io::repeat(7).take(4_000_000), Expect::anything()).await.unwrap_err();
+    let error =
+        store.put_stream(blocks(tokio::io::repeat(7).take(4_000_000)), Expect::anything()).await.unwrap_err();
     assert!(matches!(error, BlobError::DiskFull { .. }), "{error}");
     assert!(error.to_string().contains("free some space"), "{error}");
     assert_eq!(store.verify(&small.digest).await.unwrap(), 5);
@@ -343,7 +369,7 @@ async fn a_full_disk_is_named_and_leaves_no_half_of_a_blob() {
 async fn child_that_is_killed() {
     let folder = std::env::var(CHILD).expect("started by its test, which says where the store is");
     let store = BlobStore::open(folder).await.unwrap();
-    store.put_stream(tokio::io::repeat(7), Expect::anything()).await.unwrap();
+    store.put_stream(blocks(tokio::io::repeat(7)), Expect::anything()).await.unwrap();
 }
 
 #[tokio::test]
@@ -389,98 +415,4 @@ async fn all_blobs_are_taken_into_another_store_and_damage_is_healed_from_it() {
     assert_eq!(bench.store.verify(&two).await.unwrap(), 3);
     assert!(BlobStore::existing(bench.path("nothing")).await.unwrap().is_none());
     assert!(!bench.path("nothing").exists(), "looking makes nothing");
-}
-
-fn upload(began: i64, parts: u32) -> UploadId {
-    UploadId::new(began, parts, [7; 16])
-}
-
-#[tokio::test]
-async fn parts_are_joined_in_their_order_whatever_order_they_came_in() {
-    let bench = Bench::new().await;
-    let id = upload(1, 3);
-    bench.store.begin_upload(&id).await.unwrap();
-    let third = bench.store.put_part(&id, 3, &b"ccc"[..]).await.unwrap();
-    let wrong = bench.store.put_part(&id, 1, &b"wrong"[..]).await.unwrap();
-    let second = bench.store.put_part(&id, 2, &b"bb"[..]).await.unwrap();
-    let first = bench.store.put_part(&id, 1, &b"a"[..]).await.unwrap();
-    // A restart keeps what arrived.
-    let store = BlobStore::open(bench.path("deep/store")).await.unwrap();
-    let replaced = store.join_parts(&id, vec![wrong, second, third]).await;
-    assert_eq!(replaced.unwrap_err(), BlobError::NoPart { number: 1 });
-    let blob = store.join_parts(&id, vec![first, second, third]).await.unwrap();
-    assert_eq!((blob.digest, blob.size), (Digest::of(b"abbccc"), 6));
-    assert_eq!(store.verify(&blob.digest).await.unwrap(), 6);
-    // Asked again it is the same; other parts it is not; and no part comes in any more.
-    assert_eq!(store.join_parts(&id, vec![first, second, third]).await.unwrap(), blob);
-    assert_eq!(store.join_parts(&id, vec![first]).await.unwrap_err(), BlobError::NoUpload);
-    assert_eq!(store.put_part(&id, 1, &b"late"[..]).await.unwrap_err(), BlobError::NoUpload);
-    let parts =
-        bench.files().iter().filter(|path| path.ends_with(format!("1-{}", first.digest.hex()))).count();
-    assert_eq!(parts, 0, "joined parts are deleted");
-}
-
-#[tokio::test]
-async fn a_part_that_was_damaged_must_be_sent_again() {
-    let bench = Bench::new().await;
-    let id = upload(1, 2);
-    bench.store.begin_upload(&id).await.unwrap();
-    let first = bench.store.put_part(&id, 1, &vec![1; 3 << 20][..]).await.unwrap();
-    let second = bench.store.put_part(&id, 2, &b"second"[..]).await.unwrap();
-    let name = format!("1-{}", first.digest.hex());
-    let file = bench.files().into_iter().find(|path| path.ends_with(&name)).unwrap();
-    std::fs::write(&file, vec![0; 3 << 20]).unwrap();
-    for _ in 0..2 {
-        let damaged = bench.store.join_parts(&id, vec![first, second]).await;
-        assert_eq!(damaged.unwrap_err(), BlobError::NoPart { number: 1 });
-    }
-    assert_eq!(bench.files().len(), 2, "the good part and the lock: {:?}", bench.files());
-    let again = bench.store.put_part(&id, 1, &vec![1; 3 << 20][..]).await.unwrap();
-    let blob = bench.store.join_parts(&id, vec![again, second]).await.unwrap();
-    assert_eq!(blob.size, (3 << 20) + 6);
-}
-
-#[tokio::test]
-async fn an_aborted_or_old_upload_leaves_nothing() {
-    let bench = Bench::new().await;
-    let (old, new) = (upload(1, 1), upload(100, 1));
-    for id in [&old, &new] {
-        bench.store.begin_upload(id).await.unwrap();
-        bench.store.put_part(id, 1, &b"part"[..]).await.unwrap();
-    }
-    assert_eq!(bench.store.sweep_uploads(100).await.unwrap(), 1);
-    assert_eq!(bench.files().len(), 2, "the part and the lock: {:?}", bench.files());
-    bench.store.drop_upload(&new).await.unwrap();
-    bench.store.drop_upload(&new).await.unwrap();
-    assert!(bench.files().is_empty(), "{:?}", bench.files());
-    assert_eq!(bench.store.put_part(&new, 1, &b"part"[..]).await.unwrap_err(), BlobError::NoUpload);
-    assert_eq!(bench.store.join_parts(&new, Vec::new()).await.unwrap_err(), BlobError::NoUpload);
-    assert_eq!(bench.store.sweep_uploads(1000).await.unwrap(), 0);
-}
-
-#[tokio::test]
-async fn a_part_that_breaks_off_or_has_no_place_is_not_kept() {
-    let bench = Bench::new().await;
-    let id = upload(1, 2);
-    bench.store.begin_upload(&id).await.unwrap();
-    assert!(matches!(bench.store.put_part(&id, 1, Breaking(3)).await, Err(BlobError::Source { .. })));
-    for number in [0, 3] {
-        assert_eq!(bench.store.put_part(&id, number, &b"x"[..]).await.unwrap_err(), BlobError::NoUpload);
-    }
-    assert!(bench.files().is_empty(), "{:?}", bench.files());
-}
-
-#[test]
-fn names_of_uploads_are_read_back_and_lead_nowhere_else() {
-    let id = upload(12, 3);
-    assert_eq!(id.to_string().parse::<UploadId>().unwrap(), id);
-    for bad in [
-        "",
-        "1-2",
-        "1-2-../x",
-        "1-2-ABCDEF0123456789abcdef0123456789",
-        "x-2-0123456789abcdef0123456789abcdef",
-    ] {
-        assert!(bad.parse::<UploadId>().is_err(), "{bad}");
-    }
 }

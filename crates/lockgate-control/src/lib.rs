@@ -51,6 +51,8 @@ pub use error::ControlError;
 pub use people::Accounts;
 pub use projection::Inconsistent;
 
+use bytes::Bytes;
+use futures_util::Stream;
 use futures_util::future::BoxFuture;
 use lockgate_blob::{BlobError, BlobStore, Expect};
 use lockgate_core::clock::{Clock, Entropy};
@@ -117,9 +119,9 @@ impl Control {
     ///
     /// # Errors
     /// Where they have another one, break off or can't be written; nothing is kept then.
-    pub async fn put_blob<R>(&self, bytes: R, digest: &Digest) -> Result<(), ControlError>
+    pub async fn put_blob<S>(&self, bytes: S, digest: &Digest) -> Result<(), ControlError>
     where
-        R: tokio::io::AsyncRead + Send + Unpin,
+        S: Stream<Item = std::io::Result<Bytes>> + Send,
     {
         let put = self.blobs.put_stream(bytes, Expect::digest(*digest)).await;
         put.map(drop).map_err(|error| match error {

@@ -2,12 +2,13 @@
 
 use super::places::{self, Owner, Place};
 use super::{Artifact, Tracking, TrackingError, may_read, may_track, models, runs, traces};
+use bytes::Bytes;
+use futures_util::Stream;
 use lockgate_blob::{Blob, BlobReader, Expect};
 use lockgate_core::actor::Actor;
 use lockgate_core::digest::Digest;
 use lockgate_store::Conn;
 use std::collections::BTreeMap;
-use tokio::io::AsyncRead;
 
 /// One item of a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,9 +116,9 @@ impl Tracking {
     ///
     /// # Errors
     /// Where the path is not safe or belongs to nothing, or the bytes break off; nothing is kept then.
-    pub async fn put_artifact<R>(&self, actor: &Actor, path: &str, bytes: R) -> Result<(), TrackingError>
+    pub async fn put_artifact<S>(&self, actor: &Actor, path: &str, bytes: S) -> Result<(), TrackingError>
     where
-        R: AsyncRead + Send + Unpin,
+        S: Stream<Item = std::io::Result<Bytes>> + Send,
     {
         may_track(actor)?;
         let place = writable_file(path)?;

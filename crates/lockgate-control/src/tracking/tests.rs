@@ -1,6 +1,7 @@
 //! The use cases over a real store and real blobs.
 
 use super::*;
+use lockgate_blob::blocks;
 use lockgate_core::actor::{ActorKind, Via};
 use lockgate_core::clock::Millis;
 use lockgate_core::id::{EnvironmentName, PrincipalId};
@@ -71,7 +72,7 @@ impl Bench {
 
     async fn put(&self, uri: &str, path: &str, bytes: &[u8]) -> Result<(), TrackingError> {
         let path = self.tracking.artifact_path(uri, path).unwrap();
-        self.tracking.put_artifact(&self.actor, &path, bytes).await
+        self.tracking.put_artifact(&self.actor, &path, blocks(bytes)).await
     }
 
     /// A logged model of a run with two files.
@@ -236,23 +237,8 @@ async fn bytes_that_break_off_leave_nothing_behind() {
 }
 
 /// Some bytes, then an error.
-fn broken_off() -> impl tokio::io::AsyncRead + Send + Unpin {
-    struct Broken(bool);
-    impl tokio::io::AsyncRead for Broken {
-        fn poll_read(
-            mut self: std::pin::Pin<&mut Self>,
-            _: &mut std::task::Context<'_>,
-            buf: &mut tokio::io::ReadBuf<'_>,
-        ) -> std::task::Poll<std::io::Result<()>> {
-            if self.0 {
-                return std::task::Poll::Ready(Err(std::io::Error::other("gone")));
-            }
-            self.0 = true;
-            buf.put_slice(b"some");
-            std::task::Poll::Ready(Ok(()))
-        }
-    }
-    Broken(false)
+fn broken_off() -> impl futures_util::Stream<Item = std::io::Result<bytes::Bytes>> + Send {
+    futures_util::stream::iter([Ok(bytes::Bytes::from("some")), Err(std::io::Error::other("gone"))])
 }
 
 #[tokio::test]
@@ -265,7 +251,7 @@ async fn an_agent_has_no_business_with_tracking() {
     assert!(matches!(refused, TrackingError::Refused(_)), "{refused}");
     let path = bench.tracking.artifact_path(&run.artifact_uri, "a").unwrap();
     assert!(matches!(
-        bench.tracking.put_artifact(&agent, &path, &b"x"[..]).await,
+        bench.tracking.put_artifact(&agent, &path, blocks(&b"x"[..])).await,
         Err(TrackingError::Refused(_))
     ));
 }

@@ -7,11 +7,12 @@ use super::artifacts::{Opened, missing, writable_file};
 use super::places::{self, Place};
 use super::signatures::Signed;
 use super::{Tracking, TrackingError, may_read, may_track};
+use bytes::Bytes;
+use futures_util::Stream;
 use lockgate_blob::{Part, UploadId};
 use lockgate_core::actor::Actor;
 use lockgate_core::clock::Millis;
 use lockgate_core::digest::Digest;
-use tokio::io::AsyncRead;
 
 /// How long an upload may take; what is left of it then is deleted.
 const UPLOAD_MS: Millis = 24 * 3_600_000;
@@ -94,16 +95,16 @@ impl Tracking {
     ///
     /// # Errors
     /// Where the signature is for something else or has expired, the upload has ended, or the bytes break off.
-    pub async fn put_part<R>(
+    pub async fn put_part<S>(
         &self,
         path: &str,
         upload: &str,
         number: u32,
         signed: &Signed,
-        bytes: R,
+        bytes: S,
     ) -> Result<Digest, TrackingError>
     where
-        R: AsyncRead + Send + Unpin,
+        S: Stream<Item = std::io::Result<Bytes>> + Send,
     {
         let now = self.clock.now_ms();
         self.key().await?.check(&["part", upload, &number.to_string(), path], signed, now)?;

@@ -14,11 +14,6 @@ use axum::{Json, Router};
 use futures_util::TryStreamExt as _;
 use lockgate_control::tracking::{Opened, Tracking};
 use serde_json::json;
-use tokio::io::AsyncReadExt as _;
-use tokio_util::io::{ReaderStream, StreamReader};
-
-/// How many bytes of a download are in memory at a time.
-const CHUNK: usize = 256 * 1024;
 
 pub(super) fn routes() -> Router<Tracking> {
     Router::new()
@@ -51,7 +46,7 @@ async fn upload(
     request: Request,
 ) -> Result<StatusCode, MlflowError> {
     let bytes = request.into_body().into_data_stream().map_err(std::io::Error::other);
-    tracking.put_artifact(&actor, &path, StreamReader::new(bytes)).await?;
+    tracking.put_artifact(&actor, &path, bytes).await?;
     Ok(StatusCode::OK)
 }
 
@@ -80,7 +75,7 @@ async fn of_version(
 }
 
 /// A file, or the piece of it that is asked for, as a download that no browser runs or shows.
-pub(super) async fn file(mut opened: Opened, asked: &HeaderMap) -> Result<Response, MlflowError> {
+pub(super) async fn file(opened: Opened, asked: &HeaderMap) -> Result<Response, MlflowError> {
     let name: String = opened
         .name
         .chars()
@@ -104,9 +99,6 @@ pub(super) async fn file(mut opened: Opened, asked: &HeaderMap) -> Result<Respon
     };
     headers.extend(range::content_range(status, from, length, opened.size));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-    if from > 0 {
-        opened.reader.skip_to(from).await.map_err(|e| MlflowError::internal(e.to_string()))?;
-    }
-    let body = Body::from_stream(ReaderStream::with_capacity(opened.reader.take(length), CHUNK));
+    let body = Body::from_stream(opened.reader.blocks(from, length));
     Ok((status, headers, body).into_response())
 }

@@ -14,7 +14,6 @@ use lockgate_control::tracking::{DEFAULT_WORKSPACE, Signed, Tracking};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio_util::io::StreamReader;
 
 /// Where the routes of this module lie, for the URLs that clients are given.
 const API: &str = "/api/2.0/mlflow-artifacts";
@@ -107,7 +106,7 @@ async fn put_part(
     request: Request,
 ) -> Result<Response, MlflowError> {
     let PartQuery { upload, part, expires, signature } = query;
-    let bytes = StreamReader::new(request.into_body().into_data_stream().map_err(std::io::Error::other));
+    let bytes = request.into_body().into_data_stream().map_err(std::io::Error::other);
     let signed = Signed { expires, signature };
     let digest = tracking.put_part(&path, &upload, part, &signed, bytes).await?;
     let etag = HeaderValue::try_from(format!("\"{}\"", digest.hex()));

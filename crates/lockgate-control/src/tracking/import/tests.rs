@@ -233,7 +233,7 @@ async fn a_version_whose_files_come_later_gets_its_list_then() {
     let uri = bench.tracking.run(&bench.actor, RUN).await.unwrap().artifact_uri;
     let put = async |bytes: &'static [u8]| {
         let path = bench.tracking.artifact_path(&uri, "model/MLmodel").unwrap();
-        bench.tracking.put_artifact(&bench.actor, &path, bytes).await.unwrap();
+        bench.tracking.put_artifact(&bench.actor, &path, lockgate_blob::blocks(bytes)).await.unwrap();
     };
     put(b"first").await;
     let outcome = bench.one(Record::Version(Box::new(version(1)))).await;

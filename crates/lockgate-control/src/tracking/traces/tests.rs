@@ -139,7 +139,7 @@ async fn a_traces_files_go_with_it() {
     let trace = bench.tracking.start_trace(&bench.actor, whole()).await.unwrap();
     let path =
         bench.tracking.artifact_path(trace.tag("mlflow.artifactLocation").unwrap(), "traces.json").unwrap();
-    bench.tracking.put_artifact(&bench.actor, &path, &b"{}"[..]).await.unwrap();
+    bench.tracking.put_artifact(&bench.actor, &path, lockgate_blob::blocks(&b"{}"[..])).await.unwrap();
     let delete = async |experiment: &str| {
         bench.tracking.delete_traces(&bench.actor, experiment, None, None, vec![id()]).await.unwrap()
     };
@@ -150,7 +150,9 @@ async fn a_traces_files_go_with_it() {
         bench.tracking.open_artifact(&bench.actor, &path).await,
         Err(TrackingError::Missing(_))
     ));
-    assert!(bench.tracking.put_artifact(&bench.actor, &path, &b"{}"[..]).await.is_err());
+    assert!(
+        bench.tracking.put_artifact(&bench.actor, &path, lockgate_blob::blocks(&b"{}"[..])).await.is_err()
+    );
 }
 
 #[tokio::test]

@@ -119,7 +119,7 @@ async fn an_agent_reads_its_own_part_and_nothing_else() {
     assert_eq!(server.apply(PROJECT).await.0, 200);
     let bytes = b"another environment's model";
     let digest = Digest::of(bytes);
-    server.control.put_blob(&bytes[..], &digest).await.unwrap();
+    server.control.put_blob(lockgate_blob::blocks(&bytes[..]), &digest).await.unwrap();
     let search = Some(json!({"max_results": 1}));
     for (method, path, body, status) in [
         (Method::GET, "/agent/v1/environments/dev/desired".to_owned(), None, 200),
