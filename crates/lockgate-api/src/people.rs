@@ -338,7 +338,7 @@ async fn get_blob(
 /// A blob as an answer. The caller has asked for permission.
 pub(crate) async fn bytes(control: &Control, digest: &Digest) -> Result<Response, ApiError> {
     let (reader, size) = control.get_blob(digest).await?;
-    let body = Body::from_stream(reader.blocks(0, size));
+    let body = Body::from_stream(reader.blocks(0, size).await.map_err(lockgate_control::ControlError::from)?);
     let headers = [
         (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
         (header::CONTENT_LENGTH, size.to_string()),

@@ -76,6 +76,24 @@ pub enum BlobError {
         /// What may help.
         hint: &'static str,
     },
+    /// An object of somebody else's is where Lockgate's mark should be.
+    #[error("{object} is not Lockgate's: choose another prefix")]
+    Foreign {
+        /// Which object.
+        object: String,
+    },
+    /// There are more or fewer bytes than there should be.
+    #[error(
+        "blob {digest} is damaged (it has {found} bytes instead of {expected}): upload it again or restore it from a backup"
+    )]
+    WrongSize {
+        /// What it should be.
+        digest: Digest,
+        /// How many bytes it should have.
+        expected: u64,
+        /// How many it has.
+        found: u64,
+    },
     /// What needs the bytes as files was asked of a bucket.
     #[error(
         "the artifacts are in {bucket}, not in a folder: copy the bucket with its own tools (versions, replication, `aws s3 sync`)"

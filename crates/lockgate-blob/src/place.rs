@@ -44,6 +44,10 @@ impl FromStr for BlobPlace {
 
     fn from_str(text: &str) -> Result<Self, NoPlace> {
         match text.split_once("://") {
+            // Slips of the pen, not folders.
+            None if text.starts_with("s3:") || text.starts_with("arn:") => {
+                Err(NoPlace::Scheme(text.to_owned()))
+            }
             None => Ok(Self::Folder(text.into())),
             Some(("s3", rest)) => bucket(rest).map(Self::Bucket),
             Some(_) => Err(NoPlace::Scheme(text.to_owned())),
@@ -101,7 +105,9 @@ mod tests {
         ] {
             assert_eq!(read(text).unwrap().to_string(), shown);
         }
-        assert!(matches!(read("gs://models/x"), Err(NoPlace::Scheme(_))));
+        for text in ["gs://models/x", "s3:/models/x", "s3:models", "arn:aws:s3:::models"] {
+            assert!(matches!(read(text), Err(NoPlace::Scheme(_))), "{text}");
+        }
         for text in ["s3://", "s3://ab", "s3://My-models", "s3://a b c", "s3:///x", "s3://key:secret@host/x"]
         {
             assert!(matches!(read(text), Err(NoPlace::Bucket(_))), "{text}");

@@ -108,8 +108,11 @@ impl BlobStore {
 
     /// Gives a file under way the name of its digest, durably.
     pub(crate) async fn settle(&self, incoming: Incoming, blob: &Blob) -> Result<(), BlobError> {
-        if let Some(bucket) = self.bucket() {
-            return bucket.put(&incoming, blob).await;
+        if let Some(bucket) = self.bucket().cloned() {
+            let blob = *blob;
+            // Goes on when the caller has gone: what was begun in a bucket must end there.
+            let kept = tokio::spawn(async move { bucket.put(&incoming, &blob).await });
+            return kept.await.unwrap_or(Err(BlobError::Ending));
         }
         let target = self.path(&blob.digest);
         blocking(move || {

@@ -54,10 +54,13 @@ impl BlobReader {
     }
 
     /// The bytes in blocks: from one on, and so many.
-    pub fn blocks(self, from: u64, length: u64) -> Blocks {
+    ///
+    /// # Errors
+    /// Where a bucket can't be read, or holds something else by now.
+    pub async fn blocks(self, from: u64, length: u64) -> Result<Blocks, BlobError> {
         match self.source {
-            Source::File(file) => blocks::of_file(file, from, length).boxed(),
-            Source::Bucket(bucket, digest) => bucket.read(&digest, from, length),
+            Source::File(file) => Ok(blocks::of_file(file, from, length).boxed()),
+            Source::Bucket(bucket, digest) => bucket.read(&digest, self.size, from, length).await,
         }
     }
 }
@@ -235,7 +238,7 @@ impl BlobStore {
         }
         let mut bytes = Vec::new();
         let size = reader.size;
-        let mut blocks = reader.blocks(0, size);
+        let mut blocks = reader.blocks(0, size).await?;
         while let Some(block) = blocks.try_next().await.map_err(self.unreadable(digest))? {
             bytes.extend_from_slice(&block);
         }
@@ -267,7 +270,7 @@ impl BlobStore {
     async fn verify_stream(&self, digest: &Digest) -> Result<u64, BlobError> {
         let reader = self.reader(digest).await?;
         let (mut hasher, size) = (Sha256::new(), reader.size);
-        let mut blocks = reader.blocks(0, size);
+        let mut blocks = reader.blocks(0, size).await?;
         while let Some(block) = blocks.try_next().await.map_err(self.unreadable(digest))? {
             hasher.update(&block);
         }

@@ -54,7 +54,7 @@ impl Bench {
 }
 
 async fn read(store: &BlobStore, digest: &Digest, from: u64, length: u64) -> io::Result<Vec<u8>> {
-    let blocks = store.reader(digest).await.unwrap().blocks(from, length);
+    let blocks = store.reader(digest).await.unwrap().blocks(from, length).await.unwrap();
     Ok(blocks.try_collect::<Vec<_>>().await?.concat())
 }
 

@@ -1,9 +1,35 @@
 //! The store over a bucket of a real service.
 
+use super::sending::PART;
 use super::*;
 use crate::{BlobPlace, BlobStore, Expect, FileToPlace, How, Part, UploadId, blocks};
 use std::path::PathBuf;
 use tempfile::TempDir;
+use tokio::io::AsyncReadExt as _;
+
+fn reach(endpoint: &str, place: &str, secret: &str) -> Result<Bucket, BlobError> {
+    // Known already where another test came first.
+    let _known = rustls::crypto::ring::default_provider().install_default();
+    let Ok(BlobPlace::Bucket(name)) = place.parse() else { panic!("{place}") };
+    let builder = AmazonS3Builder::new().with_endpoint(endpoint);
+    Bucket::connect(builder.with_access_key_id("user").with_secret_access_key(secret), &name)
+}
+
+/// Answers every request with these words, and counts them.
+async fn saying(answer: String) -> (std::net::SocketAddr, Arc<std::sync::atomic::AtomicUsize>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, asked) = (listener.local_addr().unwrap(), Arc::new(std::sync::atomic::AtomicUsize::new(0)));
+    let count = asked.clone();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            let mut request = [0; 65536];
+            let _read = socket.read(&mut request).await;
+            let _sent = tokio::io::AsyncWriteExt::write_all(&mut socket, answer.as_bytes()).await;
+        }
+    });
+    (address, asked)
+}
 
 struct Bench {
     folder: TempDir,
@@ -12,8 +38,6 @@ struct Bench {
 
 impl Bench {
     async fn new() -> Self {
-        // Known already where another test came first.
-        let _known = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(folder.path().join("s3/models")).unwrap();
         let service = lockgate_testkit::s3::serve(&folder.path().join("s3"), "user", "secret").await.unwrap();
@@ -21,12 +45,7 @@ impl Bench {
     }
 
     fn connect(&self, place: &str, secret: &str) -> Bucket {
-        let Ok(BlobPlace::Bucket(name)) = place.parse() else { panic!("{place}") };
-        let builder = AmazonS3Builder::new()
-            .with_endpoint(format!("http://{}", self.service))
-            .with_access_key_id("user")
-            .with_secret_access_key(secret);
-        Bucket::connect(builder, &name).unwrap()
+        reach(&format!("http://{}", self.service), place, secret).unwrap()
     }
 
     async fn store(&self) -> BlobStore {
@@ -54,7 +73,7 @@ impl Bench {
 async fn read(store: &BlobStore, digest: &Digest, from: u64) -> Vec<u8> {
     let (reader, mut bytes) = (store.reader(digest).await.unwrap(), Vec::new());
     let length = reader.size() - from;
-    let mut blocks = reader.blocks(from, length);
+    let mut blocks = reader.blocks(from, length).await.unwrap();
     while let Some(block) = blocks.try_next().await.unwrap() {
         bytes.extend_from_slice(&block);
     }
@@ -137,12 +156,71 @@ async fn refusals_say_what_to_do() {
         bench.connect(place, secret).probe(intent).await.unwrap_err().to_string()
     };
     let denied = told("s3://models/x", "wrong", Intent::Write).await;
-    assert!(denied.starts_with("can't write into s3://models/x/ ("), "{denied}");
-    assert!(denied.contains("allow this user s3:GetObject"), "{denied}");
+    assert!(denied.starts_with("can't read s3://models/x/ ("), "{denied}");
+    assert!(denied.contains("credentials are wrong or have expired"), "{denied}");
     for place in ["s3://no-such-bucket/", "s3://models/never-used/"] {
         let nowhere = told(place, "secret", Intent::Read).await;
         assert!(nowhere.starts_with(&format!("can't read {place} (")), "{nowhere}");
         assert!(nowhere.ends_with("create the bucket, or correct the name"), "{nowhere}");
+    }
+}
+
+#[tokio::test]
+async fn a_size_that_changed_is_told_before_a_byte_is_given() {
+    let bench = Bench::new().await;
+    let store = bench.store().await;
+    let digest = store.put_bytes(b"model", Expect::anything()).await.unwrap().digest;
+    let reader = store.reader(&digest).await.unwrap();
+    std::fs::write(bench.object(&digest), b"mod").unwrap();
+    let wrong = BlobError::WrongSize { digest, expected: 5, found: 3 };
+    assert_eq!(reader.blocks(0, 5).await.err(), Some(wrong));
+}
+
+#[tokio::test]
+async fn somebody_else_s_object_is_left_alone() {
+    let bench = Bench::new().await;
+    let theirs = bench.folder.path().join("s3/models/lockgate");
+    std::fs::write(&theirs, "a program").unwrap();
+    let refused = bench.connect("s3://models", "secret").probe(Intent::Write).await;
+    assert_eq!(refused, Err(BlobError::Foreign { object: "s3://models/lockgate".to_owned() }));
+    assert_eq!(std::fs::read(&theirs).unwrap(), b"a program");
+}
+
+#[tokio::test]
+async fn redirections_are_not_followed() {
+    let (elsewhere, asked) =
+        saying("HTTP/1.1 200 OK\r\netag: \"x\"\r\ncontent-length: 0\r\n\r\n".to_owned()).await;
+    for status in ["301 Moved Permanently", "302 Found", "303 See Other", "307 Temporary Redirect"] {
+        let answer =
+            format!("HTTP/1.1 {status}\r\nlocation: http://{elsewhere}/x\r\ncontent-length: 0\r\n\r\n");
+        let (service, _) = saying(answer).await;
+        let bucket = reach(&format!("http://{service}"), "s3://models", "secret").unwrap();
+        assert!(bucket.probe(Intent::Write).await.is_err(), "{status}");
+        assert!(bucket.size(&Digest::of(b"x")).await.is_err(), "{status}");
+    }
+    assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn what_a_service_says_is_told_in_few_words() {
+    let body = "<?xml version=\"1.0\"?><Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message>\
+                <Token-0>TOPSECRET</Token-0><HostId>internal</HostId></Error>";
+    let length = body.len();
+    let answer =
+        format!("HTTP/1.1 400 Bad Request\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
+    let (service, _) = saying(answer).await;
+    let bucket = reach(&format!("http://{service}"), "s3://models", "secret").unwrap();
+    let told = bucket.probe(Intent::Write).await.unwrap_err().to_string();
+    assert!(told.contains("(ExpiredToken: The provided token has expired.)"), "{told}");
+    assert!(told.contains("credentials are wrong or have expired"), "{told}");
+    assert!(!told.contains("TOPSECRET") && !told.contains("127.0.0.1") && !told.contains("internal"), "{told}");
+}
+
+#[test]
+fn an_endpoint_that_is_no_address_is_told() {
+    for endpoint in ["127.0.0.1:9000", "minio:9000", "", "ftp://x"] {
+        let told = reach(endpoint, "s3://models", "secret").unwrap_err().to_string();
+        assert!(told.contains("it must begin with https://"), "{endpoint}: {told}");
     }
 }
 

@@ -4,7 +4,8 @@ use super::places::{self, Owner, Place};
 use super::{Artifact, Tracking, TrackingError, may_read, may_track, models, runs, traces};
 use bytes::Bytes;
 use futures_util::Stream;
-use lockgate_blob::{Blob, BlobReader, Expect};
+use lockgate_blob::blocks::Blocks;
+use lockgate_blob::{Blob, BlobError, BlobReader, Expect};
 use lockgate_core::actor::Actor;
 use lockgate_core::digest::Digest;
 use lockgate_store::Conn;
@@ -22,14 +23,23 @@ pub struct Listed {
 /// A file that can be read.
 #[derive(Debug)]
 pub struct Opened {
-    /// Its bytes.
-    pub reader: BlobReader,
+    reader: BlobReader,
     /// How many they are.
     pub size: u64,
     /// Its name, without folders.
     pub name: String,
     /// Its bytes' digest.
     pub digest: Digest,
+}
+
+impl Opened {
+    /// Its bytes in blocks: from one on, and so many.
+    ///
+    /// # Errors
+    /// Where they can't be read.
+    pub async fn blocks(self, from: u64, length: u64) -> Result<Blocks, TrackingError> {
+        Ok(self.reader.blocks(from, length).await?)
+    }
 }
 
 pub(super) fn missing(path: &str) -> TrackingError {
@@ -179,17 +189,26 @@ impl Tracking {
             })
             .await?;
         match found {
-            Some(file) => self.opened(&file.path, &file.digest).await,
+            Some(file) => self.opened(&file.path, file.digest, Some(file.size)).await,
             None if below.is_empty() => Err(missing(&path)),
             None => Err(TrackingError::invalid(format!("'{path}' is a directory, not a file"))),
         }
     }
 
-    /// Opens the bytes of a file.
-    pub(super) async fn opened(&self, path: &str, digest: &Digest) -> Result<Opened, TrackingError> {
-        let reader = self.blobs.reader(digest).await?;
+    /// Opens the bytes of a file, which must be as many as are known.
+    pub(super) async fn opened(
+        &self,
+        path: &str,
+        digest: Digest,
+        known: Option<u64>,
+    ) -> Result<Opened, TrackingError> {
+        let reader = self.blobs.reader(&digest).await?;
+        let size = reader.size();
+        if let Some(expected) = known.filter(|known| *known != size) {
+            return Err(BlobError::WrongSize { digest, expected, found: size }.into());
+        }
         let name = path.rsplit('/').next().unwrap_or_default().to_owned();
-        Ok(Opened { size: reader.size(), reader, name, digest: *digest })
+        Ok(Opened { size, reader, name, digest })
     }
 
     /// What lies in a folder; nothing where there is none, or where the path is a file's.

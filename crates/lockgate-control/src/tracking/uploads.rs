@@ -209,7 +209,8 @@ impl Tracking {
         let there = self
             .read(move |conn| Box::pin(async move { Ok(conn.artifact(&place.root, &place.path).await?) }));
         match there.await? {
-            Some(_) => self.opened(path, &digest).await,
+            // What was signed is given, also where the file has been replaced since.
+            Some(file) => self.opened(path, digest, (file.digest == digest).then_some(file.size)).await,
             None => Err(missing(path)),
         }
     }

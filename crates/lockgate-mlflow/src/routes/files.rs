@@ -99,6 +99,6 @@ pub(super) async fn file(opened: Opened, asked: &HeaderMap) -> Result<Response, 
     };
     headers.extend(range::content_range(status, from, length, opened.size));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-    let body = Body::from_stream(opened.reader.blocks(from, length));
+    let body = Body::from_stream(opened.blocks(from, length).await?);
     Ok((status, headers, body).into_response())
 }

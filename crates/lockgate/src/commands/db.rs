@@ -49,7 +49,7 @@ impl cli::DbPlace {
             None => Ok(None),
             Some(BlobPlace::Folder(folder)) => Ok(Some(folder)),
             Some(BlobPlace::Bucket(bucket)) => anyhow::bail!(
-                "the artifacts are in {bucket}, not in a folder\n  hint: copy the bucket with its own tools (versions, replication, `aws s3 sync`), and leave --with-blobs out"
+                "the artifacts are in {bucket}, not in a folder\n  hint: copy the bucket with its own tools (versions, replication, `aws s3 sync`); --with-blobs, and backups that were made with it, are for folders"
             ),
         }
     }
