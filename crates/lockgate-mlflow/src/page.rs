@@ -1,11 +1,11 @@
-//! Limits and page tokens. A token is base64 of `{"offset": N}`, with a digest of the query where it must not change.
+//! Limits and page tokens. A token is base64 of `{"offset": N}`, with the query where it must not change.
 
 use crate::error::MlflowError;
 use crate::message::Message;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use lockgate_control::tracking::Page;
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 
 /// How many results there may be in a page, and how MLflow's own server says that it is not so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +22,12 @@ enum Words {
     Stored,
     /// As its store of model versions.
     Versions,
+    /// As its store of registered models, which answers a page of nothing with nothing.
+    Models,
+    /// As its handler of metrics' histories.
+    History,
+    /// As its store of logged models, which gives some where none are asked for, and is not bothered by too many.
+    Logged,
 }
 
 impl Limit {
@@ -40,6 +46,35 @@ impl Limit {
         Self { most: 200_000, words: Words::Versions }
     }
 
+    /// The limit of a search for registered models.
+    pub(crate) const fn of_models() -> Self {
+        Self { most: 1000, words: Words::Models }
+    }
+
+    /// The limit of a search for logged models.
+    pub(crate) const fn of_logged_models() -> Self {
+        Self { most: 50_000, words: Words::Logged }
+    }
+
+    /// The limit of a metric's history.
+    pub(crate) const fn of_history() -> Self {
+        Self { most: i32::MAX as i64, words: Words::History }
+    }
+
+    /// The number of results that is meant.
+    fn read(self, message: &Message, default: i64) -> Result<i64, MlflowError> {
+        const LOGGED: i64 = 100;
+        let count = message.int("max_results")?.unwrap_or(default);
+        let count = match self.words {
+            Words::Logged if count == 0 => LOGGED,
+            Words::Logged => count.min(self.most),
+            Words::Models => count.max(0),
+            _ => count,
+        };
+        self.check(message, count)?;
+        Ok(count)
+    }
+
     fn check(self, message: &Message, limit: i64) -> Result<(), MlflowError> {
         const NAME: &str = "max_results";
         let wrong = |why: String| {
@@ -50,13 +85,19 @@ impl Limit {
                 Words::Versions => Err(MlflowError::invalid(format!(
                     "Invalid value for {NAME}. It must be a positive integer, but got {limit}"
                 ))),
-                Words::Asked | Words::Stored => wrong("It must be a positive integer".to_owned()),
+                Words::Models => Ok(()),
+                Words::History => wrong("It must be a positive integer.".to_owned()),
+                Words::Asked | Words::Stored | Words::Logged => {
+                    wrong("It must be a positive integer".to_owned())
+                }
             };
         }
         match self.words {
             _ if limit <= self.most => Ok(()),
-            Words::Stored => wrong(format!("It must be at most {}", self.most)),
-            Words::Asked | Words::Versions => Err(message.wrong(NAME)),
+            Words::Stored | Words::History | Words::Logged => {
+                wrong(format!("It must be at most {}", self.most))
+            }
+            Words::Asked | Words::Versions | Words::Models => Err(message.wrong(NAME)),
         }
     }
 }
@@ -66,14 +107,20 @@ impl Limit {
 pub(crate) struct Part {
     limit: i64,
     offset: i64,
-    /// What the token is bound to.
-    query: Option<String>,
+    /// What the token is bound to, by name.
+    query: Bound,
 }
+
+/// What a token is bound to: what the request says, by the name that the token has for it.
+pub(crate) type Bound = Vec<(Named, Value)>;
+
+/// A part of a query: its name in the token, and in words.
+pub(crate) type Named = (&'static str, &'static str);
 
 impl Part {
     /// Reads `max_results` and `page_token`.
     pub(crate) fn read(message: &Message, default: i64, limit: Limit) -> Result<Self, MlflowError> {
-        Self::bound(message, default, limit, None)
+        Self::bound(message, default, limit, Vec::new())
     }
 
     /// The same for a token that is good for one query only.
@@ -81,13 +128,12 @@ impl Part {
         message: &Message,
         default: i64,
         limit: Limit,
-        query: Option<String>,
+        query: Bound,
     ) -> Result<Self, MlflowError> {
-        let count = message.int("max_results")?.unwrap_or(default);
-        limit.check(message, count)?;
+        let count = limit.read(message, default)?;
         let offset = match message.text("page_token")?.filter(|token| !token.is_empty()) {
             None => 0,
-            Some(token) => offset(&token, query.as_deref())?,
+            Some(token) => offset(&token, &query)?,
         };
         Ok(Self { limit: count, offset, query })
     }
@@ -104,30 +150,40 @@ impl Part {
             return None;
         }
         found.truncate(limit);
-        let mut token = json!({"offset": self.offset + self.limit});
-        if let Some(query) = &self.query {
-            token["query"] = Value::String(query.clone());
+        if limit == 0 {
+            return None;
         }
-        Some(STANDARD.encode(token.to_string()))
+        let mut token: Map<String, Value> =
+            self.query.iter().map(|((name, _), value)| ((*name).to_owned(), value.clone())).collect();
+        token.insert("offset".to_owned(), Value::from(self.offset + self.limit));
+        Some(STANDARD.encode(Value::Object(token).to_string()))
     }
 }
 
-fn offset(token: &str, query: Option<&str>) -> Result<i64, MlflowError> {
+fn offset(token: &str, query: &Bound) -> Result<i64, MlflowError> {
     let bytes = STANDARD
         .decode(token)
         .map_err(|_| MlflowError::invalid("Invalid page token, could not base64-decode"))?;
     let wrong =
         || MlflowError::invalid("Invalid page token: use the one of the page before, as it was given");
     let value: Value = serde_json::from_slice(&bytes).map_err(|_| wrong())?;
-    if value.get("query").and_then(Value::as_str) != query {
-        return Err(MlflowError::invalid("Invalid page token: the query differs from the page before"));
+    let Value::Object(token) = value else { return Err(wrong()) };
+    for ((name, words), asked) in query {
+        let found = token.get(*name).unwrap_or(&Value::Null);
+        if found != asked {
+            let verb = if words.ends_with('s') { "do" } else { "does" };
+            return Err(MlflowError::invalid(format!(
+                "{words} in the page token {verb} not match what is requested. Expected: {asked}. Found: {found}"
+            )));
+        }
     }
-    value.get("offset").and_then(Value::as_i64).filter(|offset| *offset > 0).ok_or_else(wrong)
+    token.get("offset").and_then(Value::as_i64).filter(|offset| *offset > 0).ok_or_else(wrong)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn message(token: Option<&str>, limit: i64) -> Message {
         let mut body = json!({"max_results": limit});
@@ -150,14 +206,37 @@ mod tests {
 
     #[test]
     fn a_token_of_another_query_is_refused() {
-        let first = Part::bound(&message(None, 1), 10, Limit::stored(10), Some("a".to_owned())).unwrap();
-        let token = first.cut(&mut vec![1, 2]).unwrap();
-        assert!(Part::bound(&message(Some(&token), 1), 10, Limit::stored(10), Some("b".to_owned())).is_err());
-        assert!(Part::bound(&message(Some(&token), 1), 10, Limit::stored(10), Some("a".to_owned())).is_ok());
+        let read = |token: Option<&str>, filter: &str| {
+            let query = vec![(("filter_string", "Filter string"), json!(filter))];
+            Part::bound(&message(token, 1), 10, Limit::stored(10), query)
+        };
+        let token = read(None, "a").unwrap().cut(&mut vec![1, 2]).unwrap();
+        assert!(read(Some(&token), "a").is_ok());
+        let error = read(Some(&token), "b").unwrap_err().to_string();
+        assert!(error.contains("Filter string in the page token does not match"), "{error}");
+        assert!(read(Some("eyJvZmZzZXQiOiAxfQ=="), "a").is_err());
         for bad in ["?", "e30=", "bnVsbA=="] {
             assert!(Part::read(&message(Some(bad), 1), 10, Limit::stored(10)).is_err(), "{bad}");
         }
         assert!(Part::read(&message(None, 0), 10, Limit::stored(10)).is_err());
         assert!(Part::read(&message(None, 11), 10, Limit::stored(10)).is_err());
+    }
+
+    #[test]
+    fn logged_models_are_given_as_many_as_there_may_be() {
+        let page = |count| Part::read(&message(None, count), 50, Limit::of_logged_models());
+        assert_eq!(page(0).unwrap().page().limit, 101);
+        assert_eq!(page(1_000_000).unwrap().page().limit, 50_001);
+        assert!(page(-1).is_err());
+    }
+
+    #[test]
+    fn a_page_of_nothing_leads_nowhere() {
+        for count in [0, -5] {
+            let part = Part::read(&message(None, count), 10, Limit::of_models()).unwrap();
+            let mut found = vec![1];
+            assert_eq!((part.page().limit, part.cut(&mut found)), (1, None));
+            assert!(found.is_empty());
+        }
     }
 }

@@ -58,8 +58,9 @@ pub use experiments::NewExperiment;
 pub use lockgate_store::DEFAULT_WORKSPACE;
 pub use lockgate_store::tracking::{
     AliasMove, Artifact, Assessment, Clause, Comparator, Dataset, DatasetInput, DatasetSummary, Delivery,
-    DeliveryState, Experiment, Field, KeyValue, Lifecycle, LoggedModel, Metric, ModelVersion, Operand, Order,
-    Page, RegisteredModel, Run, RunUpdate, Search, Span, StageMove, Trace, Webhook, Workspace,
+    DeliveryState, Experiment, Field, KeyValue, Lifecycle, LoggedModel, MeasuredOn, Metric, ModelVersion,
+    Operand, Order, Page, RegisteredModel, Run, RunUpdate, Search, Span, StageMove, Trace, Webhook,
+    Workspace,
 };
 pub use logging::{Batch, Inputs};
 pub use models::{ModelStatus, NewLoggedModel};

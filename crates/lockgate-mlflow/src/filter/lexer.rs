@@ -1,27 +1,24 @@
 //! Text to tokens.
 
-use crate::error::MlflowError;
-
 /// One token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Token {
     /// Letters, digits and dots, with quoted parts in between: an identifier, a keyword or a number.
     Word(String),
-    /// A text in single or double quotes, without them.
-    Quoted(String),
-    /// `=`, `!=`, `<`, `<=`, `>`, `>=`.
-    Operator(&'static str),
+    /// A text in single or double quotes, without them, and the quote.
+    Quoted(String, char),
+    /// `=`, `!=`, `<`, `<=`, `>`, `>=`, and other combinations of these signs and `~`, which compare nothing.
+    Operator(String),
     /// `(`, `)`, `,` and what has no place anywhere.
     Mark(char),
 }
 
 impl Token {
-    /// The token as it may be shown.
+    /// The token as it was written.
     pub(super) fn show(&self) -> String {
         match self {
-            Self::Word(text) => text.clone(),
-            Self::Quoted(text) => format!("'{text}'"),
-            Self::Operator(text) => (*text).to_owned(),
+            Self::Word(text) | Self::Operator(text) => text.clone(),
+            Self::Quoted(text, quote) => format!("{quote}{text}{quote}"),
             Self::Mark(c) => c.to_string(),
         }
     }
@@ -30,6 +27,31 @@ impl Token {
     pub(super) fn is(&self, keyword: &str) -> bool {
         matches!(self, Self::Word(text) if text.eq_ignore_ascii_case(keyword))
     }
+
+    /// Whether it is a word that can name nothing and is no value.
+    pub(super) fn is_reserved(&self) -> bool {
+        const RESERVED: [&str; 14] = [
+            "AND", "OR", "NOT", "IN", "IS", "LIKE", "ILIKE", "RLIKE", "BETWEEN", "TRUE", "FALSE", "SELECT",
+            "ASC", "DESC",
+        ];
+        RESERVED.iter().any(|word| self.is(word))
+    }
+}
+
+/// Whether a text outside quotes is a number. Words such as `nan` and `inf` are none in this grammar.
+pub(super) fn is_number(text: &str) -> bool {
+    text.contains(|c: char| c.is_ascii_digit()) && text.parse::<f64>().is_ok()
+}
+
+/// Why a text can't be cut into tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// What has no place where it stands, or is not whole.
+    Clause(String),
+    /// There are several expressions.
+    Several,
+    /// There is nothing but blanks.
+    Blank,
 }
 
 /// Whether a character can stand in a word outside quotes.
@@ -41,8 +63,8 @@ fn is_quote(c: char) -> bool {
     matches!(c, '\'' | '"' | '`')
 }
 
-/// Cuts a filter string into tokens.
-pub(super) fn tokens(text: &str) -> Result<Vec<Token>, MlflowError> {
+/// Cuts a text into tokens.
+pub(super) fn tokens(text: &str) -> Result<Vec<Token>, Fault> {
     let mut found = Vec::new();
     let mut rest = text;
     while let Some(c) = rest.chars().next() {
@@ -54,47 +76,43 @@ pub(super) fn tokens(text: &str) -> Result<Vec<Token>, MlflowError> {
             // A quote at the beginning that reaches to the end makes a text; elsewhere it belongs to an identifier.
             let closed = quote_end(word).is_ok_and(|end| end == Some(word.len()));
             found.push(match c {
-                '\'' | '"' if closed => Token::Quoted(word[1..word.len() - 1].to_owned()),
+                '\'' | '"' if closed => Token::Quoted(word[1..word.len() - 1].to_owned(), c),
                 _ => Token::Word(word.to_owned()),
             });
             rest = tail;
         } else {
-            let (token, length) = symbol(rest, c)?;
+            let token = symbol(rest, c)?;
+            rest = &rest[token.show().len()..];
             found.push(token);
-            rest = &rest[length..];
         }
     }
     Ok(found)
 }
 
-fn symbol(rest: &str, c: char) -> Result<(Token, usize), MlflowError> {
-    const OPERATORS: [(&str, &str); 7] =
-        [("!=", "!="), ("<>", "!="), (">=", ">="), ("<=", "<="), ("=", "="), (">", ">"), ("<", "<")];
+fn symbol(rest: &str, c: char) -> Result<Token, Fault> {
     if c == ';' {
-        return Err(MlflowError::invalid(
-            "Search filter contained multiple expression. Provide AND-ed expression list.",
-        ));
+        return Err(Fault::Several);
     }
-    let operator = OPERATORS.into_iter().find(|(text, _)| rest.starts_with(text));
-    Ok(match operator {
-        Some((text, name)) => (Token::Operator(name), text.len()),
-        None => (Token::Mark(c), c.len_utf8()),
-    })
+    let signs = rest.find(|c| !matches!(c, '<' | '>' | '=' | '~' | '!')).unwrap_or(rest.len());
+    Ok(if signs == 0 { Token::Mark(c) } else { Token::Operator(rest[..signs].to_owned()) })
 }
 
-/// Where the quoted part at the beginning ends; none where there is no quote.
-fn quote_end(text: &str) -> Result<Option<usize>, MlflowError> {
+/// Where the quoted part at the beginning ends; none where there is no quote. A quote that is said twice closes nothing.
+fn quote_end(text: &str) -> Result<Option<usize>, Fault> {
     let Some(quote) = text.chars().next().filter(|c| is_quote(*c)) else { return Ok(None) };
-    match text[1..].find(quote) {
-        Some(length) => Ok(Some(length + 2)),
-        None => Err(MlflowError::invalid(format!(
-            "Invalid filter '{text}': the quote {quote} is not closed. Use either single or double quotes."
-        ))),
+    let mut end = 1;
+    while let Some(length) = text[end..].find(quote) {
+        end += length + 1;
+        if !text[end..].starts_with(quote) {
+            return Ok(Some(end));
+        }
+        end += 1;
     }
+    Err(Fault::Clause(text.to_owned()))
 }
 
 /// Where a word ends that may have quoted parts after a dot. Behind a quoted part only a dot goes on with it.
-fn word_end(text: &str) -> Result<usize, MlflowError> {
+fn word_end(text: &str) -> Result<usize, Fault> {
     let mut end = 0;
     let mut quoted = false;
     loop {

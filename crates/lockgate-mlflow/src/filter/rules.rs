@@ -1,8 +1,12 @@
 //! What may be said about which thing.
 
+use super::comparators::{
+    EQUALITY_AND_LISTS, NUMERIC, PATTERNS, PATTERNS_AND_LISTS, PATTERNS_AND_NULL, allowed, allowed_for,
+};
 use super::parser::{Condition, Identifier, Value};
+use super::values::{bare, no_number, number, numeric, text, texts};
 use crate::error::MlflowError;
-use lockgate_control::tracking::{Clause, Comparator, Field, Operand};
+use lockgate_control::tracking::{Clause, Comparator as C, Field, Operand};
 
 /// What is searched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,8 +46,6 @@ pub(super) enum Kind {
     Number,
     /// An experiment's number, which is written as text.
     Id,
-    /// A status: equal or not, or in a list.
-    Status,
 }
 
 /// An attribute: what it may be called, what the store calls it, its kind, and whether things are ordered by it.
@@ -71,30 +73,13 @@ const EXPERIMENT: &[Attribute] = &[
 
 const RUN: &[Attribute] = &[
     attribute(&["run_id"], "run_id", LISTS),
-    attribute(&["run_name", "run name", "Run name", "Run Name"], "run_name", WORDS),
+    attribute(&["run_name"], "run_name", WORDS),
+    Attribute { orders: false, ..attribute(&["run name", "Run name", "Run Name"], "run_name", WORDS) },
     attribute(&["user_id"], "user_id", WORDS),
     attribute(&["status"], "status", WORDS),
     attribute(&["artifact_uri"], "artifact_uri", WORDS),
     attribute(&["start_time", "created", "Created"], "start_time", Kind::Number),
     attribute(&["end_time"], "end_time", Kind::Number),
-];
-
-const LOGGED_MODEL: &[Attribute] = &[
-    attribute(&["name"], "name", LISTS),
-    attribute(&["model_id"], "model_id", LISTS),
-    attribute(&["model_type"], "model_type", LISTS),
-    attribute(&["status"], "status", Kind::Status),
-    attribute(&["source_run_id"], "source_run_id", LISTS),
-    attribute(
-        &["creation_timestamp", "creation_timestamp_ms", "creation_time"],
-        "creation_timestamp",
-        Kind::Number,
-    ),
-    attribute(
-        &["last_updated_timestamp", "last_updated_timestamp_ms"],
-        "last_updated_timestamp",
-        Kind::Number,
-    ),
 ];
 
 const REGISTERED_MODEL: &[Attribute] = &[
@@ -134,169 +119,157 @@ impl Noun {
         match self {
             Self::Experiment => EXPERIMENT,
             Self::Run => RUN,
-            Self::LoggedModel => LOGGED_MODEL,
             Self::RegisteredModel => REGISTERED_MODEL,
             Self::ModelVersion => MODEL_VERSION,
-            // Their grammar has a module of its own.
-            Self::Trace => &[],
+            // Their grammars have modules of their own.
+            Self::LoggedModel | Self::Trace => &[],
         }
+    }
+
+    /// Whether it belongs to the model registry.
+    const fn registered(self) -> bool {
+        matches!(self, Self::RegisteredModel | Self::ModelVersion)
     }
 
     /// What the word before the dot means.
     fn named(self, id: &Identifier, ordering: bool) -> Result<Named, MlflowError> {
         let key = || id.key.clone();
-        let logs = matches!(self, Self::Run | Self::LoggedModel);
-        match (self, id.entity.as_deref()) {
-            (_, None | Some("attribute" | "attributes")) => self.attribute(&id.key, ordering),
-            (Self::Run | Self::Experiment, Some("attr")) | (Self::Run, Some("run")) => {
-                self.attribute(&id.key, ordering)
-            }
-            (_, Some("metrics")) if logs => Ok(Named::Metric(key())),
-            (Self::Run, Some("metric")) => Ok(Named::Metric(key())),
-            (_, Some("params")) if logs => Ok(Named::Param(key())),
-            (Self::Run, Some("param" | "parameter" | "parameters")) => Ok(Named::Param(key())),
-            (_, Some("tags")) => Ok(Named::Tag(key())),
-            (_, Some("tag")) if self != Self::LoggedModel => Ok(Named::Tag(key())),
-            (Self::Run, Some("dataset" | "datasets")) => match id.key.as_str() {
+        let run = self == Self::Run;
+        let entity = if run { id.plain_entity() } else { id.entity.as_deref() };
+        match entity {
+            None | Some("attribute") => self.attribute(id, ordering),
+            Some("attributes") if ordering || !self.registered() => self.attribute(id, ordering),
+            Some("attr" | "run") if run => self.attribute(id, ordering),
+            Some("metric" | "metrics") if run => Ok(Named::Metric(key())),
+            Some("param" | "params" | "parameter" | "parameters") if run => Ok(Named::Param(key())),
+            Some("tag" | "tags") => Ok(Named::Tag(key())),
+            Some("dataset" | "datasets") if run => match id.key.as_str() {
                 "name" => Ok(Named::Dataset("name")),
                 "digest" => Ok(Named::Dataset("digest")),
                 "context" => Ok(Named::Dataset("context")),
                 other => Err(MlflowError::invalid(format!(
-                    "Invalid dataset attribute key '{other}' specified. Valid keys are 'name', 'digest', 'context'"
+                    "Invalid dataset key '{other}' specified. Valid keys are '{{'name', 'digest', 'context'}}'"
                 ))),
             },
-            (_, Some(other)) => Err(MlflowError::invalid(format!(
-                "Invalid entity type '{other}'. Valid values are {}",
-                self.entities()
-            ))),
+            Some(other) => {
+                Err(MlflowError::invalid(format!("Invalid entity type '{other}'. {}", self.entities())))
+            }
         }
     }
 
     const fn entities(self) -> &'static str {
         match self {
-            Self::Run => "['metric', 'parameter', 'tag', 'attribute', 'dataset']",
-            Self::LoggedModel => "['metrics', 'params', 'tags', 'attributes']",
-            Self::Experiment | Self::RegisteredModel | Self::ModelVersion | Self::Trace => {
-                "['attribute', 'tag']"
-            }
+            Self::Run => "Valid values are ['metric', 'parameter', 'tag', 'attribute', 'dataset']",
+            Self::Experiment => "Valid entity types are ('attribute', 'attributes', 'tag', 'tags')",
+            _ => "Valid entity types are ('attribute', 'tag', 'tags')",
         }
     }
 
-    fn attribute(self, name: &str, ordering: bool) -> Result<Named, MlflowError> {
+    fn attribute(self, id: &Identifier, ordering: bool) -> Result<Named, MlflowError> {
+        // In the registry's filters a quoted name is another one.
+        let name = if self.registered() && !ordering { &id.written } else { &id.key };
         let usable = |a: &&Attribute| if ordering { a.orders } else { a.filters };
-        let found = self.attributes().iter().filter(usable).find(|a| a.names.contains(&name));
+        let found = self.attributes().iter().filter(usable).find(|a| a.names.contains(&name.as_str()));
         found.map(|a| Named::Attribute(a.name, a.kind)).ok_or_else(|| {
             let valid: Vec<&str> = self.attributes().iter().filter(usable).map(|a| a.names[0]).collect();
-            let what = if ordering { "order by key" } else { "attribute key" };
-            MlflowError::invalid(format!(
-                "Invalid {what} '{name}' specified. Valid keys are '{}'",
-                valid.join("', '")
-            ))
+            let valid = valid.join("', '");
+            let what =
+                if ordering && self == Self::RegisteredModel { "order by key" } else { "attribute key" };
+            MlflowError::invalid(format!("Invalid {what} '{name}' specified. Valid keys are '{{'{valid}'}}'"))
         })
     }
 
     /// What an order names.
     pub(super) fn ordered_by(self, id: &Identifier) -> Result<Named, MlflowError> {
-        if self == Self::Trace { super::traces::ordered_by(id) } else { self.named(id, true) }
+        match (self, &id.entity) {
+            (Self::Trace, _) => super::traces::ordered_by(id),
+            // They are ordered by attributes only, which are named without more ado.
+            (Self::RegisteredModel, Some(entity)) => {
+                let key = format!("{entity}.{}", id.key);
+                self.attribute(&Identifier { entity: None, key, ..id.clone() }, true)
+            }
+            _ => self.named(id, true),
+        }
     }
-}
 
-pub(super) fn allowed(
-    what: &str,
-    condition: &Condition,
-    comparators: &[Comparator],
-) -> Result<(), MlflowError> {
-    if comparators.contains(&condition.comparator) {
-        return Ok(());
+    /// The attributes that can be compared with a list.
+    fn lists(self) -> Vec<&'static str> {
+        let lists = |a: &&Attribute| matches!(a.kind, Kind::Text { lists: true } | Kind::Id);
+        let mut found: Vec<&str> = self.attributes().iter().filter(lists).map(|a| a.names[0]).collect();
+        found.sort_unstable();
+        found
     }
-    Err(MlflowError::invalid(format!(
-        "Invalid comparator for {what} '{}': {:?} can't be used there",
-        condition.identifier.key, condition.comparator
-    )))
-}
-
-use Comparator as C;
-
-pub(super) const NUMERIC: &[Comparator] = &[C::Eq, C::Ne, C::Lt, C::Le, C::Gt, C::Ge];
-const PATTERNS: &[Comparator] = &[C::Eq, C::Ne, C::Like, C::Ilike];
-pub(super) const PATTERNS_AND_LISTS: &[Comparator] = &[C::Eq, C::Ne, C::Like, C::Ilike, C::In, C::NotIn];
-pub(super) const PATTERNS_AND_NULL: &[Comparator] =
-    &[C::Eq, C::Ne, C::Like, C::Ilike, C::IsNull, C::IsNotNull];
-const EQUALITY_AND_LISTS: &[Comparator] = &[C::Eq, C::Ne, C::In, C::NotIn];
-
-pub(super) fn text(value: &Value) -> Result<String, MlflowError> {
-    match value {
-        Value::Quoted(text) => Ok(text.clone()),
-        other => Err(MlflowError::invalid(format!(
-            "Parameter value is either not quoted or unidentified quote types used for string value {}. Use either \
-             single or double quotes.",
-            other.show()
-        ))),
-    }
-}
-
-pub(super) fn texts(value: &Value) -> Result<Operand, MlflowError> {
-    match value {
-        Value::List(items) => Ok(Operand::Texts(items.iter().map(text).collect::<Result<_, _>>()?)),
-        single => Ok(Operand::Text(text(single)?)),
-    }
-}
-
-fn no_number(what: &str, value: &Value) -> MlflowError {
-    MlflowError::invalid(format!("Expected numeric value type for {what}. Found {}", value.show()))
-}
-
-pub(super) fn bare<T: std::str::FromStr>(value: &Value) -> Option<T> {
-    match value {
-        Value::Bare(text) => text.parse().ok(),
-        _ => None,
-    }
-}
-
-pub(super) fn number(what: &str, value: &Value) -> Result<f64, MlflowError> {
-    // Words such as `nan` and `inf` are no numbers in this grammar.
-    let digits = matches!(value, Value::Bare(text) if text.contains(|c: char| c.is_ascii_digit()));
-    bare(value).filter(|_| digits).ok_or_else(|| no_number(what, value))
 }
 
 /// Checks one condition and translates it.
 pub(super) fn clause(noun: Noun, condition: &Condition) -> Result<Clause, MlflowError> {
-    if noun == Noun::Trace {
-        return super::traces::clause(condition);
+    match noun {
+        Noun::Trace => return super::traces::clause(condition),
+        Noun::LoggedModel => return super::logged::clause(condition),
+        _ => {}
+    }
+    let named = noun.named(&condition.identifier, false)?;
+    if condition.about_null() {
+        may_be_null(noun, &named, &condition.identifier.key)?;
     }
     let value = &condition.value;
     let mut comparator = condition.comparator;
-    let (field, operand) = match noun.named(&condition.identifier, false)? {
+    let (field, operand) = match named {
         Named::Attribute(name, kind) => {
             (Field::Attribute(name), attribute_operand(noun, name, kind, condition)?)
         }
         Named::Metric(key) => {
-            allowed("metric", condition, NUMERIC)?;
-            (Field::Metric(key), Operand::Real(number("metric", value)?))
+            let operand = Operand::Real(number("metric", value)?);
+            allowed(condition, NUMERIC)?;
+            (Field::Metric(key), operand)
         }
         Named::Param(key) => {
-            allowed("param", condition, PATTERNS_AND_NULL)?;
-            (Field::Param(key), text_or_none(value)?)
+            let operand = pair_operand("parameter", value)?;
+            allowed(condition, PATTERNS_AND_NULL)?;
+            (Field::Param(key), operand)
         }
         Named::Tag(key) => {
-            let registry = matches!(noun, Noun::RegisteredModel | Noun::ModelVersion);
-            allowed("tag", condition, if registry { PATTERNS } else { PATTERNS_AND_NULL })?;
-            let mut operand = text_or_none(value)?;
-            if registry && key == IS_PROMPT {
+            let mut operand = pair_operand("tag", value)?;
+            match noun {
+                Noun::Run => allowed(condition, PATTERNS_AND_NULL)?,
+                Noun::Experiment => allowed_for("tag", condition, PATTERNS_AND_NULL)?,
+                _ => allowed_for("tag", condition, PATTERNS)?,
+            }
+            if noun.registered() && key == IS_PROMPT {
                 (comparator, operand) = about_prompts(comparator, operand);
             }
             (Field::Tag(key), operand)
         }
         Named::Dataset(part) => {
-            allowed("dataset", condition, PATTERNS_AND_LISTS)?;
-            (Field::Dataset(part), texts(value)?)
+            let operand = texts("dataset attributes", value)?;
+            allowed(condition, PATTERNS_AND_LISTS)?;
+            (Field::Dataset(part), operand)
         }
     };
     Ok(Clause { field, comparator, operand })
 }
 
+/// Whether it may be asked if there is something.
+fn may_be_null(noun: Noun, named: &Named, key: &str) -> Result<(), MlflowError> {
+    let kind = match named {
+        Named::Tag(_) if !noun.registered() => return Ok(()),
+        Named::Param(_) => return Ok(()),
+        Named::Attribute(..) => "attribute",
+        Named::Metric(_) => "metric",
+        Named::Tag(_) => "tag",
+        Named::Dataset(_) => "dataset",
+    };
+    const WORDS: &str = "IS NULL / IS NOT NULL is";
+    Err(MlflowError::invalid(match noun {
+        Noun::Run => format!("{WORDS} only supported for tags and params, not for '{kind}' '{key}'"),
+        Noun::Experiment => format!("{WORDS} only supported for tags, not for {kind} '{key}'"),
+        Noun::RegisteredModel => format!("{WORDS} not supported for registered model search."),
+        _ => format!("{WORDS} not supported for model version search."),
+    }))
+}
+
 /// Models without the mark are no prompts, whatever way round it is asked.
-fn about_prompts(comparator: Comparator, operand: Operand) -> (Comparator, Operand) {
+fn about_prompts(comparator: C, operand: Operand) -> (C, Operand) {
     let is = |word: &str| matches!(&operand, Operand::Text(text) if text.eq_ignore_ascii_case(word));
     match comparator {
         C::Ne if is("true") => (C::Lacks, operand),
@@ -305,10 +278,11 @@ fn about_prompts(comparator: Comparator, operand: Operand) -> (Comparator, Opera
     }
 }
 
-fn text_or_none(value: &Value) -> Result<Operand, MlflowError> {
+/// What a param or a tag is compared with.
+pub(super) fn pair_operand(what: &str, value: &Value) -> Result<Operand, MlflowError> {
     match value {
         Value::None => Ok(Operand::None),
-        other => Ok(Operand::Text(text(other)?)),
+        other => Ok(Operand::Text(text(&format!("{what} (e.g. 'my-value')"), other)?)),
     }
 }
 
@@ -318,41 +292,82 @@ fn attribute_operand(
     kind: Kind,
     condition: &Condition,
 ) -> Result<Operand, MlflowError> {
-    let value = &condition.value;
+    let (key, value) = (&condition.identifier.key, &condition.value);
+    if matches!(value, Value::List(_) | Value::NoList(_)) && (noun.registered() || kind != Kind::Number) {
+        no_lists(noun, kind)?;
+    }
+    let comparators = |list| match noun {
+        Noun::ModelVersion if kind == Kind::Number => {
+            allowed_for(&format!("attribute {key}"), condition, list)
+        }
+        _ if noun.registered() => allowed_for("attribute", condition, list),
+        _ => allowed(condition, list),
+    };
     match kind {
         Kind::Text { lists } => {
-            allowed("attribute", condition, if lists { PATTERNS_AND_LISTS } else { PATTERNS })?;
-            texts(value)
-        }
-        Kind::Status => {
-            allowed("attribute", condition, EQUALITY_AND_LISTS)?;
-            texts(value)
+            let operand = attribute_texts(noun, value)?;
+            comparators(if lists { PATTERNS_AND_LISTS } else { PATTERNS })?;
+            Ok(operand)
         }
         Kind::Number => {
-            allowed("attribute", condition, NUMERIC)?;
-            if let Some(whole) = bare::<i64>(value) {
-                return Ok(Operand::Int(whole));
-            }
-            if noun == Noun::ModelVersion {
-                return Err(MlflowError::invalid(format!(
-                    "Invalid value for numeric attribute '{name}': {}",
-                    value.show()
-                )));
-            }
-            Ok(Operand::Real(number(&format!("numeric attribute: {name}"), value)?))
+            let operand = attribute_number(noun, key, value)?;
+            comparators(NUMERIC)?;
+            Ok(operand)
         }
         Kind::Id => {
-            allowed("attribute", condition, EQUALITY_AND_LISTS)?;
-            let id = |value: &Value| match value {
-                Value::Quoted(text) | Value::Bare(text) => {
-                    text.parse::<i64>().map_err(|_| no_number(name, value))
+            let operand = match texts("attributes", value)? {
+                Operand::Texts(all) => {
+                    Operand::Ints(all.iter().map(|text| id(name, text)).collect::<Result<_, _>>()?)
                 }
-                other => Err(no_number(name, other)),
+                Operand::Text(one) => Operand::Int(id(name, &one)?),
+                other => other,
             };
-            match value {
-                Value::List(items) => Ok(Operand::Ints(items.iter().map(id).collect::<Result<_, _>>()?)),
-                single => Ok(Operand::Int(id(single)?)),
-            }
+            allowed_for(name, condition, EQUALITY_AND_LISTS)?;
+            Ok(operand)
         }
+    }
+}
+
+/// The number of an experiment.
+pub(super) fn id(name: &str, text: &str) -> Result<i64, MlflowError> {
+    text.parse().map_err(|_| no_number(name, &Value::Quoted(text.to_owned())))
+}
+
+fn no_lists(noun: Noun, kind: Kind) -> Result<(), MlflowError> {
+    if matches!(kind, Kind::Text { lists: true } | Kind::Id) {
+        return Ok(());
+    }
+    Err(MlflowError::invalid(format!(
+        "Only ['{}'] attributes support comparison with a list of quoted string values.",
+        noun.lists().join("', '")
+    )))
+}
+
+fn attribute_texts(noun: Noun, value: &Value) -> Result<Operand, MlflowError> {
+    if noun == Noun::ModelVersion && value.is_number() {
+        return Err(MlflowError::invalid(
+            "Only the '{'version_number'}' attributes support comparison with numeric values.",
+        ));
+    }
+    let what = if noun.registered() { "a list of quoted string values for attributes" } else { "attributes" };
+    texts(what, value)
+}
+
+fn attribute_number(noun: Noun, key: &str, value: &Value) -> Result<Operand, MlflowError> {
+    let whole = match value {
+        // A version's number may be in quotes.
+        Value::Quoted(text) if noun == Noun::ModelVersion => text.parse().ok(),
+        other => bare::<i64>(other),
+    };
+    match (whole, noun) {
+        (Some(whole), _) => Ok(Operand::Int(whole)),
+        (None, Noun::Run) => numeric(&format!("numeric attribute: {key}"), value),
+        (None, Noun::Experiment) if !value.is_number() => {
+            Err(no_number(&format!("numeric attribute: {key}"), value))
+        }
+        _ => Err(MlflowError::invalid(format!(
+            "Invalid value for numeric attribute '{key}': {}",
+            value.show()
+        ))),
     }
 }

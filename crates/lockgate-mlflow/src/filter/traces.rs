@@ -1,9 +1,11 @@
 //! What may be said about traces.
 
-use super::parser::{Condition, Identifier, Value};
-use super::rules::{
-    Kind, NUMERIC, Named, PATTERNS_AND_LISTS, PATTERNS_AND_NULL, allowed, bare, number, text, texts,
+use super::comparators::{
+    NUMERIC, PATTERNS_AND_LISTS, PATTERNS_AND_NULL, PATTERNS_ONLY, allowed, allowed_of, is_one_of, not_one_of,
 };
+use super::parser::{Condition, Identifier};
+use super::rules::{Kind, Named, pair_operand};
+use super::values::{numeric, text, texts};
 use crate::error::MlflowError;
 use lockgate_control::tracking::{Clause, Comparator as C, Field, Operand, Tree};
 
@@ -24,7 +26,7 @@ const ATTRIBUTES: &str = "'request_id', 'timestamp_ms', 'execution_time_ms', 'en
 
 /// The part before the dot, by its main name.
 fn entity(id: &Identifier) -> Result<&'static str, MlflowError> {
-    match id.entity.as_deref() {
+    match id.plain_entity() {
         None | Some("attribute" | "attributes" | "trace") => Ok("attribute"),
         Some("tag" | "tags") => Ok("tag"),
         Some("metadata" | "request_metadata") => Ok("metadata"),
@@ -52,7 +54,9 @@ fn own(name: &str) -> Option<&'static str> {
 }
 
 fn unknown(name: &str) -> MlflowError {
-    MlflowError::invalid(format!("Invalid attribute key '{name}' specified. Valid keys are {ATTRIBUTES}"))
+    MlflowError::invalid(format!(
+        "Invalid attribute key '{name}' specified. Valid keys are '{{{ATTRIBUTES}}}'"
+    ))
 }
 
 /// What an order names.
@@ -80,23 +84,20 @@ pub(super) fn clause(condition: &Condition) -> Result<Clause, MlflowError> {
         "tag" => (Field::Tag(key), pattern("tag", condition)?),
         "metadata" => metadata(key, condition)?,
         "span" => span(&key, condition)?,
-        "feedback" => (Field::Assessment("feedback", key), value(condition)?),
-        "expectation" => (Field::Assessment("expectation", key), value(condition)?),
+        "feedback" => (Field::Assessment("feedback", key), value("feedback", condition)?),
+        "expectation" => (Field::Assessment("expectation", key), value("expectation", condition)?),
         _ => issue(&key, condition)?,
     };
     Ok(Clause { field, comparator: condition.comparator, operand })
 }
 
 fn pattern(what: &str, condition: &Condition) -> Result<Operand, MlflowError> {
-    allowed(what, condition, PATTERNS_AND_NULL)?;
-    match &condition.value {
-        Value::None => Ok(Operand::None),
-        value => Ok(Operand::Text(text(value)?)),
-    }
+    allowed(condition, PATTERNS_AND_NULL)?;
+    pair_operand(what, &condition.value)
 }
 
 fn metadata(key: String, condition: &Condition) -> Result<(Field, Operand), MlflowError> {
-    let operand = pattern("metadata", condition)?;
+    let operand = pattern("request_metadata", condition)?;
     let field = match key.as_str() {
         // A trace belongs to the run that made it and to those that it was linked to.
         SOURCE_RUN if condition.comparator == C::Eq => Field::Link("run"),
@@ -108,6 +109,14 @@ fn metadata(key: String, condition: &Condition) -> Result<(Field, Operand), Mlfl
 }
 
 fn attribute(key: &str, condition: &Condition) -> Result<(Field, Operand), MlflowError> {
+    let numeric_key = own(key).is_some_and(|name| name.ends_with("_ms"));
+    let known = own(key).is_some() || matches!(key, "name" | "run_id" | "prompt" | "text");
+    if condition.value.is_number() && known && !numeric_key {
+        return Err(MlflowError::invalid(
+            "Only the '{'end_time_ms', 'execution_time_ms', 'timestamp_ms'}' attributes support comparison with \
+             numeric values.",
+        ));
+    }
     match key {
         "name" => Ok((Field::Tag(NAME.to_owned()), pattern("tag", condition)?)),
         "run_id" => metadata(SOURCE_RUN.to_owned(), condition),
@@ -115,32 +124,26 @@ fn attribute(key: &str, condition: &Condition) -> Result<(Field, Operand), Mlflo
         "text" => span("content", condition),
         key => {
             let name = own(key).ok_or_else(|| unknown(key))?;
-            let operand = if name.ends_with("_ms") {
-                allowed("attribute", condition, NUMERIC)?;
+            let operand = if numeric_key {
+                allowed(condition, NUMERIC)?;
                 numeric(&format!("numeric attribute: {name}"), &condition.value)?
             } else {
-                allowed("attribute", condition, PATTERNS_AND_LISTS)?;
-                texts(&condition.value)?
+                allowed(condition, PATTERNS_AND_LISTS)?;
+                texts("attributes", &condition.value)?
             };
             Ok((Field::Attribute(name), operand))
         }
     }
 }
 
-fn numeric(what: &str, value: &Value) -> Result<Operand, MlflowError> {
-    match bare::<i64>(value) {
-        Some(whole) => Ok(Operand::Int(whole)),
-        None => Ok(Operand::Real(number(what, value)?)),
-    }
-}
-
 fn prompt(condition: &Condition) -> Result<(Field, Operand), MlflowError> {
-    if condition.comparator != C::Eq {
-        return Err(MlflowError::invalid(
-            "Invalid comparator for prompts filter. Only '=' is supported with format: prompt = \"name/version\"",
-        ));
+    if !is_one_of(condition, &[C::Eq]) {
+        return Err(MlflowError::invalid(format!(
+            "Invalid comparator '{}' for prompts filter. Only '=' is supported with format: prompt = \"name/version\"",
+            condition.written
+        )));
     }
-    let name = text(&condition.value)?;
+    let name = text("tag (e.g. 'my-value')", &condition.value)?;
     if name.matches('/').count() != 1 {
         return Err(MlflowError::invalid(format!(
             "Invalid prompts filter value '{name}'. Expected format: prompt = \"name/version\""
@@ -155,8 +158,8 @@ fn issue(key: &str, condition: &Condition) -> Result<(Field, Operand), MlflowErr
             "Invalid issue attribute '{key}'. Supported attributes: id"
         )));
     }
-    allowed("issue", condition, &[C::Eq])?;
-    Ok((Field::Link("issue"), Operand::Text(text(&condition.value)?)))
+    allowed_of("issue", condition, &[C::Eq])?;
+    Ok((Field::Link("issue"), pair_operand("issue", &condition.value)?))
 }
 
 fn span(key: &str, condition: &Condition) -> Result<(Field, Operand), MlflowError> {
@@ -166,16 +169,18 @@ fn span(key: &str, condition: &Condition) -> Result<(Field, Operand), MlflowErro
             return Err(MlflowError::invalid("Span attribute name cannot be empty after 'attributes.'"));
         }
         // An attribute is found by a pattern in the span's text: nothing else is promised by MLflow either.
-        allowed("span attribute", condition, &[C::Like, C::Ilike])?;
-        return Ok((Field::SpanAttribute(name.to_owned()), Operand::Text(text(&condition.value)?)));
+        allowed_of("span", condition, PATTERNS_ONLY)?;
+        return Ok((Field::SpanAttribute(name.to_owned()), pair_operand("span", &condition.value)?));
     }
     let field = match key {
         "name" => Field::Span("name"),
         "type" => Field::Span("kind"),
         "status" => Field::Span("status"),
         "content" => {
-            allowed("span", condition, &[C::Like, C::Ilike])?;
-            return Ok((Field::Span("content"), Operand::Text(text(&condition.value)?)));
+            // A trace's text is the content of its spans.
+            let identifier = Identifier { key: key.to_owned(), ..condition.identifier.clone() };
+            allowed_of("span", &Condition { identifier, ..condition.clone() }, PATTERNS_ONLY)?;
+            return Ok((Field::Span("content"), pair_operand("span", &condition.value)?));
         }
         other => {
             return Err(MlflowError::invalid(format!(
@@ -183,23 +188,28 @@ fn span(key: &str, condition: &Condition) -> Result<(Field, Operand), MlflowErro
             )));
         }
     };
-    allowed("span", condition, PATTERNS_AND_LISTS)?;
-    Ok((field, texts(&condition.value)?))
+    allowed_of("span", condition, PATTERNS_AND_LISTS)?;
+    Ok((field, texts("span (e.g. 'my-value')", &condition.value)?))
 }
 
 /// What an assessment's value is compared with: texts are kept as JSON, numbers and flags as they are written.
-fn value(condition: &Condition) -> Result<Operand, MlflowError> {
+fn value(kind: &str, condition: &Condition) -> Result<Operand, MlflowError> {
+    const ALL: &[C] = &[C::Eq, C::Ne, C::Lt, C::Le, C::Gt, C::Ge, C::Like, C::Ilike, C::IsNull, C::IsNotNull];
+    if condition.unknown {
+        return Err(not_one_of(condition, ALL));
+    }
     match condition.comparator {
-        C::IsNull | C::IsNotNull => Ok(Operand::None),
-        C::Lt | C::Le | C::Gt | C::Ge => numeric("assessment", &condition.value),
+        C::Lt | C::Le | C::Gt | C::Ge => {
+            numeric(&format!("{kind} when using comparator '{}'", condition.written), &condition.value)
+        }
         C::Eq | C::Ne => {
-            let plain = text(&condition.value)?;
+            let plain = text(&format!("{kind} (e.g. 'my-value')"), &condition.value)?;
             let json = Tree::Text(plain.clone()).dump_ascii();
             Ok(Operand::Texts(vec![plain, json]))
         }
         _ => {
-            allowed("assessment", condition, &[C::Like, C::Ilike])?;
-            Ok(Operand::Text(text(&condition.value)?))
+            allowed_of("assessment", condition, ALL)?;
+            pair_operand(kind, &condition.value)
         }
     }
 }

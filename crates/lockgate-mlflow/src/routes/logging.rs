@@ -128,7 +128,7 @@ async fn log_model(Call { tracking, actor, message }: Call) -> Answer {
 
 async fn history(Call { tracking, actor, message }: Call) -> Result<Response, MlflowError> {
     let (run, key) = (message.run_id()?, message.required("metric_key")?);
-    let part = Part::read(&message, HISTORY, Limit::stored(i64::from(i32::MAX)))?;
+    let part = Part::read(&message, HISTORY, Limit::of_history())?;
     let page = part.page();
     let mut found = tracking.metric_history(&actor, &run, &key, page.limit, page.offset).await?;
     let token = part.cut(&mut found);

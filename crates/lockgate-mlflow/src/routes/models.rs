@@ -4,13 +4,13 @@ use crate::call::{Answer, Call};
 use crate::error::MlflowError;
 use crate::filter::{self, Noun};
 use crate::message::Message;
-use crate::page::{Limit, Part};
+use crate::page::{Bound, Limit, Part};
 use crate::wire::{self, runs::logged_model};
 use axum::extract::Path;
 use axum::routing::{delete, get, patch, post};
 use axum::{Json, Router};
-use lockgate_control::tracking::{ModelStatus, NewLoggedModel, Order, Search, Tracking};
-use serde_json::json;
+use lockgate_control::tracking::{MeasuredOn, ModelStatus, NewLoggedModel, Order, Search, Tracking};
+use serde_json::{Value, json};
 
 pub(super) fn routes() -> Router<Tracking> {
     Router::new()
@@ -68,18 +68,40 @@ async fn delete_tag(Path((id, key)): Path<(String, String)>, Call { tracking, ac
     Ok(Json(json!({})))
 }
 
-fn dataset(message: &Message) -> Result<Option<(String, Option<String>)>, MlflowError> {
+/// A dataset's name and digest, where they are given.
+fn dataset(message: &Message) -> Result<(Option<String>, Option<String>), MlflowError> {
     let name = message.text("dataset_name")?.filter(|name| !name.is_empty());
     let digest = message.text("dataset_digest")?.filter(|digest| !digest.is_empty());
-    Ok(name.map(|name| (name, digest)))
+    Ok((name, digest))
 }
 
 fn order(message: &Message) -> Result<Order, MlflowError> {
+    let (name, digest) = dataset(message)?;
     Ok(Order {
-        field: filter::order_field(Noun::LoggedModel, &message.required("field_name")?)?,
+        field: filter::order_field(&message.required("field_name")?)?,
         ascending: message.flag("ascending")?.unwrap_or(true),
-        dataset: dataset(message)?,
+        dataset: (name.is_some() || digest.is_some()).then_some(MeasuredOn { name, digest }),
     })
+}
+
+/// An order as a page token keeps it.
+fn shown(message: &Message) -> Result<Value, MlflowError> {
+    let (name, digest) = dataset(message)?;
+    let (field, ascending) = (message.required("field_name")?, message.flag("ascending")?.unwrap_or(true));
+    Ok(json!({"field_name": field, "ascending": ascending, "dataset_name": name, "dataset_digest": digest}))
+}
+
+/// What a page token is good for: this query only.
+fn query(message: &Message) -> Result<Bound, MlflowError> {
+    let all = |name: &str| message.messages(name);
+    let datasets = all("datasets")?.iter().map(dataset).collect::<Result<Vec<_>, _>>()?;
+    let order = all("order_by")?.iter().map(shown).collect::<Result<Vec<_>, _>>()?;
+    Ok(vec![
+        (("experiment_ids", "Experiment IDs"), json!(message.texts("experiment_ids")?)),
+        (("filter_string", "Filter string"), json!(message.text_or_empty("filter")?)),
+        (("order_by", "Order by"), json!(order)),
+        (("datasets", "Datasets"), json!(datasets)),
+    ])
 }
 
 async fn search(Call { tracking, actor, message }: Call) -> Answer {
@@ -88,15 +110,15 @@ async fn search(Call { tracking, actor, message }: Call) -> Answer {
         .messages("datasets")?
         .iter()
         .map(|one| {
-            dataset(one)?.ok_or_else(|| {
+            let (name, digest) = dataset(one)?;
+            let name = name.ok_or_else(|| {
                 MlflowError::invalid("`dataset_name` in the `datasets` clause must be specified.")
-            })
+            })?;
+            Ok((name, digest))
         })
-        .collect::<Result<Vec<_>, _>>()?;
+        .collect::<Result<Vec<_>, MlflowError>>()?;
     let order = message.messages("order_by")?.iter().map(order).collect::<Result<Vec<_>, _>>()?;
-    // The token is good for this query only.
-    let query = format!("{experiments:?} {text} {datasets:?} {order:?}");
-    let part = Part::bound(&message, 50, Limit::stored(50_000), Some(query))?;
+    let part = Part::bound(&message, 50, Limit::of_logged_models(), query(&message)?)?;
     let search =
         Search { clauses: filter::clauses(Noun::LoggedModel, &text)?, order, datasets, page: part.page() };
     let mut found = tracking.search_logged_models(&actor, &experiments, search).await?;

@@ -53,7 +53,7 @@ pub(super) fn without_prompts(noun: Noun, text: &str) -> Result<Vec<Clause>, Mlf
 }
 
 async fn search(Call { tracking, actor, message }: Call) -> Answer {
-    let part = Part::read(&message, 100, Limit::asked(1000))?;
+    let part = Part::read(&message, 100, Limit::of_models())?;
     let search = Search {
         clauses: without_prompts(Noun::RegisteredModel, &message.text_or_empty("filter")?)?,
         order: filter::orders(Noun::RegisteredModel, &message.texts("order_by")?)?,

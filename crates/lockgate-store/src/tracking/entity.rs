@@ -129,6 +129,9 @@ pub(crate) const LOGGED_MODELS: Entity = Entity {
         words("model_type", "t.model_type"),
         words("status", "t.status"),
         words("source_run_id", "t.source_run_id"),
+        words("artifact_location", "t.artifact_uri"),
+        // Deleted ones have no row.
+        words("lifecycle_stage", "CAST('active' AS TEXT)"),
         always("creation_timestamp", "t.created"),
         always("last_updated_timestamp", "t.updated"),
         always("experiment_id", "t.experiment_id"),

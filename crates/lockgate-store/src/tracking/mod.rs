@@ -40,7 +40,7 @@ pub mod types;
 mod webhooks;
 mod workspaces;
 
-pub use search::{Clause, Comparator, Field, Operand, Order, Page, Search};
+pub use search::{Clause, Comparator, Field, MeasuredOn, Operand, Order, Page, Search};
 pub use trace_types::{Assessment, Span, Trace};
 pub use types::{
     AliasMove, Artifact, Dataset, DatasetInput, DatasetSummary, Delivery, DeliveryState, Experiment,

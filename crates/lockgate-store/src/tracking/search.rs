@@ -87,6 +87,15 @@ pub struct Clause {
     pub operand: Operand,
 }
 
+/// The dataset that a metric was measured on: its name, its digest, or both.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MeasuredOn {
+    /// Its name, where only one name counts.
+    pub name: Option<String>,
+    /// Its digest, where only one digest counts.
+    pub digest: Option<String>,
+}
+
 /// One key of the order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {
@@ -95,7 +104,7 @@ pub struct Order {
     /// Whether the smallest comes first. Missing values come last either way.
     pub ascending: bool,
     /// For metrics: only those measured on this dataset.
-    pub dataset: Option<(String, Option<String>)>,
+    pub dataset: Option<MeasuredOn>,
 }
 
 /// Which part of the result.

@@ -242,12 +242,21 @@ impl Statement {
     fn measured_order(&mut self, entity: &Entity, order: &Order, search: &Search) -> Result<(), StoreError> {
         let Field::Metric(key) = &order.field else { return Err(invalid("datasets have no order")) };
         let beside = missing(entity, "metrics", &entity.metrics)?;
-        let datasets = order.dataset.clone().map_or_else(|| search.datasets.clone(), |one| vec![one]);
         for (column, head) in [("s.is_nan", "COALESCE((SELECT "), ("s.value", "(SELECT ")] {
             self.push(head);
             self.push(column);
             self.beside(beside, key);
-            self.measured_on(&datasets);
+            self.measured_on(&search.datasets);
+            if let Some(dataset) = &order.dataset {
+                for (column, value) in
+                    [("s.dataset_name", &dataset.name), ("s.dataset_digest", &dataset.digest)]
+                {
+                    if let Some(value) = value {
+                        self.push(&format!(" AND {column} = "));
+                        self.words(value);
+                    }
+                }
+            }
             self.push(" ORDER BY s.step DESC, s.logged_at DESC LIMIT 1)");
             if column == "s.is_nan" {
                 self.push(", 2), ");
