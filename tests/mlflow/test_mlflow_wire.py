@@ -53,7 +53,7 @@ def test_a_missing_artifact_is_a_missing_resource(server, run):
 
 def test_a_path_leads_nowhere_else(server, run):
     root = f"{server}{FILES}/0/{run['run_id']}/artifacts"
-    for path in ("%2e%2e/x", "a/%2e%2e/%2e%2e/b", "%252e%252e/x", "%2fetc/passwd", "a%5cb", "a%00", "a%23b"):
+    for path in ("%2e%2e/x", "a/%2e%2e/%2e%2e/b", "%252e%252e/x", "%2f%2e%2e/x", "a%5cb", "a%00", "a%23b"):
         status, _, body = http("PUT", f"{root}/{path}", b"x")
         assert (status, json.loads(body)["error_code"]) == (400, "INVALID_PARAMETER_VALUE"), path
     for path in ("0/x/y", "f" * 32 + "/artifacts/x", f"1/{run['run_id']}/artifacts/x"):
@@ -76,7 +76,7 @@ def test_fields_are_read_as_protobuf_reads_them(server, run):
     status, error = call(server, "runs/log-batch", {"run_id": id, "metrics": points})
     assert status == 400 and "at most 1000 metrics" in error["message"]
     status, _, body = http("POST", f"{server}/api/2.0/mlflow/runs/search", b"{}", {"Content-Type": "text/plain"})
-    assert (status, json.loads(body)["error_code"]) == (400, "BAD_REQUEST")
+    assert (status, json.loads(body)["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
     assert call(server, "runs/update", {"run_id": id, "status": "FINISHED", "end_time": 99})[1]["run_info"]["status"] == "FINISHED"
     assert call(server, "runs/update", {"run_id": id, "status": "WEIRD"})[0] == 200
 

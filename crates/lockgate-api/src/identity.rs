@@ -1,6 +1,6 @@
 //! Who is asking. Every route lies behind this; there is no anonymous one but the health checks.
 
-use crate::ApiError;
+use crate::{ApiError, browser};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
@@ -36,6 +36,9 @@ pub async fn identify(
     mut request: Request,
     next: Next,
 ) -> Response {
+    if request.method() == Method::OPTIONS {
+        return browser::preflight(&identity, request.headers());
+    }
     // What clients and load balancers ask before they sign in; nothing in the answers is anybody's.
     if is_open(request.uri().path()) {
         return next.run(request).await;
@@ -69,7 +72,7 @@ async fn actor(
     headers: &HeaderMap,
 ) -> Result<Actor, ApiError> {
     if identity.trust_loopback {
-        same_site(identity, method, headers)?;
+        browser::same_site(identity.listen, method, headers)?;
     }
     if let Some(token) = bearer(headers)? {
         let (kind, name) = identity
@@ -109,34 +112,6 @@ fn bearer(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     let token =
         pair.as_deref().and_then(|pair| pair.split_once(':')).map(|(_, password)| password.to_owned());
     token.map(Some).ok_or_else(wrong)
-}
-
-/// Without login the only thing between a web page and this server is the browser's own honesty: the Host must be ours (a
-/// page that rebinds its name to 127.0.0.1 has another one), and a page of another origin may not write.
-fn same_site(identity: &Identity, method: &Method, headers: &HeaderMap) -> Result<(), ApiError> {
-    let port = identity.listen.port();
-    let ours = |authority: &str| {
-        [
-            format!("127.0.0.1:{port}"),
-            format!("localhost:{port}"),
-            format!("[::1]:{port}"),
-            identity.listen.to_string(),
-        ]
-        .iter()
-        .any(|a| a == authority)
-    };
-    let host = headers.get(header::HOST).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    if !ours(host) {
-        return Err(ApiError::forbidden(format!("`{host}` is not this server's address")));
-    }
-    if method.is_safe() {
-        return Ok(());
-    }
-    match headers.get(header::ORIGIN).map(|v| v.to_str().unwrap_or("null")) {
-        None => Ok(()),
-        Some(origin) if origin.strip_prefix("http://").is_some_and(ours) => Ok(()),
-        Some(origin) => Err(ApiError::forbidden(format!("a page of {origin} may not change anything here"))),
-    }
 }
 
 #[cfg(test)]

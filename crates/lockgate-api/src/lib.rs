@@ -3,6 +3,7 @@
 //! | module | subject |
 //! |---|---|
 //! | [`identity`] | who is asking, and whether the browser may |
+//! | [`browser`] | what browsers may do |
 //! | `error` | errors as answers |
 //! | `extract` | what routes take from a request |
 //! | `people` | routes for people and programs |
@@ -10,6 +11,7 @@
 //! | `import` | records of other stores |
 
 mod agents;
+pub mod browser;
 mod error;
 mod extract;
 pub mod identity;

@@ -98,9 +98,12 @@ impl FromRequest<Tracking> for Call {
 
 /// A body must say that it is JSON: a form of a foreign web page can't.
 fn is_json(headers: &HeaderMap) -> Result<(), MlflowError> {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let Some(kind) = headers.get(header::CONTENT_TYPE) else {
+        return Err(MlflowError::invalid("Bad Request. Content-Type header is missing."));
+    };
+    let kind = kind.to_str().unwrap_or_default();
     if kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json")) {
         return Ok(());
     }
-    Err(MlflowError::bad_request("Bad Request. Content-Type must be one of ['application/json']."))
+    Err(MlflowError::invalid("Bad Request. Content-Type must be one of ['application/json']."))
 }

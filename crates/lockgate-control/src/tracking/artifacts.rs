@@ -104,9 +104,8 @@ pub(super) async fn is_seen(conn: &mut Conn, place: &Place) -> Result<bool, Trac
     })
 }
 
-/// The place of a path that is to be written.
+/// The place of a safe path that is to be written.
 fn writable(path: &str) -> Result<Place, TrackingError> {
-    let path = places::checked(path)?;
     places::split(path).ok_or_else(|| {
         TrackingError::invalid(format!("Invalid path: '{path}' belongs to no run and no logged model"))
     })
@@ -114,7 +113,13 @@ fn writable(path: &str) -> Result<Place, TrackingError> {
 
 /// The place of a file that is to be written.
 pub(super) fn writable_file(path: &str) -> Result<Place, TrackingError> {
-    let place = writable(path)?;
+    let safe = places::compact(path)?;
+    if path.ends_with('/') {
+        return Err(TrackingError::invalid(
+            "Invalid path: a file's name must be its last part, it cannot end with '/'",
+        ));
+    }
+    let place = writable(&safe)?;
     if place.path.is_empty() {
         return Err(TrackingError::invalid("Invalid path: a file's name is missing"));
     }
@@ -170,7 +175,7 @@ impl Tracking {
     /// Where there is none at this path.
     pub async fn open_artifact(&self, actor: &Actor, path: &str) -> Result<Opened, TrackingError> {
         may_read(actor)?;
-        let path = places::checked(path)?.to_owned();
+        let path = places::normal(path)?;
         let place = places::split(&path).ok_or_else(|| missing(&path))?;
         let wanted = place.clone();
         let (found, below) = self
@@ -191,7 +196,9 @@ impl Tracking {
         match found {
             Some(file) => self.opened(&file.path, file.digest, Some(file.size)).await,
             None if below.is_empty() => Err(missing(&path)),
-            None => Err(TrackingError::invalid(format!("'{path}' is a directory, not a file"))),
+            None => Err(TrackingError::invalid(format!(
+                "Artifact path refers to a directory, not a file: '{path}'"
+            ))),
         }
     }
 
@@ -217,7 +224,7 @@ impl Tracking {
     /// Where the path is not safe.
     pub async fn list_artifacts(&self, actor: &Actor, path: &str) -> Result<Vec<Listed>, TrackingError> {
         may_read(actor)?;
-        let Some(place) = places::split(places::checked(path)?) else { return Ok(Vec::new()) };
+        let Some(place) = places::split(&places::normal(path)?) else { return Ok(Vec::new()) };
         let prefix = place.prefix();
         let files = self
             .read(move |conn| {
@@ -238,7 +245,7 @@ impl Tracking {
     /// Where the path is not safe, belongs to nothing or to a registered version.
     pub async fn delete_artifact(&self, actor: &Actor, path: &str) -> Result<(), TrackingError> {
         may_track(actor)?;
-        let place = writable(path)?;
+        let place = writable(&places::normal(path)?)?;
         self.write(move |tx| {
             Box::pin(async move {
                 owned(tx, &place).await?;
@@ -258,9 +265,17 @@ impl Tracking {
         let root = places::root_of(uri).ok_or_else(|| {
             TrackingError::invalid(format!("The artifacts at {uri} are not kept here: read them there"))
         })?;
-        Ok(match places::checked(below)? {
+        Ok(match places::normal(below)?.as_str() {
             "" => root.to_owned(),
             below => format!("{root}/{below}"),
         })
+    }
+
+    /// Whether a path leads nowhere else.
+    ///
+    /// # Errors
+    /// Where it does.
+    pub fn is_safe(&self, path: &str) -> Result<(), TrackingError> {
+        places::normal(path).map(drop)
     }
 }

@@ -18,7 +18,6 @@ const EXPERIMENT_NAME: usize = 500;
 const EXPERIMENT_TAG_VALUE: usize = 20_000;
 const REGISTRY_TAG_VALUE: usize = 100_000;
 const ALIAS: usize = 255;
-const LOCATION: usize = 2048;
 /// How many metrics, and how many entities altogether, one batch may hold.
 const BATCH: usize = 1000;
 /// How many params and how many tags one batch may hold.
@@ -200,21 +199,6 @@ pub(super) fn experiment_id(text: &str) -> Result<i64, TrackingError> {
             "Invalid experiment ID '{text}'. Experiment ID must be a valid integer."
         ))
     })
-}
-
-/// Where an experiment's artifacts are to lie.
-pub(super) fn location(text: &str) -> Checked {
-    at_most("artifact_location", LOCATION, text)?;
-    if text.starts_with("runs:") {
-        return refuse(format!("Artifact location cannot be a runs:/ URI. Given: '{text}'"));
-    }
-    if text.contains(['#', '?'])
-        || text.chars().any(char::is_control)
-        || text.split('/').any(|part| part == "..")
-    {
-        return refuse(format!("Invalid artifact location: '{text}'"));
-    }
-    Ok(())
 }
 
 /// A tag in the registry.

@@ -1,8 +1,8 @@
 //! Experiments.
 
 use super::{
-    Comparator, Experiment, KeyValue, Lifecycle, Search, Tracking, TrackingError, View, checks, may_read,
-    may_track, places,
+    Comparator, Experiment, KeyValue, Lifecycle, Search, Tracking, TrackingError, View, checks, locations,
+    may_read, may_track, places,
 };
 use lockgate_core::actor::Actor;
 use lockgate_store::{Conn, Tx};
@@ -60,13 +60,7 @@ impl Tracking {
         may_track(actor)?;
         checks::experiment_name(&new.name)?;
         let given = new.artifact_location.filter(|location| !location.is_empty());
-        let location = given.as_deref().unwrap_or_default();
-        checks::location(location)?;
-        if places::is_reserved(location) {
-            return Err(TrackingError::invalid(format!(
-                "Invalid artifact location: '{location}' is reserved"
-            )));
-        }
+        given.as_deref().map_or(Ok(()), locations::check)?;
         new.tags.iter().try_for_each(checks::experiment_tag)?;
         let (name, tags, now) = (new.name, new.tags, self.clock.now_ms());
         self.write(move |tx| {

@@ -142,6 +142,37 @@ impl Tracking {
         .await
     }
 
+    /// The first points of one metric of these runs: run by run, each one's oldest first. Runs that are not there have none.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn metric_histories(
+        &self,
+        actor: &Actor,
+        mut runs: Vec<String>,
+        key: &str,
+        most: usize,
+    ) -> Result<Vec<Metric>, TrackingError> {
+        may_read(actor)?;
+        let key = key.to_owned();
+        runs.sort_unstable();
+        runs.dedup();
+        self.read(move |conn| {
+            Box::pin(async move {
+                let mut found = Vec::new();
+                for run in &runs {
+                    let left = i64::try_from(most - found.len()).unwrap_or(i64::MAX);
+                    if left == 0 {
+                        break;
+                    }
+                    found.extend(conn.metric_history(run, &key, left, 0).await?);
+                }
+                Ok(found)
+            })
+        })
+        .await
+    }
+
     /// At most `most` points of one metric for each run, spread evenly over those within `steps`; see
     /// [`Conn::metric_sample`](lockgate_store::Conn::metric_sample).
     ///

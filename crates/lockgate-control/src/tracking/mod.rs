@@ -12,7 +12,7 @@
 //! | `governed`, `following` | aliases and stages that say what an environment serves: checked; moved |
 //! | `sources` | where a version's files come from |
 //! | `uploads`, `signatures` | files in parts; URLs that need no sign-in |
-//! | `artifacts`, `places` | files below runs and models; the paths and URIs that name them |
+//! | `artifacts`, `places`, `locations` | files below runs and models; the paths and URIs that name them |
 //! | [`exchange`], `import` | records that stores exchange; taking them in |
 //! | `traces` | traces, their spans, and what was said about them |
 //! | `resolve` | what the rest of the control plane asks about models and runs |
@@ -33,6 +33,7 @@ mod experiments;
 pub(crate) mod following;
 mod governed;
 mod import;
+mod locations;
 mod logging;
 mod models;
 mod names;
@@ -72,7 +73,7 @@ pub use stages::VersionStage;
 pub use traces::tree::Tree;
 pub use traces::{
     AssessmentUpdate, NewAssessment, NewSpan, NewTrace, SpanEvent, SpanGroup, SpanLink, SpanStatus,
-    TraceState,
+    TraceData, TraceState,
 };
 pub use uploads::{BegunUpload, SignedDownload};
 pub use versions::NewModelVersion;

@@ -49,25 +49,36 @@ impl Place {
 /// The location of an experiment that names none, in a workspace whose artifacts lie at `root`, where it says so.
 pub(super) fn of_experiment(workspace: &str, root: Option<&str>, id: i64) -> String {
     match root {
-        Some(root) => format!("{}/{id}", root.trim_end_matches('/')),
+        Some(root) => below(root, &id.to_string()),
         None if workspace == DEFAULT_WORKSPACE => format!("{SCHEME}{id}"),
         None => format!("{SCHEME}workspaces/{workspace}/{id}"),
     }
 }
 
+/// A URI of something below another one; what the other asks for in its query stays at the end.
+pub(super) fn below(uri: &str, path: &str) -> String {
+    let (head, query) = match uri.find('?') {
+        // A plain path has no query, and among our own files a question mark is a character like any other.
+        Some(at) if uri[..at].contains(':') && root_of(uri).is_none() => uri.split_at(at),
+        _ => (uri, ""),
+    };
+    let query = if query == "?" { "" } else { query };
+    format!("{}/{path}{query}", head.trim_end_matches('/'))
+}
+
 /// A run's artifact URI.
 pub(super) fn of_run(location: &str, run: &str) -> String {
-    format!("{}/{run}/{ARTIFACTS}", location.trim_end_matches('/'))
+    below(location, &format!("{run}/{ARTIFACTS}"))
 }
 
 /// A logged model's artifact URI.
 pub(super) fn of_logged_model(location: &str, model: &str) -> String {
-    format!("{}/models/{model}/{ARTIFACTS}", location.trim_end_matches('/'))
+    below(location, &format!("models/{model}/{ARTIFACTS}"))
 }
 
 /// A trace's artifact URI.
 pub(super) fn of_trace(location: &str, trace: &str) -> String {
-    format!("{}/traces/{trace}/{ARTIFACTS}", location.trim_end_matches('/'))
+    below(location, &format!("traces/{trace}/{ARTIFACTS}"))
 }
 
 /// The root of a registered version's files.
@@ -124,6 +135,24 @@ fn is_hex_id(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
+/// The same path without what means nothing in it: empty parts and `.`; an error where it is not safe.
+pub(super) fn normal(path: &str) -> Result<String, TrackingError> {
+    without(path, |part| part.is_empty() || part == ".")
+}
+
+/// The same path without empty parts; an error where it is not safe.
+pub(super) fn compact(path: &str) -> Result<String, TrackingError> {
+    without(path, str::is_empty)
+}
+
+fn without(path: &str, idle: impl Fn(&str) -> bool) -> Result<String, TrackingError> {
+    if path.starts_with('/') {
+        return Err(TrackingError::invalid("Invalid path"));
+    }
+    let parts: Vec<&str> = path.split('/').filter(|part| !idle(part)).collect();
+    checked(&parts.join("/")).map(str::to_owned)
+}
+
 /// A safe path, or an error; the empty one is safe. What a client decodes once more must not lead elsewhere either; apart from
 /// that a percent sign means nothing here: MLflow 2's own names of images hold some.
 pub(super) fn checked(path: &str) -> Result<&str, TrackingError> {
@@ -151,6 +180,7 @@ fn leads_elsewhere(path: &str) -> bool {
     path.starts_with(['/', '\\'])
         || path.contains(['\0', '#'])
         || has_drive(path)
+        || path.get(..6).is_some_and(|head| head.eq_ignore_ascii_case("file:/"))
         || parts.any(|part| part == "." || part == "..")
 }
 
@@ -217,6 +247,9 @@ mod tests {
             "./a",
             "a%00",
             "a%2523",
+            "file:///etc/passwd",
+            "FILE:/etc/passwd",
+            "file%3A/x",
         ] {
             assert!(checked(bad).is_err(), "{bad}");
         }
@@ -234,6 +267,59 @@ mod tests {
         ] {
             assert!(checked(good).is_ok(), "{good}");
         }
+    }
+
+    #[test]
+    fn parts_that_mean_nothing_are_left_out() {
+        for (path, normal_one) in [
+            (".", ""),
+            ("./", ""),
+            ("", ""),
+            ("./a", "a"),
+            ("d/.", "d"),
+            ("d//e/./f", "d/e/f"),
+            ("a/", "a"),
+            ("..a/.b", "..a/.b"),
+        ] {
+            assert_eq!(normal(path).unwrap(), normal_one, "{path}");
+        }
+        assert_eq!(compact("x//y/").unwrap(), "x/y");
+        assert!(compact("./a").is_err() && compact("a/.").is_err());
+        for bad in [
+            "/",
+            "//",
+            "/a",
+            "./..",
+            "a/./../..",
+            ".//..",
+            "./%2e%2e/a",
+            "a/%2e/b",
+            "./C:/x",
+            ".\\a",
+            "./a#b",
+            "file:///etc/passwd",
+            "./file:/etc/passwd",
+        ] {
+            assert!(normal(bad).is_err() && compact(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_a_location_asks_for_stays_at_the_end() {
+        for (location, run) in [
+            ("s3://b/x", "s3://b/x/R/artifacts"),
+            ("s3://b/x/?y=1", "s3://b/x/R/artifacts?y=1"),
+            ("s3://b?y=1", "s3://b/R/artifacts?y=1"),
+            ("gs://b/p?", "gs://b/p/R/artifacts"),
+            ("file:///a?b=c", "file:///a/R/artifacts?b=c"),
+            ("mysql://u:p@h:port/db?driver=d", "mysql://u:p@h:port/db/R/artifacts?driver=d"),
+            ("/a/b?c=d", "/a/b?c=d/R/artifacts"),
+            ("mlflow-artifacts:/0", "mlflow-artifacts:/0/R/artifacts"),
+        ] {
+            assert_eq!(of_run(location, "R"), run);
+        }
+        assert_eq!(below("mlflow-artifacts:/0/a?b", "c"), "mlflow-artifacts:/0/a?b/c");
+        assert_eq!(of_experiment("w", Some("s3://b/x?y"), 7), "s3://b/x/7?y");
     }
 
     #[test]

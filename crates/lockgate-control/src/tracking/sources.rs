@@ -159,7 +159,7 @@ async fn of_proxy(conn: &mut Conn, path: &str, given: Origin) -> Result<Origin, 
 }
 
 fn below_uri(uri: &str, below: &str) -> String {
-    if below.is_empty() { uri.to_owned() } else { format!("{uri}/{below}") }
+    if below.is_empty() { uri.to_owned() } else { places::below(uri, below) }
 }
 
 /// The files at a URI of this server, their paths relative to it; none where it is another's.

@@ -55,7 +55,7 @@ fn below(folder: &str, local: &str) -> Result<String, TrackingError> {
     if name.is_empty() {
         return Err(TrackingError::invalid("Invalid path: a file's name is missing"));
     }
-    let path = format!("{}/{name}", folder.trim_end_matches('/'));
+    let path = format!("{}/{name}", places::normal(folder)?);
     places::checked(&path).map(str::to_owned)
 }
 
@@ -186,7 +186,7 @@ impl Tracking {
     pub async fn sign_download(&self, actor: &Actor, path: &str) -> Result<SignedDownload, TrackingError> {
         may_read(actor)?;
         let opened = self.open_artifact(actor, path).await?;
-        let path = places::checked(path)?.to_owned();
+        let path = places::normal(path)?;
         let (digest, size) = (opened.digest, opened.size);
         let expires = self.clock.now_ms() + DOWNLOAD_MS;
         let signed = self.key().await?.sign(&["file", &path, &digest.to_string()], expires);
@@ -247,7 +247,8 @@ mod tests {
         for local in ["", "/home/u/", "a/..", "%2e%2e"] {
             assert!(below("0/r/artifacts", local).is_err(), "{local}");
         }
-        assert!(below("../x", "a").is_err());
+        assert_eq!(below("0//r/./artifacts/", "a").unwrap(), "0/r/artifacts/a");
+        assert!(below("../x", "a").is_err() && below("0/r", ".").is_err());
     }
 
     #[test]

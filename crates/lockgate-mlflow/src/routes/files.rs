@@ -1,6 +1,7 @@
 //! `mlflow-artifacts/…`: the files themselves, streamed; and the browser's downloads.
 
 use super::artifacts::files;
+use super::naming;
 use super::range::{self, Wanted};
 use crate::call::{Answer, Call, Caller, Scoped};
 use crate::error::MlflowError;
@@ -59,8 +60,10 @@ async fn of_run(
     headers: HeaderMap,
     Call { tracking, actor, message }: Call,
 ) -> Result<Response, MlflowError> {
+    let path = message.text("path")?.ok_or_else(|| message.missing("path"))?;
+    tracking.is_safe(&path)?;
     let run = tracking.run(&actor, &message.run_id()?).await?;
-    let path = tracking.artifact_path(&run.artifact_uri, &message.required("path")?)?;
+    let path = tracking.artifact_path(&run.artifact_uri, &path)?;
     file(tracking.open_artifact(&actor, &path).await?, &headers).await
 }
 
@@ -76,18 +79,11 @@ async fn of_version(
 
 /// A file, or the piece of it that is asked for, as a download that no browser runs or shows.
 pub(super) async fn file(opened: Opened, asked: &HeaderMap) -> Result<Response, MlflowError> {
-    let name: String = opened
-        .name
-        .chars()
-        .map(|c| if c.is_ascii_graphic() && !matches!(c, '"' | '\\') { c } else { '_' })
-        .collect();
-    let disposition = HeaderValue::try_from(format!("attachment; filename=\"{name}\""))
-        .unwrap_or(HeaderValue::from_static("attachment"));
     // Bytes under a digest never change: what asks with it may put pieces together.
     let etag = format!("\"{}\"", opened.digest.hex());
     let mut headers = HeaderMap::from_iter([
-        (header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
-        (header::CONTENT_DISPOSITION, disposition),
+        (header::CONTENT_TYPE, HeaderValue::from_static(naming::content_type(&opened.name))),
+        (header::CONTENT_DISPOSITION, naming::disposition(&opened.name)),
         (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
         (header::ACCEPT_RANGES, HeaderValue::from_static("bytes")),
     ]);

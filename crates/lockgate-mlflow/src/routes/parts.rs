@@ -4,7 +4,8 @@
 use super::files::file;
 use crate::call::{Answer, Call, Caller, Scoped};
 use crate::error::MlflowError;
-use axum::extract::{Path, Query, Request};
+use axum::extract::{FromRequestParts, Path, Query, Request};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post, put};
@@ -80,8 +81,24 @@ impl Base {
     }
 }
 
+/// The folder that a path names. Where it leads elsewhere nothing else of the request is looked at.
+struct Folder(String);
+
+impl FromRequestParts<Tracking> for Folder {
+    type Rejection = MlflowError;
+
+    async fn from_request_parts(parts: &mut Parts, tracking: &Tracking) -> Result<Self, MlflowError> {
+        Caller::from_request_parts(parts, tracking).await?;
+        let Path(folder) = Path::<String>::from_request_parts(parts, tracking)
+            .await
+            .map_err(|e| MlflowError::invalid(format!("Invalid path: {}", e.body_text())))?;
+        tracking.is_safe(&folder)?;
+        Ok(Self(folder))
+    }
+}
+
 async fn create(
-    Path(folder): Path<String>,
+    Folder(folder): Folder,
     headers: HeaderMap,
     uri: Uri,
     Call { tracking, actor, message }: Call,
@@ -114,7 +131,7 @@ async fn put_part(
     Ok((StatusCode::OK, [(header::ETAG, etag)]).into_response())
 }
 
-async fn complete(Path(folder): Path<String>, Call { tracking, actor, message }: Call) -> Answer {
+async fn complete(Folder(folder): Folder, Call { tracking, actor, message }: Call) -> Answer {
     let (local, upload) = (message.required("path")?, message.required("upload_id")?);
     let mut parts = Vec::new();
     for part in message.messages("parts")? {
@@ -125,7 +142,7 @@ async fn complete(Path(folder): Path<String>, Call { tracking, actor, message }:
     Ok(Json(json!({})))
 }
 
-async fn abort(Path(folder): Path<String>, Call { tracking, actor, message }: Call) -> Answer {
+async fn abort(Folder(folder): Folder, Call { tracking, actor, message }: Call) -> Answer {
     let (local, upload) = (message.required("path")?, message.required("upload_id")?);
     tracking.abort_upload(&actor, &folder, &local, &upload).await?;
     Ok(Json(json!({})))

@@ -24,15 +24,30 @@ pub(super) fn by_prefix(all: Router) -> Router {
     Router::new().route("/env/{environment}/{*rest}", any(enter)).with_state(all)
 }
 
+/// `//…`: all routes once more.
+pub(super) fn by_slashes(all: Router) -> Router {
+    Router::new().route("//{*rest}", any(drop_slash)).with_state(all)
+}
+
 async fn enter(
     State(all): State<Router>,
     Path((environment, _)): Path<(String, String)>,
     request: Request,
 ) -> Response {
-    let (mut parts, body) = request.into_parts();
     // The rest is taken from the URL as it is: its parts are decoded once, by their own routes.
+    pass_on(all, request, |text| text.splitn(4, '/').nth(3).unwrap_or_default(), Some(Prefix(environment)))
+        .await
+}
+
+async fn drop_slash(State(all): State<Router>, request: Request) -> Response {
+    pass_on(all, request, |text| text.trim_start_matches('/'), None).await
+}
+
+/// Hands a request on under what is left of its URL.
+async fn pass_on(all: Router, request: Request, rest: fn(&str) -> &str, prefix: Option<Prefix>) -> Response {
+    let (mut parts, body) = request.into_parts();
     let text = parts.uri.path_and_query().map_or("", |found| found.as_str());
-    let rest = text.splitn(4, '/').nth(3).unwrap_or_default();
+    let rest = rest(text);
     let Ok(uri) = Uri::try_from(format!("/{rest}")) else { return StatusCode::NOT_FOUND.into_response() };
     parts.uri = uri;
     // What the outer routes found in the path must not be taken for the inner ones'.
@@ -41,7 +56,9 @@ async fn enter(
     if let Some(actor) = actor {
         parts.extensions.insert(actor);
     }
-    parts.extensions.insert(Prefix(environment));
+    if let Some(prefix) = prefix {
+        parts.extensions.insert(prefix);
+    }
     let answer = all.oneshot(Request::from_parts(parts, body)).await;
     answer.unwrap_or_else(|never| match never {})
 }

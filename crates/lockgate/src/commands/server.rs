@@ -6,6 +6,7 @@ use crate::exit::Exit;
 use crate::world;
 use anyhow::{Context as _, bail};
 use axum::Router;
+use lockgate_api::browser::with_headers;
 use lockgate_api::identity::{Identity, identify};
 use lockgate_blob::{BlobPlace, BlobStore};
 use lockgate_control::{Accounts, Control};
@@ -87,6 +88,7 @@ fn routes(control: &Control, identity: Identity) -> Router {
         .merge(lockgate_mlflow::router(control.tracking().clone()))
         .fallback(lockgate_api::no_such_route)
         .layer(axum::middleware::from_fn_with_state((control.clone(), identity), identify))
+        .layer(axum::middleware::map_response(with_headers))
 }
 
 /// Deletes what is left of uploads that were never completed.

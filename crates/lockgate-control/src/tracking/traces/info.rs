@@ -129,7 +129,7 @@ fn expected(trace: &Trace) -> i64 {
     sizes.and_then(|sizes| sizes.get("num_spans").and_then(Tree::as_count)).unwrap_or_default()
 }
 
-fn has_spans_here(trace: &Trace) -> bool {
+pub(super) fn has_spans_here(trace: &Trace) -> bool {
     trace.tag(SPANS_LOCATION) == Some(TRACKING_STORE)
 }
 

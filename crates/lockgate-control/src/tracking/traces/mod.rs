@@ -6,7 +6,7 @@
 //! | `spans` | spans as they arrive, and their rows |
 //! | `intake` | keeping spans, and what they say about their trace |
 //! | `usage`, `preview` | sums of tokens and costs; the beginnings of requests and answers |
-//! | `info` | whole traces, and finding them |
+//! | `info`, `data` | whole traces, and finding them; their spans as files |
 //! | `change` | tagging, linking and deleting them |
 //! | `assessments` | feedback, expectations and issues |
 //!
@@ -15,6 +15,7 @@
 
 mod assessments;
 mod change;
+mod data;
 mod info;
 mod intake;
 mod lenient;
@@ -26,6 +27,7 @@ pub(super) mod tree;
 mod usage;
 
 pub use assessments::{AssessmentUpdate, NewAssessment};
+pub use data::TraceData;
 pub use info::{NewTrace, TraceState};
 pub use spans::{NewSpan, SpanEvent, SpanGroup, SpanLink, SpanStatus};
 
