@@ -28,7 +28,7 @@ async fn create(Call { tracking, actor, message }: Call) -> Answer {
         name: message.text("name")?,
         model_type: message.text_or_empty("model_type")?,
         source_run_id: message.text_or_empty("source_run_id")?,
-        params: message.pairs("params")?,
+        params: message.free_pairs("params")?,
         tags: message.pairs("tags")?,
     };
     let model = tracking.create_logged_model(&actor, new).await?;
@@ -41,9 +41,8 @@ async fn by_id(Path(id): Path<String>, Call { tracking, actor, .. }: Call) -> An
 }
 
 async fn finalize(Path(id): Path<String>, Call { tracking, actor, message }: Call) -> Answer {
-    let status = message
-        .choice("status", &ModelStatus::ALL, ModelStatus::as_str)?
-        .ok_or_else(|| MlflowError::invalid("Missing or unknown value for required parameter 'status'."))?;
+    message.required("model_id")?;
+    let status = message.required_choice("status", &ModelStatus::ALL, ModelStatus::as_str)?;
     let model = tracking.finalize_logged_model(&actor, &id, status).await?;
     Ok(Json(json!({"model": logged_model(&model)})))
 }
@@ -54,7 +53,8 @@ async fn remove(Path(id): Path<String>, Call { tracking, actor, .. }: Call) -> A
 }
 
 async fn log_params(Path(id): Path<String>, Call { tracking, actor, message }: Call) -> Answer {
-    tracking.log_logged_model_params(&actor, &id, message.pairs("params")?).await?;
+    message.required("model_id")?;
+    tracking.log_logged_model_params(&actor, &id, message.free_pairs("params")?).await?;
     Ok(Json(json!({})))
 }
 
@@ -83,6 +83,9 @@ fn order(message: &Message) -> Result<Order, MlflowError> {
 }
 
 async fn search(Call { tracking, actor, message }: Call) -> Answer {
+    if !message.is_set("experiment_ids") {
+        return Err(message.missing("experiment_ids"));
+    }
     let (experiments, text) = (message.texts("experiment_ids")?, message.text_or_empty("filter")?);
     let datasets = message
         .messages("datasets")?
@@ -96,7 +99,10 @@ async fn search(Call { tracking, actor, message }: Call) -> Answer {
     let order = message.messages("order_by")?.iter().map(order).collect::<Result<Vec<_>, _>>()?;
     // The token is good for this query only.
     let query = format!("{experiments:?} {text} {datasets:?} {order:?}");
-    let part = Part::bound(&message, 50, Limit::stored(50_000), Some(query))?;
+    // A page of none is one of the usual size, as with MLflow's own server.
+    let message =
+        if message.int("max_results")? == Some(0) { message.without("max_results") } else { message };
+    let part = Part::bound(&message, 50, Limit::stored(i64::from(i32::MAX)), Some(query))?;
     let search =
         Search { clauses: filter::clauses(Noun::LoggedModel, &text)?, order, datasets, page: part.page() };
     let mut found = tracking.search_logged_models(&actor, &experiments, search).await?;
