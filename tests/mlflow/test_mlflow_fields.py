@@ -46,6 +46,8 @@ REFUSED = [
     *[(f"runs/{path}", {"run_id": id}, f"Invalid value {json.dumps(id)} for parameter 'run_id' supplied.")
       for path in ("log-batch", "log-inputs") for id in ("*****", "a/bc" * 8, "..", "é", "-5", "a b", "../x")],
     ("runs/outputs", {"run_id": "RUN"}, MISSING.format("models")),
+    ("runs/outputs", {"run_id": "RUN", "models": ""}, MISSING.format("models")),
+    ("runs/outputs", {"run_id": "RUN", "models": "x"}, WRONG.format('"x"', "models", "str")),
     *[("runs/create", body, MISSING.format("experiment_id")) for body in ({}, {"experiment_id": ""}, {"experiment_id": None})],
     ("runs/create", {"experiment_id": "0", "run_name": 1, "start_time": "a"}, WRONG.format('"a"', "start_time", "str")),
     ("runs/update", {"run_id": "RUN", "status": 12}, WRONG.format(12, "status", "int")),

@@ -116,8 +116,10 @@ async fn log_inputs(Call { tracking, actor, message }: Call) -> Answer {
 
 async fn log_outputs(Call { tracking, actor, message }: Call) -> Answer {
     let run = message.run_id()?;
-    if matches!(message.any("models")?, None | Some(Value::String(_))) {
-        return Err(message.missing("models"));
+    match message.any("models")? {
+        None => return Err(message.missing("models")),
+        Some(Value::String(text)) if text.is_empty() => return Err(message.missing("models")),
+        Some(_) => {}
     }
     let models = message.messages("models")?;
     let models = models
