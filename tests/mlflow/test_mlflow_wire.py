@@ -105,7 +105,7 @@ def test_a_big_file_streams_through(server, run):
 def test_a_logged_model_s_status_that_does_not_exist_is_refused(server):
     model = call(server, "logged-models", {"experiment_id": "0", "name": "model"})[1]["model"]["info"]
     address = f"{server}/api/2.0/mlflow/logged-models/{model['model_id']}"
-    status, _, text = http("PATCH", address, b'{"status": "nonsense"}', JSON)
+    status, _, text = http("PATCH", address, json.dumps({"model_id": model["model_id"], "status": "nonsense"}).encode(), JSON)
     assert (status, json.loads(text)["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
     status, _, text = http("GET", address)
     assert json.loads(text)["model"]["info"]["status"] == "LOGGED_MODEL_PENDING"

@@ -2,7 +2,7 @@
 //! name or number) or, with GET, the same as a query string.
 
 use crate::error::MlflowError;
-use lockgate_control::tracking::KeyValue;
+use lockgate_control::tracking::{KeyValue, python_ascii};
 use serde_json::{Map, Value};
 
 const SEE: &str = "See the API docs for more information about request parameters.";
@@ -15,9 +15,14 @@ pub(crate) struct Message {
     query: bool,
     /// Where it stands in the request: `metrics[2].`, empty at the top.
     place: String,
+    /// How long the message was within a text, where it was encoded twice.
+    within: Option<usize>,
 }
 
 type Found<T> = Result<Option<T>, MlflowError>;
+
+/// The longest batch that MLflow's own server takes from a client that encodes it twice.
+const TWICE: usize = 1_000_000;
 
 /// A value's type by Python's name, as MLflow's messages say it.
 fn type_name(value: &Value) -> &'static str {
@@ -34,7 +39,8 @@ fn type_name(value: &Value) -> &'static str {
 
 fn wrong(name: &str, value: &Value) -> MlflowError {
     MlflowError::invalid(format!(
-        "Invalid value {value} for parameter '{name}' supplied:  Hint: Value was of type '{}'. {SEE}",
+        "Invalid value {} for parameter '{name}' supplied:  Hint: Value was of type '{}'. {SEE}",
+        python_ascii(&value.to_string()),
         type_name(value)
     ))
 }
@@ -58,11 +64,13 @@ impl Message {
         }
         let unreadable = |e: serde_json::Error| MlflowError::bad_request(format!("The body is no JSON: {e}"));
         let mut value: Value = serde_json::from_slice(bytes).map_err(unreadable)?;
+        let mut within = None;
         if let Value::String(inner) = &value {
+            within = Some(inner.chars().count());
             value = serde_json::from_str(inner).map_err(unreadable)?;
         }
         match value {
-            Value::Object(fields) => Ok(Self { fields, ..Self::default() }),
+            Value::Object(fields) => Ok(Self { fields, within, ..Self::default() }),
             Value::Null => Ok(Self::default()),
             other => Err(MlflowError::bad_request(format!(
                 "The body must be a JSON object, not a {}",
@@ -80,7 +88,17 @@ impl Message {
                 list.push(Value::String(text));
             }
         }
-        Self { fields, query: true, place: String::new() }
+        Self { fields, query: true, ..Self::default() }
+    }
+
+    /// Refuses a long batch of a client that encodes it twice, as MLflow's own server does. Others may send more.
+    pub(crate) fn fits_a_batch(&self) -> Result<(), MlflowError> {
+        match self.within {
+            Some(size) if size > TWICE => Err(MlflowError::invalid(format!(
+                "Batched logging API requests must be at most {TWICE} bytes, got a request of size {size}."
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// Whether there is a value, also an empty one.
@@ -95,6 +113,14 @@ impl Message {
         let text = || Value::Array(vec![Value::String(number.to_string())]);
         let value = if self.query { text() } else { Value::from(number) };
         changed.fields.insert(name.to_owned(), value);
+        changed
+    }
+
+    /// The same without a field.
+    pub(crate) fn without(&self, name: &str) -> Self {
+        let mut changed = self.clone();
+        changed.fields.remove(name);
+        changed.fields.remove(&camel(name));
         changed
     }
 
@@ -170,9 +196,24 @@ impl Message {
         number.map(Some).ok_or_else(|| wrong(name, value))
     }
 
+    /// A whole number that must be there. Within a list an empty text is none.
+    pub(crate) fn required_int(&self, name: &str) -> Result<i64, MlflowError> {
+        if !self.place.is_empty() && self.is_empty_text(name)? {
+            return Err(self.missing(name));
+        }
+        self.int(name)?.ok_or_else(|| self.missing(name))
+    }
+
+    fn is_empty_text(&self, name: &str) -> Result<bool, MlflowError> {
+        Ok(self.one(name)?.and_then(Value::as_str) == Some(""))
+    }
+
     /// A number that must be there; `NaN` and the infinities are texts.
     pub(crate) fn number(&self, name: &str) -> Result<f64, MlflowError> {
         let value = self.one(name)?.ok_or_else(|| self.missing(name))?;
+        if self.is_empty_text(name)? {
+            return Err(self.missing(name));
+        }
         let number = match value {
             Value::Number(number) => number.as_f64(),
             Value::String(text) => text.parse().ok(),
@@ -192,6 +233,24 @@ impl Message {
         }
     }
 
+    /// The same where it must be there and known.
+    pub(crate) fn required_choice<T: Copy>(
+        &self,
+        name: &str,
+        all: &[T],
+        spell: fn(T) -> &'static str,
+    ) -> Result<T, MlflowError> {
+        if self.is_empty_text(name)? {
+            return Err(self.missing(name));
+        }
+        self.choice(name, all, spell)?.ok_or_else(|| self.wrong(name))
+    }
+
+    /// Whether there is a number, not a name.
+    pub(crate) fn is_number(&self, name: &str) -> Result<bool, MlflowError> {
+        Ok(self.one(name)?.is_some_and(Value::is_number))
+    }
+
     /// One of several values by its name, or by its number from 1; none where it is unknown.
     pub(crate) fn choice<T: Copy>(&self, name: &str, all: &[T], spell: fn(T) -> &'static str) -> Found<T> {
         let Some(value) = self.one(name)? else { return Ok(None) };
@@ -209,9 +268,10 @@ impl Message {
 
     /// A list of texts.
     pub(crate) fn texts(&self, name: &str) -> Result<Vec<String>, MlflowError> {
+        let whole = || Value::Array(self.list(name).unwrap_or_default().to_vec());
         self.list(name)?
             .iter()
-            .map(|item| item.as_str().map(str::to_owned).ok_or_else(|| wrong(name, item)))
+            .map(|item| item.as_str().map(str::to_owned).ok_or_else(|| wrong(name, &whole())))
             .collect()
     }
 
@@ -249,8 +309,8 @@ impl Message {
             None => Ok(None),
             Some(Value::Object(fields)) => Ok(Some(Self {
                 fields: fields.clone(),
-                query: false,
                 place: format!("{}{name}.", self.place),
+                ..Self::default()
             })),
             Some(other) => Err(wrong(name, other)),
         }
@@ -258,16 +318,17 @@ impl Message {
 
     /// A list of messages.
     pub(crate) fn messages(&self, name: &str) -> Result<Vec<Self>, MlflowError> {
+        let whole = || Value::Array(self.list(name).unwrap_or_default().to_vec());
         self.list(name)?
             .iter()
             .enumerate()
             .map(|(i, item)| match item {
                 Value::Object(fields) => Ok(Self {
                     fields: fields.clone(),
-                    query: false,
                     place: format!("{}{name}[{i}].", self.place),
+                    ..Self::default()
                 }),
-                other => Err(wrong(name, other)),
+                _ => Err(wrong(name, &whole())),
             })
             .collect()
     }
@@ -275,6 +336,13 @@ impl Message {
     /// This message as a tag or a param.
     pub(crate) fn pair(&self) -> Result<KeyValue, MlflowError> {
         Ok(KeyValue { key: self.required("key")?, value: self.text_or_empty("value")? })
+    }
+
+    /// A list of pairs whose names may be anything, also empty.
+    pub(crate) fn free_pairs(&self, name: &str) -> Result<Vec<KeyValue>, MlflowError> {
+        let pair =
+            |one: &Self| Ok(KeyValue { key: one.text_or_empty("key")?, value: one.text_or_empty("value")? });
+        self.messages(name)?.iter().map(pair).collect()
     }
 
     /// A list of tags or params.
@@ -320,8 +388,32 @@ mod tests {
             error.contains("Invalid value 12 for parameter 'name' supplied:  Hint: Value was of type 'int'."),
             "{error}"
         );
+        for (text, quoted) in [(r#"{"l": ["a", 1]}"#, "[\"a\",1]"), (r#"{"l": "\u00e9"}"#, "\"\\u00e9\"")] {
+            let error = body(text).texts("l").unwrap_err().to_string();
+            assert!(error.contains(&format!("Invalid value {quoted} for parameter 'l'")), "{error}");
+        }
         let error = body(r#"{"name": ""}"#).required("name").unwrap_err().to_string();
         assert!(error.contains("Missing value for required parameter 'name'. See the API docs"), "{error}");
+    }
+
+    #[test]
+    fn an_empty_text_is_no_number() {
+        let message = body(r#"{"value": "", "timestamp": "", "list": [{"value": "", "timestamp": ""}]}"#);
+        let item = message.messages("list").unwrap().remove(0);
+        let missing = |name: &str| format!("Missing value for required parameter '{name}'");
+        let said = |result: Result<i64, MlflowError>| result.unwrap_err().to_string();
+        assert!(message.number("value").unwrap_err().to_string().contains(&missing("value")));
+        assert!(said(message.required_int("timestamp")).contains("Invalid value \"\""));
+        assert!(said(item.required_int("timestamp")).contains(&missing("list[0].timestamp")));
+        assert!(item.number("value").unwrap_err().to_string().contains(&missing("list[0].value")));
+    }
+
+    #[test]
+    fn a_long_batch_is_refused_where_it_was_encoded_twice() {
+        let long = format!(r#"{{"a": "{}"}}"#, "é".repeat(TWICE));
+        assert!(body(&long).fits_a_batch().is_ok());
+        let error = body(&Value::from(long).to_string()).fits_a_batch().unwrap_err().to_string();
+        assert!(error.contains("at most 1000000 bytes, got a request of size 1000009."), "{error}");
     }
 
     #[test]

@@ -5,7 +5,9 @@ use crate::error::{StoreError, classify};
 use crate::place::{Engine, Place};
 use crate::sqlite::{Connection, Mode, WAIT};
 use crate::steps;
+use crate::tracking::DATE_FIRST;
 use futures_util::future::BoxFuture;
+use lockgate_core::clock::Millis;
 use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Pool, Postgres};
@@ -76,6 +78,11 @@ pub(crate) async fn migrate(raw: &mut Raw, place: &Place) -> Result<(), StoreErr
         }
         Raw::Pooled(_) => Err(StoreError::OpenedReadOnly),
     }
+}
+
+/// Notes when the experiment was made that comes with the schema, where that isn't known yet.
+pub(crate) async fn date(raw: &mut Raw, place: &Place, now: Millis) -> Result<(), StoreError> {
+    raw.fetch(place, query(DATE_FIRST).bind(now), usize::MAX).await.map(|_| ())
 }
 
 fn postgres_step(place: &Place, error: MigrateError) -> StoreError {

@@ -113,6 +113,7 @@ impl Store {
         let lock = place.path.as_deref().map(FileLock::take).transpose()?;
         let mut connection = open::writer(&place, options.job_timeout).await?;
         open::migrate(&mut connection, &place).await?;
+        open::date(&mut connection, &place, options.clock.now_ms()).await?;
         let readers = Readers::new(&place, options.readers, Mode::Query)?;
         let (sender, queue) = mpsc::channel(options.queue.max(1));
         let hand = Hand::new(place.clone(), options.clock, connection, options.job_timeout);

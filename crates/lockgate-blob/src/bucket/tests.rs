@@ -213,7 +213,10 @@ async fn what_a_service_says_is_told_in_few_words() {
     let told = bucket.probe(Intent::Write).await.unwrap_err().to_string();
     assert!(told.contains("(ExpiredToken: The provided token has expired.)"), "{told}");
     assert!(told.contains("credentials are wrong or have expired"), "{told}");
-    assert!(!told.contains("TOPSECRET") && !told.contains("127.0.0.1") && !told.contains("internal"), "{told}");
+    assert!(
+        !told.contains("TOPSECRET") && !told.contains("127.0.0.1") && !told.contains("internal"),
+        "{told}"
+    );
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use super::error::TrackingError;
 use super::governed::RELEASE_TAG;
+use super::locations;
 use super::python;
 use lockgate_store::tracking::{Dataset, DatasetInput, KeyValue, Metric};
-use serde_json::Value;
 
 type Checked = Result<(), TrackingError>;
 
@@ -14,6 +14,12 @@ const KEY: usize = 250;
 const PARAM_VALUE: usize = 6000;
 /// Longest value of a run's tag; what is beyond it is cut off, as MLflow does.
 const TAG_VALUE: usize = 8000;
+/// Longest id of a run.
+const RUN_ID: usize = 256;
+/// Longest name of a logged model's param: what PostgreSQL's index can hold.
+const MODEL_PARAM: usize = 500;
+/// Longest name of a logged model.
+const LOGGED_MODEL_NAME: usize = 1000;
 const EXPERIMENT_NAME: usize = 500;
 const EXPERIMENT_TAG_VALUE: usize = 20_000;
 const REGISTRY_TAG_VALUE: usize = 100_000;
@@ -66,13 +72,14 @@ pub(super) fn key(path: &str, what: &str, name: &str) -> Checked {
         return refuse(format!(
             "Invalid value {} for parameter '{path}' supplied: Names may only contain alphanumerics, underscores (_), \
              dashes (-), periods (.), spaces ( ), colon(:) and slashes (/).",
-            Value::from(name)
+            python::json(name)
         ));
     }
     let normal = name.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
     if !normal {
         return refuse(format!(
-            "Invalid value \"{name}\" for parameter '{path}' supplied: {}",
+            "Invalid value {} for parameter '{path}' supplied: {}",
+            python::json(name),
             other_name(name)
         ));
     }
@@ -105,9 +112,20 @@ pub(super) fn metrics(metrics: &[Metric], alone: bool) -> Checked {
     Ok(())
 }
 
-/// Params of something new, as they are stored.
-pub(super) fn params(params: Vec<KeyValue>) -> Result<Vec<KeyValue>, TrackingError> {
-    logged_params(params, true)
+/// A run's id where things are logged to it.
+pub(super) fn run_id(id: &str) -> Checked {
+    let word = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
+    let fits = id.starts_with(|c: char| c.is_ascii_alphanumeric()) && id.chars().all(word);
+    if fits && id.chars().count() <= RUN_ID {
+        return Ok(());
+    }
+    refuse(format!("Invalid value {} for parameter 'run_id' supplied.", python::json(id)))
+}
+
+/// Params of a logged model. MLflow's own server takes any name and any value that its database can hold.
+pub(super) fn model_params(params: &[KeyValue]) -> Checked {
+    batch(params.len())?;
+    params.iter().try_for_each(|param| at_most("key", MODEL_PARAM, &param.key))
 }
 
 /// Tags of a new run or of a logged model, as they are stored. Here MLflow's own server takes any name that its database can
@@ -180,7 +198,7 @@ pub(super) fn no_duplicates(params: &[KeyValue]) -> Checked {
 
 /// An experiment's name.
 pub(super) fn experiment_name(name: &str) -> Checked {
-    if name.trim().is_empty() {
+    if name.is_empty() {
         return refuse(format!("Invalid experiment name: '{name}'"));
     }
     at_most("name", EXPERIMENT_NAME, name)
@@ -199,6 +217,22 @@ pub(super) fn experiment_id(text: &str) -> Result<i64, TrackingError> {
             "Invalid experiment ID '{text}'. Experiment ID must be a valid integer."
         ))
     })
+}
+
+/// Below which URI the artifacts of a workspace's experiments are to lie.
+pub(super) fn artifact_root(text: &str) -> Checked {
+    let last = text.rsplit('/').next().unwrap_or_default();
+    if text.contains('#') || last.contains(';') {
+        return refuse("'default_artifact_root' URL can't include fragments or params.");
+    }
+    locations::check(text)?;
+    if !text.contains(':') && !text.starts_with('/') {
+        return refuse(format!(
+            "Invalid value for 'default_artifact_root'. Expected a URI (such as 's3://bucket/prefix') or an absolute path, \
+             got '{text}'."
+        ));
+    }
+    Ok(())
 }
 
 /// A tag in the registry.
@@ -270,14 +304,14 @@ pub(super) fn model_name(name: &str) -> Checked {
 
 /// A logged model's name.
 pub(super) fn logged_model_name(name: &str) -> Checked {
-    if name.trim().is_empty() || name.contains(['/', ':', '.', '%', '"', '\'']) {
+    if name.is_empty() || name.contains(['/', ':', '.', '%', '"', '\'']) {
         return refuse(format!(
             "Invalid model name ({}) provided. Model name must be a non-empty string and cannot contain the following \
              characters: ('/', ':', '.', '%', '\"', \"'\")",
             python::text(name)
         ));
     }
-    at_most("name", 256, name)
+    at_most("name", LOGGED_MODEL_NAME, name)
 }
 
 /// An alias that is to be set: some are reserved.
@@ -308,13 +342,7 @@ pub(super) fn alias_form(alias: &str) -> Checked {
 
 /// A dataset with its tags.
 pub(super) fn dataset(input: &DatasetInput) -> Checked {
-    let Dataset { name, digest, source_type, source, schema, profile } = &input.dataset;
-    for (what, text) in [("name", name), ("digest", digest), ("source_type", source_type), ("source", source)]
-    {
-        if text.is_empty() {
-            return refuse(format!("Dataset {what} cannot be None or empty"));
-        }
-    }
+    let Dataset { name, digest, source_type: _, source, schema, profile } = &input.dataset;
     at_most("name", 500, name)?;
     at_most("digest", 36, digest)?;
     at_most("source", 65_535, source)?;
@@ -354,8 +382,37 @@ mod tests {
     #[test]
     fn long_values_are_cut_at_a_character() {
         let long = "ü".repeat(PARAM_VALUE + 1);
-        let kept = params(vec![KeyValue { key: "k".to_owned(), value: long }]).unwrap();
+        let kept = logged_params(vec![KeyValue { key: "k".to_owned(), value: long }], true).unwrap();
         assert_eq!(kept[0].value.chars().count(), PARAM_VALUE);
+    }
+
+    #[test]
+    fn ids_of_runs_are_words() {
+        for good in ["a", "0", "a_b-c", "aé", &"a".repeat(RUN_ID)] {
+            assert!(run_id(good).is_ok(), "{good}");
+        }
+        for bad in ["", "*****", "a/b", "..", "é", "-5", "a b", "../x", "a.b", &"a".repeat(RUN_ID + 1)] {
+            assert!(run_id(bad).is_err(), "{bad}");
+        }
+        let error = run_id("é*").unwrap_err().to_string();
+        assert_eq!(error, r#"Invalid value "\u00e9*" for parameter 'run_id' supplied."#);
+    }
+
+    #[test]
+    fn params_of_logged_models_may_have_any_name_that_can_be_kept() {
+        let param = |key: &str| KeyValue { key: key.to_owned(), value: "v".repeat(7000) };
+        assert!(model_params(&["", ".", "a;b", "../x"].map(param)).is_ok());
+        assert!(model_params(&[param(&"k".repeat(MODEL_PARAM + 1))]).is_err());
+    }
+
+    #[test]
+    fn a_workspace_s_artifacts_lie_below_a_uri_without_fragments() {
+        for good in ["s3://b/x", "mlflow-artifacts:/team", "/srv/x"] {
+            assert!(artifact_root(good).is_ok(), "{good}");
+        }
+        for bad in ["s3://b/x#f", "s3://b/x;p", "s3://b/../x", "relative", "s3://b/x?q=1"] {
+            assert!(artifact_root(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -65,6 +65,21 @@ async fn set_params(tx: &mut Tx, run: &str, params: &[KeyValue], alone: bool) ->
     }
 }
 
+/// Metrics are those of models that there are.
+async fn known_models(tx: &mut Tx, metrics: &[Metric]) -> Result<(), TrackingError> {
+    let mut ids: Vec<&str> = metrics.iter().filter_map(|metric| metric.model_id.as_deref()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    for id in ids {
+        if !tx.has_logged_model(id).await? {
+            return Err(TrackingError::invalid(format!(
+                "A metric names logged model '{id}', but there is none of that ID."
+            )));
+        }
+    }
+    Ok(())
+}
+
 async fn set_tag(tx: &mut Tx, run: &str, tag: &KeyValue) -> Result<(), TrackingError> {
     if tag.key == NAME_TAG {
         // A run keeps its name rather than have none.
@@ -84,6 +99,9 @@ impl Tracking {
     pub async fn log_batch(&self, actor: &Actor, run: &str, batch: Batch) -> Result<(), TrackingError> {
         may_track(actor)?;
         let Batch { metrics, params, tags, alone } = batch;
+        if !alone {
+            checks::run_id(run)?;
+        }
         checks::metrics(&metrics, alone)?;
         checks::batch(metrics.len() + params.len() + tags.len())?;
         let (params, tags) = (checks::logged_params(params, alone)?, checks::logged_tags(tags, alone)?);
@@ -92,12 +110,37 @@ impl Tracking {
         self.write_sized(metrics.len() + params.len() + tags.len() <= FEW, move |tx| {
             Box::pin(async move {
                 let experiment = runs::active(tx, &run).await?.experiment_id;
+                known_models(tx, &metrics).await?;
                 set_params(tx, &run, &params, alone).await?;
                 tx.log_metrics(experiment, &run, &metrics).await?;
                 for tag in &tags {
                     set_tag(tx, &run, tag).await?;
                 }
                 Ok(())
+            })
+        })
+        .await
+    }
+
+    /// Sets a run's tag to what `change` makes of its value. It may be of any length.
+    ///
+    /// # Errors
+    /// Where the run is not in use.
+    pub async fn change_run_tag(
+        &self,
+        actor: &Actor,
+        run: &str,
+        key: &str,
+        change: impl FnOnce(Option<String>) -> String + Send + 'static,
+    ) -> Result<(), TrackingError> {
+        may_track(actor)?;
+        let (run, key) = (run.to_owned(), key.to_owned());
+        self.write(move |tx| {
+            Box::pin(async move {
+                runs::active(tx, &run).await?;
+                let tags = tx.run(&run).await?.map(|run| run.tags).unwrap_or_default();
+                let old = tags.into_iter().find(|tag| tag.key == key).map(|tag| tag.value);
+                Ok(tx.set_run_tag(&run, &KeyValue { key, value: change(old) }).await?)
             })
         })
         .await
@@ -221,6 +264,7 @@ impl Tracking {
     /// Where the run is not in use or a dataset not allowed.
     pub async fn log_inputs(&self, actor: &Actor, run: &str, inputs: Inputs) -> Result<(), TrackingError> {
         may_track(actor)?;
+        checks::run_id(run)?;
         inputs.datasets.iter().try_for_each(checks::dataset)?;
         inputs.models.iter().try_for_each(|model| places::linked_model(model))?;
         let ids: Vec<String> = inputs.datasets.iter().map(|_| self.new_id()).collect();

@@ -65,6 +65,7 @@ pub use lockgate_store::tracking::{
 };
 pub use logging::{Batch, Inputs};
 pub use models::{ModelStatus, NewLoggedModel};
+pub use python::{ascii as python_ascii, float as python_float};
 pub use registry::NewRegisteredModel;
 pub use resolve::{ModelVersionInfo, RunSummary};
 pub use runs::{NewRun, RunStatus};

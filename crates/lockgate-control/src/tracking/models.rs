@@ -69,7 +69,8 @@ impl Tracking {
         may_track(actor)?;
         let name = new.name.filter(|name| !name.is_empty()).unwrap_or_else(|| self.new_name());
         checks::logged_model_name(&name)?;
-        let (params, tags) = (checks::params(new.params)?, checks::free_tags(new.tags)?);
+        checks::model_params(&new.params)?;
+        let (params, tags) = (new.params, checks::free_tags(new.tags)?);
         let (model_id, now) = (format!("m-{}", self.new_id()), self.clock.now_ms());
         let (experiment_id, model_type, source_run_id) =
             (new.experiment_id, new.model_type, new.source_run_id);
@@ -155,7 +156,7 @@ impl Tracking {
         params: Vec<KeyValue>,
     ) -> Result<(), TrackingError> {
         may_track(actor)?;
-        let params = checks::params(params)?;
+        checks::model_params(&params)?;
         let (id, now) = (id.to_owned(), self.clock.now_ms());
         self.write(move |tx| {
             Box::pin(async move {

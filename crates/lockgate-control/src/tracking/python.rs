@@ -21,8 +21,31 @@ pub(super) fn text(text: &str) -> String {
     shown
 }
 
+/// A text of JSON in which all that is not ASCII is escaped, as Python writes JSON.
+#[must_use]
+pub fn ascii(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_ascii() {
+            shown.push(c);
+        } else {
+            let mut units = [0; 2];
+            for unit in c.encode_utf16(&mut units) {
+                shown.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    shown
+}
+
+/// A text as Python's JSON quotes it.
+pub(super) fn json(text: &str) -> String {
+    ascii(&serde_json::Value::from(text).to_string())
+}
+
 /// A float as `repr` shows it.
-pub(super) fn float(value: f64) -> String {
+#[must_use]
+pub fn float(value: f64) -> String {
     if value.is_nan() {
         return "nan".to_owned();
     }
@@ -74,6 +97,11 @@ mod tests {
             assert_eq!(float(value), shown);
         }
         assert_eq!((float(f64::NAN), float(f64::NEG_INFINITY)), ("nan".to_owned(), "-inf".to_owned()));
+    }
+
+    #[test]
+    fn json_is_ascii_as_by_python() {
+        assert_eq!(json("é\u{1f600}\"\n"), r#""\u00e9\ud83d\ude00\"\n""#);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //!
 //! An environment's registry holds what was promoted there, with its numbers: nothing else can be registered in it.
 
-use super::{Tracking, TrackingError, Workspace, governed, may_read, may_track};
+use super::{Tracking, TrackingError, Workspace, checks, governed, may_read, may_track, places};
 use lockgate_core::access::Refused;
 use lockgate_core::actor::Actor;
 use lockgate_store::{Conn, DEFAULT_WORKSPACE};
@@ -52,13 +52,16 @@ async fn is_environment(conn: &mut Conn, name: &str) -> Result<bool, TrackingErr
 
 async fn found(conn: &mut Conn, name: &str) -> Result<Workspace, TrackingError> {
     if name == DEFAULT_WORKSPACE {
-        return Ok(built_in(name, "What belongs to no workspace of its own"));
+        return Ok(built_in(name, "Default workspace for legacy resources"));
     }
     if is_environment(conn, name).await? {
         return Ok(built_in(name, &format!("Environment {name}")));
     }
-    let found = conn.find_workspace(name).await?;
-    found.ok_or_else(|| TrackingError::missing(format!("Workspace '{name}' not found")))
+    if let Some(found) = conn.find_workspace(name).await? {
+        return Ok(found);
+    }
+    checked(name)?;
+    Err(TrackingError::missing(format!("Workspace '{name}' not found")))
 }
 
 /// Refuses to change what an environment's registry holds: that follows from promotions.
@@ -147,6 +150,7 @@ impl Tracking {
             )));
         }
         checked(name)?;
+        let change = checked_change(change)?;
         let new =
             changed(Workspace { name: name.to_owned(), description: None, artifact_root: None }, change);
         let (by, now) = (actor.id.to_string(), self.clock.now_ms());
@@ -185,6 +189,7 @@ impl Tracking {
         change: WorkspaceChange,
     ) -> Result<Workspace, TrackingError> {
         may_track(actor)?;
+        let change = checked_change(change)?;
         let (name, by, now) = (name.to_owned(), actor.id.to_string(), self.clock.now_ms());
         self.write(move |tx| {
             Box::pin(async move {
@@ -202,6 +207,11 @@ impl Tracking {
     /// Where there is none that people made, or something is in it.
     pub async fn delete_workspace(&self, actor: &Actor, name: &str) -> Result<(), TrackingError> {
         may_track(actor)?;
+        if name == DEFAULT_WORKSPACE {
+            return Err(TrackingError::invalid(format!(
+                "The '{DEFAULT_WORKSPACE}' workspace is reserved and cannot be deleted"
+            )));
+        }
         let name = name.to_owned();
         self.write(move |tx| {
             Box::pin(async move {
@@ -228,6 +238,20 @@ async fn made(conn: &mut Conn, name: &str) -> Result<Workspace, TrackingError> {
         )));
     }
     Ok(found)
+}
+
+/// A change that may be made.
+fn checked_change(change: WorkspaceChange) -> Result<WorkspaceChange, TrackingError> {
+    let artifact_root = change.artifact_root.map(|root| root.trim().to_owned());
+    if let Some(root) = artifact_root.as_deref().filter(|root| !root.is_empty()) {
+        checks::artifact_root(root)?;
+        if places::is_reserved(root) {
+            return Err(TrackingError::invalid(format!(
+                "Invalid value for 'default_artifact_root': '{root}' is reserved"
+            )));
+        }
+    }
+    Ok(WorkspaceChange { artifact_root, ..change })
 }
 
 fn changed(mut workspace: Workspace, change: WorkspaceChange) -> Workspace {

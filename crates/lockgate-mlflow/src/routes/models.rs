@@ -28,7 +28,7 @@ async fn create(Call { tracking, actor, message }: Call) -> Answer {
         name: message.text("name")?,
         model_type: message.text_or_empty("model_type")?,
         source_run_id: message.text_or_empty("source_run_id")?,
-        params: message.pairs("params")?,
+        params: message.free_pairs("params")?,
         tags: message.pairs("tags")?,
     };
     let model = tracking.create_logged_model(&actor, new).await?;
@@ -41,9 +41,8 @@ async fn by_id(Path(id): Path<String>, Call { tracking, actor, .. }: Call) -> An
 }
 
 async fn finalize(Path(id): Path<String>, Call { tracking, actor, message }: Call) -> Answer {
-    let status = message
-        .choice("status", &ModelStatus::ALL, ModelStatus::as_str)?
-        .ok_or_else(|| MlflowError::invalid("Missing or unknown value for required parameter 'status'."))?;
+    message.required("model_id")?;
+    let status = message.required_choice("status", &ModelStatus::ALL, ModelStatus::as_str)?;
     let model = tracking.finalize_logged_model(&actor, &id, status).await?;
     Ok(Json(json!({"model": logged_model(&model)})))
 }
@@ -54,7 +53,8 @@ async fn remove(Path(id): Path<String>, Call { tracking, actor, .. }: Call) -> A
 }
 
 async fn log_params(Path(id): Path<String>, Call { tracking, actor, message }: Call) -> Answer {
-    tracking.log_logged_model_params(&actor, &id, message.pairs("params")?).await?;
+    message.required("model_id")?;
+    tracking.log_logged_model_params(&actor, &id, message.free_pairs("params")?).await?;
     Ok(Json(json!({})))
 }
 
@@ -105,6 +105,9 @@ fn query(message: &Message) -> Result<Bound, MlflowError> {
 }
 
 async fn search(Call { tracking, actor, message }: Call) -> Answer {
+    if !message.is_set("experiment_ids") {
+        return Err(message.missing("experiment_ids"));
+    }
     let (experiments, text) = (message.texts("experiment_ids")?, message.text_or_empty("filter")?);
     let datasets = message
         .messages("datasets")?

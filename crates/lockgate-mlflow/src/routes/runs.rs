@@ -24,13 +24,10 @@ pub(super) fn routes() -> Router<Tracking> {
 
 async fn create(Call { tracking, actor, message }: Call) -> Answer {
     let new = NewRun {
-        experiment_id: message
-            .text("experiment_id")?
-            .filter(|id| !id.is_empty())
-            .unwrap_or_else(|| "0".to_owned()),
+        experiment_id: message.required("experiment_id")?,
+        start_time: message.int("start_time")?,
         name: message.text("run_name")?,
         user_id: message.text_or_empty("user_id")?,
-        start_time: message.int("start_time")?,
         tags: message.pairs("tags")?,
     };
     let run = tracking.create_run(&actor, new).await?;
@@ -58,9 +55,13 @@ async fn search(Call { tracking, actor, message }: Call) -> Result<Response, Mlf
 
 async fn update(Call { tracking, actor, message }: Call) -> Answer {
     let id = message.run_id()?;
-    // An unknown status is ignored, as by MLflow's own server.
+    let end = message.int("end_time")?;
+    // The name of an unknown status is ignored, as by MLflow's own server; a number is refused.
     let status = message.choice("status", &RunStatus::ALL, RunStatus::as_str)?;
-    let (end, name) = (message.int("end_time")?, message.text("run_name")?);
+    if status.is_none() && message.is_number("status")? {
+        return Err(message.wrong("status"));
+    }
+    let name = message.text("run_name")?;
     let run = tracking.update_run(&actor, &id, status, end, name).await?;
     Ok(Json(json!({"run_info": shown::info(&run)})))
 }

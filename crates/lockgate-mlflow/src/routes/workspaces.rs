@@ -8,7 +8,7 @@ use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get};
 use axum::{Json, Router};
-use lockgate_control::tracking::{Tracking, Workspace, WorkspaceChange};
+use lockgate_control::tracking::{DEFAULT_WORKSPACE, Tracking, Workspace, WorkspaceChange};
 use lockgate_core::actor::Actor;
 use serde_json::{Map, Value, json};
 use tower::ServiceExt as _;
@@ -104,13 +104,19 @@ async fn remove(
     Call { tracking, actor, message }: Call,
 ) -> Result<StatusCode, MlflowError> {
     match message.text("mode")?.as_deref() {
-        None | Some("" | "RESTRICT") => {}
+        // There is no deleting it, however.
+        _ if name == DEFAULT_WORKSPACE => {}
+        None | Some("RESTRICT") => {}
         Some(mode @ ("CASCADE" | "SET_DEFAULT")) => {
             return Err(MlflowError::not_implemented(format!(
                 "Workspaces are deleted when they are empty; mode {mode} is not there"
             )));
         }
-        Some(_) => return Err(message.wrong("mode")),
+        Some(mode) => {
+            return Err(MlflowError::invalid(format!(
+                "Invalid deletion mode '{mode}'. Must be one of: SET_DEFAULT, CASCADE, RESTRICT"
+            )));
+        }
     }
     tracking.delete_workspace(&actor, &name).await?;
     Ok(StatusCode::NO_CONTENT)

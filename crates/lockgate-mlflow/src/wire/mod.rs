@@ -1,5 +1,6 @@
 //! Answers, in protobuf's JSON: unset fields and empty lists are left out, numbers that are not finite are texts.
 
+pub(crate) mod python;
 pub(crate) mod registry;
 pub(crate) mod runs;
 pub(crate) mod traces;

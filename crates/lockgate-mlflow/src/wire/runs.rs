@@ -13,7 +13,7 @@ pub(crate) fn experiment(experiment: &Experiment) -> Value {
     object.insert("artifact_location".to_owned(), json!(experiment.artifact_location));
     object.insert("lifecycle_stage".to_owned(), json!(experiment.lifecycle.as_str()));
     object.insert("creation_time".to_owned(), json!(experiment.created));
-    object.insert("last_update_time".to_owned(), json!(experiment.updated));
+    object.insert("last_update_time".to_owned(), json!(experiment.updated.max(experiment.created)));
     put_list(&mut object, "tags", pairs(&experiment.tags));
     object.insert("workspace".to_owned(), json!("default"));
     Value::Object(object)
@@ -45,7 +45,8 @@ pub(crate) fn info(run: &Run) -> Info<'_> {
         user_id: &run.user_id,
         status: &run.status,
         start_time: run.start_time,
-        end_time: run.end_time,
+        // An end of 0 is none.
+        end_time: run.end_time.filter(|end| *end != 0),
         artifact_uri: &run.artifact_uri,
         lifecycle_stage: run.lifecycle.as_str(),
     }

@@ -12,7 +12,12 @@ pub(crate) struct Attribute {
     pub(crate) text: bool,
     /// Whether it is never NULL, so that an order by it can use its index as it is.
     pub(crate) always: bool,
+    /// Whether there is an index of its values of up to [`INDEXED`] characters.
+    pub(crate) indexed: bool,
 }
+
+/// How many characters those values have at the most that are in an index.
+pub(crate) const INDEXED: usize = 250;
 
 /// A table with keys and values beside the entity's own. Its alias is `s`, the entity's `t`.
 pub(crate) struct Beside {
@@ -54,15 +59,15 @@ impl Entity {
 }
 
 const fn words(name: &'static str, column: &'static str) -> Attribute {
-    Attribute { name, column, text: true, always: false }
+    Attribute { name, column, text: true, always: false, indexed: false }
 }
 
 const fn number(name: &'static str, column: &'static str) -> Attribute {
-    Attribute { name, column, text: false, always: false }
+    Attribute { name, column, text: false, always: false, indexed: false }
 }
 
 const fn always(name: &'static str, column: &'static str) -> Attribute {
-    Attribute { name, column, text: false, always: true }
+    Attribute { name, column, text: false, always: true, indexed: false }
 }
 
 const fn beside(from: &'static str, belongs: &'static str) -> Option<Beside> {
@@ -96,7 +101,7 @@ pub(crate) const RUNS: Entity = Entity {
     table: "runs",
     attributes: &[
         words("run_id", "t.run_id"),
-        words("run_name", "t.name"),
+        Attribute { indexed: true, ..words("run_name", "t.name") },
         words("user_id", "t.user_id"),
         words("status", "t.status"),
         words("artifact_uri", "t.artifact_uri"),

@@ -12,6 +12,9 @@ statements! {
              WHERE id = $1 AND workspace = $2";
     BY_NAME = "SELECT id, name, artifact_location, lifecycle, created, updated FROM experiments \
                WHERE name = $1 AND workspace = $2";
+    // The first experiment comes with the schema, which knows no clock. That nobody has touched it shows in `updated`.
+    DATE_FIRST = "UPDATE experiments SET created = COALESCE((SELECT MIN(r.start_time) FROM runs r WHERE \
+                  r.experiment_id = 0 AND r.start_time > 0 AND r.start_time < $1), $1) WHERE id = 0 AND created = 0";
     NEXT = "SELECT COALESCE(MAX(id), 0) + 1 FROM experiments";
     INSERT = "INSERT INTO experiments (id, name, artifact_location, lifecycle, created, updated, workspace) \
               VALUES ($1, $2, $3, $4, $5, $6, $7)";

@@ -3,7 +3,7 @@
 use super::experiments::key_value;
 use super::rows_of;
 use super::types::{Dataset, DatasetInput, DatasetSummary, Run};
-use crate::conn::{Conn, Tx, opt_text, query, text};
+use crate::conn::{Conn, Tx, int, opt_text, query, text};
 use crate::error::{StoreError, no_nul};
 use crate::statements::statements;
 use std::collections::HashMap;
@@ -16,7 +16,8 @@ statements! {
     FIND = "SELECT id FROM datasets WHERE experiment_id = $1 AND name = $2 AND digest = $3";
     INSERT = "INSERT INTO datasets (id, experiment_id, name, digest, source_type, source, schema_text, profile_text) \
               VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
-    USE = "INSERT INTO run_inputs (run_id, dataset_id) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+    USE = "INSERT INTO run_inputs (run_id, dataset_id, place) SELECT $1, $2, COALESCE(MAX(place), 0) + 1 \
+           FROM run_inputs WHERE run_id = $1 ON CONFLICT DO NOTHING";
     TAG = "INSERT INTO input_tags (run_id, dataset_id, key, value) VALUES ($1, $2, $3, $4) \
            ON CONFLICT (run_id, dataset_id, key) DO UPDATE SET value = excluded.value";
     MODEL = "INSERT INTO run_models (run_id, model_id, role, step) VALUES ($1, $2, $3, $4) \
@@ -26,21 +27,27 @@ statements! {
 /// How many datasets are summed up at once.
 const SUMMARIES_AT_MOST: i64 = 1000;
 
-/// The datasets of runs, each with the run's id.
+/// The datasets of runs, each with the run's id; a run's in the order in which they were logged, and their tags by key.
 pub(super) async fn datasets(
     conn: &mut Conn,
     runs: &[String],
 ) -> Result<Vec<(String, DatasetInput)>, StoreError> {
-    let head = "SELECT i.run_id, d.id, d.name, d.digest, d.source_type, d.source, d.schema_text, d.profile_text \
+    let head = "SELECT i.run_id, i.place, d.id, d.name, d.digest, d.source_type, d.source, d.schema_text, d.profile_text \
                 FROM run_inputs i JOIN datasets d ON d.id = i.dataset_id WHERE i.run_id IN";
     let mut found = Vec::new();
     let mut place = HashMap::new();
+    let mut rows = Vec::new();
     for row in rows_of(conn, head, runs).await? {
+        // What was logged before places were noted goes by its name.
+        rows.push((int(&row, "place")?, text(&row, "name")?, text(&row, "digest")?, row));
+    }
+    rows.sort_by(|(a, b, c, _), (x, y, z, _)| (a, b, c).cmp(&(x, y, z)));
+    for (_, name, digest, row) in rows {
         let run = text(&row, "run_id")?;
         place.insert((run.clone(), text(&row, "id")?), found.len());
         let dataset = Dataset {
-            name: text(&row, "name")?,
-            digest: text(&row, "digest")?,
+            name,
+            digest,
             source_type: text(&row, "source_type")?,
             source: text(&row, "source")?,
             schema: opt_text(&row, "schema_text")?,
@@ -56,6 +63,9 @@ pub(super) async fn datasets(
         if let Some(i) = place.get(&(text(&row, "run_id")?, text(&row, "dataset_id")?)) {
             found[*i].1.tags.push(key_value(&row)?);
         }
+    }
+    for (_, input) in &mut found {
+        input.tags.sort_by(|a, b| a.key.cmp(&b.key));
     }
     Ok(found)
 }

@@ -197,7 +197,8 @@ impl Conn {
 }
 
 impl Tx {
-    /// Adds points of a run of an experiment; those that are there already are left as they are. Keeps the newest of each key.
+    /// Adds points of a run of an experiment, also to the logged models that they name, which must be there; those that are
+    /// there already are left as they are. Keeps the newest of each key.
     ///
     /// # Errors
     /// Where they can't be stored.
@@ -214,10 +215,7 @@ impl Tx {
         self.insert_points(INSERT_METRICS, 6, (experiment, run), &all).await?;
         self.insert_points(UPSERT_LATEST, 7, (experiment, run), &newest).await?;
         for metric in metrics {
-            // Of a model of another workspace nothing is known here.
-            if let Some(model) = &metric.model_id
-                && self.has_logged_model(model).await?
-            {
+            if let Some(model) = &metric.model_id {
                 self.log_model_metric(run, model, metric).await?;
             }
         }

@@ -51,6 +51,8 @@ pub use types::{
 use crate::conn::{Conn, Query, Row, query_dynamic};
 use crate::error::StoreError;
 
+pub(crate) use experiments::DATE_FIRST;
+
 /// How many values stand in one `IN` list or rows in one `INSERT`.
 const CHUNK: usize = 100;
 

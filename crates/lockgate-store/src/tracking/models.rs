@@ -7,6 +7,7 @@ use crate::conn::{Conn, Row, Tx, int, query, text};
 use crate::error::{StoreError, no_nul};
 use crate::statements::statements;
 use lockgate_core::clock::Millis;
+use std::collections::HashMap;
 
 statements! {
     BY_ID = "SELECT model_id, experiment_id, name, model_type, source_run_id, status, artifact_uri, created, updated \
@@ -80,7 +81,8 @@ impl Conn {
 
     async fn filled_models(&mut self, mut models: Vec<LoggedModel>) -> Result<Vec<LoggedModel>, StoreError> {
         let ids: Vec<String> = models.iter().map(|model| model.model_id.clone()).collect();
-        let place = |id: &str| ids.iter().position(|known| known == id);
+        let places: HashMap<String, usize> = ids.iter().cloned().zip(0..).collect();
+        let place = |id: &str| places.get(id).copied();
         let params = "SELECT model_id, key, value FROM logged_model_params WHERE model_id IN";
         for row in rows_of(self, params, &ids).await? {
             if let Some(i) = place(&text(&row, "model_id")?) {

@@ -5,6 +5,8 @@ use super::*;
 use crate::testing::{Bench, NOON, both_engines};
 use lockgate_core::digest::Digest;
 
+mod order;
+
 fn pair(key: &str, value: &str) -> KeyValue {
     KeyValue { key: key.to_owned(), value: value.to_owned() }
 }
@@ -425,35 +427,6 @@ both_engines! {
             .await
             .unwrap();
         assert_eq!(left, ["b"]);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_newest_come_from_an_index_however_many_there_are() {
-    let bench = Bench::sqlite();
-    let store = bench.open().await;
-    let is = |name, operand| Clause { field: Field::Attribute(name), comparator: Comparator::Eq, operand };
-    let newest = |name| Order { field: Field::Attribute(name), ascending: false, dataset: None };
-    let of = is("experiment_id", Operand::Int(0));
-    let active = is("lifecycle", Operand::Text("active".to_owned()));
-    for (entity, search) in [
-        (&entity::RUNS, search(vec![of.clone(), active], vec![newest("start_time")])),
-        (&entity::LOGGED_MODELS, search(vec![of.clone()], vec![newest("creation_timestamp")])),
-        (&entity::TRACES, search(vec![of], vec![newest("timestamp_ms")])),
-    ] {
-        let plan = store
-            .read(move |conn| {
-                Box::pin(async move {
-                    let mut plan = conn.general(entity, &search)?;
-                    plan.sql = format!("EXPLAIN QUERY PLAN {}", plan.sql).into();
-                    let rows = conn.fetch_all(plan).await?;
-                    rows.iter().map(|row| crate::conn::text(row, "detail")).collect::<Result<Vec<_>, _>>()
-                })
-            })
-            .await
-            .unwrap();
-        assert!(plan[0].contains("_newest"), "{}: {plan:?}", entity.name);
-        assert!(!plan.iter().any(|step| step.ends_with("FOR ORDER BY")), "{}: {plan:?}", entity.name);
     }
 }
 
