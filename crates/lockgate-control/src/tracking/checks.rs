@@ -3,6 +3,7 @@
 use super::error::TrackingError;
 use super::governed::RELEASE_TAG;
 use super::python;
+use super::sources::PROMPT_TEXT;
 use lockgate_store::tracking::{Dataset, DatasetInput, KeyValue, Metric};
 use serde_json::Value;
 
@@ -226,6 +227,9 @@ pub(super) fn registry_tag(tag: &KeyValue) -> Checked {
 /// A tag of a registered version. Some say what this server knows, and are its own.
 pub(super) fn version_tag(tag: &KeyValue) -> Checked {
     own_tag(&tag.key)?;
+    if tag.key == PROMPT_TEXT && tag.value.chars().count() > REGISTRY_TAG_VALUE {
+        return refuse(format!("Prompt text exceeds max length of {REGISTRY_TAG_VALUE} characters."));
+    }
     registry_tag(tag)
 }
 

@@ -1,5 +1,7 @@
 //! Values as Python writes them, where MLflow's messages quote them so.
 
+use serde_json::Value;
+
 /// A text as `repr` shows it: in single quotes, or in double ones where it has single ones only.
 pub(super) fn text(text: &str) -> String {
     let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
@@ -18,6 +20,32 @@ pub(super) fn text(text: &str) -> String {
         }
     }
     shown.push(quote);
+    shown
+}
+
+/// JSON as `json.dumps` writes it: with spaces, and nothing but ASCII.
+pub(super) fn json(value: &Value) -> String {
+    match value {
+        Value::Array(list) => format!("[{}]", list.iter().map(json).collect::<Vec<_>>().join(", ")),
+        Value::Object(map) => {
+            let pair = |(key, value): (&String, &Value)| format!("{}: {}", ascii(key), json(value));
+            format!("{{{}}}", map.iter().map(pair).collect::<Vec<_>>().join(", "))
+        }
+        Value::String(text) => ascii(text),
+        other => other.to_string(),
+    }
+}
+
+fn ascii(text: &str) -> String {
+    let mut shown = String::new();
+    for c in Value::from(text).to_string().chars() {
+        match c {
+            c if c.is_ascii() => shown.push(c),
+            c => {
+                c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| shown.push_str(&format!("\\u{unit:04x}")))
+            }
+        }
+    }
     shown
 }
 
