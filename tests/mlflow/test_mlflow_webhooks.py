@@ -10,6 +10,7 @@ import socket
 import subprocess
 import threading
 import time
+import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -89,7 +90,7 @@ def test_every_change_is_told_once_in_order_and_signed(hooks, receiver, request)
     name = request.node.name
     wanted = [
         "registered_model.created", "model_version.created", "model_version_tag.set", "model_version_tag.deleted",
-        "model_version_alias.created", "model_version_alias.deleted",
+        "model_version_alias.created", "model_version_alias.created", "model_version_alias.deleted",
     ]  # fmt: skip
     hook = hooks.create_webhook("all", receiver.url, events(*wanted), description="d", secret=SECRET)
     hooks.create_registered_model(name, tags={"a": "b"}, description="words")
@@ -97,8 +98,9 @@ def test_every_change_is_told_once_in_order_and_signed(hooks, receiver, request)
     hooks.set_model_version_tag(name, version, "k", "v")
     hooks.delete_model_version_tag(name, version, "k")
     hooks.set_registered_model_alias(name, "best", version)
-    hooks.set_registered_model_alias(name, "best", version)  # no change, so nothing to tell
+    hooks.set_registered_model_alias(name, "best", version)  # no change, but MLflow tells of it
     hooks.delete_registered_model_alias(name, "best")
+    hooks.delete_registered_model_alias(name, "best")  # there is none any more: nothing to tell
     hooks.update_registered_model(name, "other words")  # MLflow tells nothing of it
     wait_for(lambda: len(receiver.got) >= len(wanted))
     assert receiver.events() == wanted
@@ -111,6 +113,9 @@ def test_every_change_is_told_once_in_order_and_signed(hooks, receiver, request)
         signed = f"{headers['x-mlflow-delivery-id']}.{headers['x-mlflow-timestamp']}.{body.decode()}"
         mac = hmac.new(SECRET.encode(), signed.encode(), hashlib.sha256).digest()
         assert headers["x-mlflow-signature"] == "v1," + base64.b64encode(mac).decode()
+        assert str(uuid.UUID(headers["x-mlflow-delivery-id"])) == headers["x-mlflow-delivery-id"]
+        assert list(json.loads(body)) == ["entity", "action", "timestamp", "data"]
+    assert list(made["data"]) == ["name", "version", "source", "run_id", "tags", "description"]
     assert len({headers["x-mlflow-delivery-id"] for _, headers, _ in receiver.got}) == len(wanted)
     hooks.delete_webhook(hook.webhook_id)
     hooks.delete_registered_model(name)
@@ -159,6 +164,30 @@ def test_events_that_mlflow_lacks_are_told_to_who_asks_and_stock_clients_still_r
     assert {one["state"] for one in listed if one["webhook"] == "own"} == {"delivered"}
     hook = next(w for w in hooks.list_webhooks() if w.name == "own")
     hooks.delete_webhook(hook.webhook_id)
+
+
+def test_requests_are_answered_as_stock_answers_them(hooks, receiver, address):
+    def call(method, path, body=None):
+        status, _, answer = http(method, f"{address}/api/2.0/mlflow/webhooks{path}", body and json.dumps(body).encode(), JSON)
+        return status, json.loads(answer)
+
+    # Where private addresses are allowed, nothing is looked up before it is called.
+    made = [hooks.create_webhook(name, f"https://{name}.invalid/x", events("prompt.created")) for name in ("first", "second")]
+    assert [w.name for w in hooks.list_webhooks()][:2] == ["second", "first"], "the newest first"
+    stranger = {"entity": "MODEL_VERSION", "action": "DELETED"}
+    body = {"name": "x", "url": receiver.url, "events": [stranger]}
+    one = f"/{made[0].webhook_id}"
+    for method, path, body in (("POST", "", body), ("PATCH", one, {"events": [stranger]}), ("POST", f"{one}/test", {"event": stranger})):
+        status, answer = call(method, path, body)
+        words = "Invalid action 'deleted' for entity 'model_version'. Valid actions are: ['created']"
+        assert (status, answer["message"]) == (400, words), (method, path)
+    status, answer = call("GET", "?page_token=blah")
+    assert status == 400 and answer["message"].startswith("Invalid page token, decoded value=b'nV\\xa1'")
+    hooks.update_webhook(made[0].webhook_id, url=receiver.url, events=events("prompt_alias.deleted"))
+    assert hooks.test_webhook(made[0].webhook_id).success
+    assert receiver.taken()[0][1]["data"] == {"name": "example_prompt", "alias": "example_alias"}
+    for webhook in made:
+        hooks.delete_webhook(webhook.webhook_id)
 
 
 def test_receivers_that_do_not_answer_hold_up_nobody_else(hooks, receiver, request):

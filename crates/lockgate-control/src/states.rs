@@ -236,10 +236,13 @@ async fn carry_out(tx: &mut Tx, entry: &Entry) -> Result<(), ControlError> {
 async fn tell(tx: &mut Tx, entry: &Entry, promotion: &Promotion) -> Result<(), ControlError> {
     let Some(Event::Rollout(event)) = &entry.event else { return Ok(()) };
     let plan = &promotion.plan;
-    let data = json!({
-        "promotion": promotion.id, "environment": plan.environment, "name": plan.model,
-        "version": plan.revision.model_version.to_string(), "release": plan.revision.release,
-    });
+    let data = serde_json::Map::from_iter([
+        ("promotion".to_owned(), json!(promotion.id)),
+        ("environment".to_owned(), json!(plan.environment)),
+        ("name".to_owned(), json!(plan.model)),
+        ("version".to_owned(), json!(plan.revision.model_version.to_string())),
+        ("release".to_owned(), json!(plan.revision.release)),
+    ]);
     let event = match &**event {
         RolloutEvent::Promoted { .. } => webhooks::Event::promoted(data),
         RolloutEvent::RolledBack(_) => webhooks::Event::rolled_back(data),

@@ -166,7 +166,8 @@ fn offset(token: &str, query: &Bound) -> Result<i64, MlflowError> {
         .map_err(|_| MlflowError::invalid("Invalid page token, could not base64-decode"))?;
     let wrong =
         || MlflowError::invalid("Invalid page token: use the one of the page before, as it was given");
-    let value: Value = serde_json::from_slice(&bytes).map_err(|_| wrong())?;
+    let value: Value = serde_json::from_slice(&bytes)
+        .map_err(|_| MlflowError::invalid(format!("Invalid page token, decoded value={}", quoted(&bytes))))?;
     let Value::Object(token) = value else { return Err(wrong()) };
     for ((name, words), asked) in query {
         let found = token.get(*name).unwrap_or(&Value::Null);
@@ -178,6 +179,19 @@ fn offset(token: &str, query: &Bound) -> Result<i64, MlflowError> {
         }
     }
     token.get("offset").and_then(Value::as_i64).filter(|offset| *offset > 0).ok_or_else(wrong)
+}
+
+/// Bytes as Python shows them, which is how MLflow's own server quotes a token.
+fn quoted(bytes: &[u8]) -> String {
+    let shown: String = bytes
+        .iter()
+        .map(|byte| match byte {
+            b'\\' | b'\'' => format!("\\{}", char::from(*byte)),
+            b' '..=b'~' => char::from(*byte).to_string(),
+            byte => format!("\\x{byte:02x}"),
+        })
+        .collect();
+    format!("b'{shown}'")
 }
 
 #[cfg(test)]
@@ -215,6 +229,8 @@ mod tests {
         let error = read(Some(&token), "b").unwrap_err().to_string();
         assert!(error.contains("Filter string in the page token does not match"), "{error}");
         assert!(read(Some("eyJvZmZzZXQiOiAxfQ=="), "a").is_err());
+        let odd = Part::read(&message(Some("blah"), 1), 10, Limit::stored(10)).unwrap_err();
+        assert!(odd.to_string().ends_with("Invalid page token, decoded value=b'nV\\xa1'"), "{odd}");
         for bad in ["?", "e30=", "bnVsbA=="] {
             assert!(Part::read(&message(Some(bad), 1), 10, Limit::stored(10)).is_err(), "{bad}");
         }

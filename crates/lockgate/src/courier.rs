@@ -9,6 +9,7 @@ use lockgate_control::tracking::{Answer, Courier, Parcel};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, Url};
 use std::error::Error;
+use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
@@ -40,16 +41,27 @@ impl HttpCourier {
         Ok(Self { client, private })
     }
 
+    fn schemes(&self) -> &'static [&'static str] {
+        if self.private { &["https", "http"] } else { &["https"] }
+    }
+
+    fn wrong_scheme(&self, scheme: &str) -> String {
+        let allowed = self.schemes().join(", ");
+        format!("Invalid webhook URL scheme: '{scheme}'. Allowed schemes are: {allowed}.")
+    }
+
     /// The URL, where messages may go there as far as the URL tells; names are looked up when they are used.
     fn allowed(&self, url: &str) -> Result<Url, String> {
-        let parsed = Url::parse(url).map_err(|e| format!("Invalid webhook URL '{url}': {e}"))?;
-        let schemes: &[&str] = if self.private { &["https", "http"] } else { &["https"] };
-        if !schemes.contains(&parsed.scheme()) {
-            return Err(format!(
-                "Invalid webhook URL scheme: '{}'. Allowed schemes are: {}.",
-                parsed.scheme(),
-                schemes.join(", ")
-            ));
+        if url.trim().is_empty() {
+            return Err(format!("Webhook URL cannot be empty or just whitespace: '{url}'"));
+        }
+        let parsed = Url::parse(url).map_err(|e| match e.to_string().as_str() {
+            "empty host" => format!("Webhook URL must include a hostname: '{url}'"),
+            "relative URL without a base" => self.wrong_scheme(""),
+            why => format!("Invalid webhook URL '{url}': {why}"),
+        })?;
+        if !self.schemes().contains(&parsed.scheme()) {
+            return Err(self.wrong_scheme(parsed.scheme()));
         }
         if !parsed.username().is_empty() || parsed.password().is_some() {
             return Err(
@@ -59,18 +71,22 @@ impl HttpCourier {
         }
         let host = parsed.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         match host.parse::<IpAddr>() {
-            Ok(ip) if !self.private && !is_public(ip) => Err(refusal(&host)),
+            Ok(ip) if !self.private && !is_public(ip) => Err(refusal(&host, ip)),
             _ if host.is_empty() => Err(format!("Webhook URL must include a hostname: '{url}'")),
             _ => Ok(parsed),
         }
     }
 }
 
-fn refusal(host: &str) -> String {
+fn refusal(host: &str, ip: IpAddr) -> String {
     format!(
-        "Webhook URL must not resolve to a non-public IP address, but '{host}' does. A server that may reach its own network \
+        "Webhook URL must not resolve to a non-public IP address. '{host}' resolves to {ip}. A server that may reach its own network \
          starts with --webhooks-allow-private."
     )
+}
+
+fn unknown(host: &str, why: &dyn Display) -> String {
+    format!("Cannot resolve Webhook URL hostname '{host}': {why}")
 }
 
 /// Looks names up, and refuses those that lead to an address that is not public.
@@ -82,12 +98,13 @@ struct Lookup {
 impl Lookup {
     async fn find(host: String, private: bool) -> Result<Vec<SocketAddr>, String> {
         let found = tokio::net::lookup_host((host.as_str(), 0)).await;
-        let all: Vec<SocketAddr> = found.map_err(|e| format!("'{host}' can't be looked up: {e}"))?.collect();
+        let all: Vec<SocketAddr> = found.map_err(|e| unknown(&host, &e))?.collect();
         if all.is_empty() {
-            return Err(format!("'{host}' has no address"));
+            return Err(unknown(&host, &"it has no address"));
         }
-        if !private && !all.iter().all(|address| is_public(address.ip())) {
-            return Err(refusal(&host));
+        let inner = all.iter().find(|address| !is_public(address.ip()));
+        if let Some(address) = inner.filter(|_| !private) {
+            return Err(refusal(&host, address.ip()));
         }
         Ok(all)
     }
@@ -108,6 +125,10 @@ impl Courier for HttpCourier {
     fn check<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<(), String>> {
         Box::pin(async move {
             let url = self.allowed(url)?;
+            if self.private {
+                // It may be a name that comes to be later: nothing depends on where it leads.
+                return Ok(());
+            }
             let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
             Lookup::find(host, self.private).await.map(drop)
         })
@@ -252,6 +273,19 @@ mod tests {
     #[tokio::test]
     async fn urls_lead_to_public_addresses_by_https_only() {
         let courier = HttpCourier::new(false).unwrap();
+        for (bad, words) in [
+            ("  ", "Webhook URL cannot be empty or just whitespace: '  '"),
+            ("https://", "Webhook URL must include a hostname: 'https://'"),
+            ("nonsense", "Invalid webhook URL scheme: ''"),
+            (
+                "https://10.0.0.1:1",
+                "must not resolve to a non-public IP address. '10.0.0.1' resolves to 10.0.0.1.",
+            ),
+            ("https://name.invalid/", "Cannot resolve Webhook URL hostname 'name.invalid'"),
+        ] {
+            let why = courier.check(bad).await.unwrap_err();
+            assert!(why.contains(words), "{why}");
+        }
         for bad in [
             "http://example.org",
             "https://127.0.0.1/x",
@@ -272,6 +306,7 @@ mod tests {
         assert!(courier.check("https://8.8.8.8/hook").await.is_ok());
         let open = HttpCourier::new(true).unwrap();
         assert!(open.check("http://127.0.0.1:9/x").await.is_ok());
+        assert!(open.check("https://name.invalid/").await.is_ok(), "looked up when it is called");
         assert!(open.check("gopher://127.0.0.1").await.is_err());
     }
 

@@ -113,7 +113,15 @@ async fn prompts_may_be_called_production_but_nothing_that_a_model_can_be_loaded
     for (source, allowed) in [("dummy-source", true), ("s3://bucket/model", false)] {
         let (name, source, tags) = ("m".to_owned(), source.to_owned(), vec![prompt.clone()]);
         let new = NewModelVersion { name, source, tags, ..NewModelVersion::default() };
-        let version = tracking.create_model_version(&bench.ana, new).await.unwrap().version;
+        let made = tracking.create_model_version(&bench.ana, new.clone()).await;
+        assert_eq!(made.is_ok(), allowed, "{made:?}");
+        // Something with files is no prompt, also where it is tagged as one afterwards.
+        let plain = NewModelVersion { tags: Vec::new(), ..new };
+        let version = match made {
+            Ok(made) => made.version,
+            Err(_) => tracking.create_model_version(&bench.ana, plain).await.unwrap().version,
+        };
+        tracking.set_model_version_tag(&bench.ana, "m", &version.to_string(), prompt.clone()).await.unwrap();
         let pointed = bench.point("production", u64::try_from(version).unwrap()).await;
         assert_eq!(pointed.is_ok(), allowed, "{pointed:?}");
     }

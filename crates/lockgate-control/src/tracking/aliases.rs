@@ -2,8 +2,8 @@
 
 use super::webhooks::{Event, notify};
 use super::{
-    AliasMove, ModelVersion, Tracking, TrackingError, checks, governed, may_read, may_track, registry,
-    sources, versions,
+    AliasMove, ModelVersion, RegisteredModel, Tracking, TrackingError, checks, governed, may_read, may_track,
+    registry, sources, versions,
 };
 use lockgate_core::actor::Actor;
 use lockgate_store::Conn;
@@ -22,14 +22,27 @@ pub(super) async fn version(
                 TrackingError::missing(format!("Latest version not found for model {name}."))
             })?
         }
-        Err(_) => {
-            let found = model.aliases.iter().find(|(alias, _)| alias == version).map(|(_, number)| *number);
-            // MLflow answers so, not with "missing".
-            found.ok_or_else(|| {
-                TrackingError::invalid(format!("Registered model alias {version} not found."))
-            })?
-        }
+        Err(_) => aliased(&model, version)?,
     };
+    versions::found(conn, name, number).await
+}
+
+fn aliased(model: &RegisteredModel, alias: &str) -> Result<i64, TrackingError> {
+    let found = model.aliases.iter().find(|(name, _)| name == alias).map(|(_, number)| *number);
+    // MLflow answers so, not with "missing".
+    found.ok_or_else(|| TrackingError::invalid(format!("Registered model alias {alias} not found.")))
+}
+
+/// The version behind an alias, which may look like a number, or `latest`.
+pub(super) async fn pointed_to(
+    conn: &mut Conn,
+    name: &str,
+    alias: &str,
+) -> Result<ModelVersion, TrackingError> {
+    if alias.parse::<i64>().is_err() {
+        return version(conn, name, alias).await;
+    }
+    let number = aliased(&registry::found(conn, name).await?, alias)?;
     versions::found(conn, name, number).await
 }
 
@@ -46,11 +59,8 @@ impl Tracking {
     ) -> Result<ModelVersion, TrackingError> {
         may_read(actor)?;
         checks::alias_form(alias)?;
-        if alias.parse::<i64>().is_ok() {
-            return Err(TrackingError::invalid(format!("Registered model alias {alias} not found.")));
-        }
         let (name, alias) = (name.to_owned(), alias.to_owned());
-        self.read(move |conn| Box::pin(async move { version(conn, &name, &alias).await })).await
+        self.read(move |conn| Box::pin(async move { pointed_to(conn, &name, &alias).await })).await
     }
 
     /// Points an alias to a version.
@@ -74,11 +84,10 @@ impl Tracking {
             Box::pin(async move {
                 let version = versions::found(tx, &new.name, number).await?;
                 governed::check_alias(tx, &new.name, &new.alias, new.version).await?;
-                // A repeated request is no move.
-                if tx.alias(&new.name, &new.alias).await? == new.version {
-                    return Ok(());
+                // A repeated request is no move, but MLflow tells webhooks of it.
+                if tx.alias(&new.name, &new.alias).await? != new.version {
+                    tx.move_alias(&new).await?;
                 }
-                tx.move_alias(&new).await?;
                 let prompt = sources::is_prompt(&version);
                 notify(tx, &Event::alias(&new.name, prompt, &new.alias, new.version)).await
             })

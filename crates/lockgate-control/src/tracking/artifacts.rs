@@ -257,6 +257,14 @@ impl Tracking {
         .await
     }
 
+    /// Refuses a path below an artifact URI that is not safe, before anything is looked up.
+    ///
+    /// # Errors
+    /// Where it is not safe.
+    pub fn check_path(&self, below: &str) -> Result<(), TrackingError> {
+        places::checked(below).map(drop)
+    }
+
     /// The path of something below a run's, a logged model's or a version's artifact URI.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use super::error::TrackingError;
 use super::governed::RELEASE_TAG;
 use super::locations;
 use super::python;
+use super::sources::PROMPT_TEXT;
 use lockgate_store::tracking::{Dataset, DatasetInput, KeyValue, Metric};
 
 type Checked = Result<(), TrackingError>;
@@ -72,14 +73,14 @@ pub(super) fn key(path: &str, what: &str, name: &str) -> Checked {
         return refuse(format!(
             "Invalid value {} for parameter '{path}' supplied: Names may only contain alphanumerics, underscores (_), \
              dashes (-), periods (.), spaces ( ), colon(:) and slashes (/).",
-            python::json(name)
+            python::quoted(name)
         ));
     }
     let normal = name.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
     if !normal {
         return refuse(format!(
             "Invalid value {} for parameter '{path}' supplied: {}",
-            python::json(name),
+            python::quoted(name),
             other_name(name)
         ));
     }
@@ -119,7 +120,7 @@ pub(super) fn run_id(id: &str) -> Checked {
     if fits && id.chars().count() <= RUN_ID {
         return Ok(());
     }
-    refuse(format!("Invalid value {} for parameter 'run_id' supplied.", python::json(id)))
+    refuse(format!("Invalid value {} for parameter 'run_id' supplied.", python::quoted(id)))
 }
 
 /// Params of a logged model. MLflow's own server takes any name and any value that its database can hold.
@@ -244,6 +245,9 @@ pub(super) fn registry_tag(tag: &KeyValue) -> Checked {
 /// A tag of a registered version. Some say what this server knows, and are its own.
 pub(super) fn version_tag(tag: &KeyValue) -> Checked {
     own_tag(&tag.key)?;
+    if tag.key == PROMPT_TEXT && tag.value.chars().count() > REGISTRY_TAG_VALUE {
+        return refuse(format!("Prompt text exceeds max length of {REGISTRY_TAG_VALUE} characters."));
+    }
     registry_tag(tag)
 }
 

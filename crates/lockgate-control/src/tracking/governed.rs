@@ -61,12 +61,10 @@ pub(super) async fn is_text(
     model: &str,
     version: Option<i64>,
 ) -> Result<bool, TrackingError> {
-    /// What MLflow's clients write where a prompt has no source.
-    const NO_SOURCE: &str = "dummy-source";
     let Some(number) = version else { return Ok(false) };
     let found = conn.model_version(model, number).await?;
-    Ok(found
-        .is_some_and(|v| sources::is_prompt(&v) && v.source == NO_SOURCE && v.storage_location == NO_SOURCE))
+    let none = |place: &str| sources::PLACEHOLDERS.contains(&place);
+    Ok(found.is_some_and(|v| sources::is_prompt(&v) && none(&v.source) && none(&v.storage_location)))
 }
 
 /// Refuses to let a version's stage say of an environment what is not so.

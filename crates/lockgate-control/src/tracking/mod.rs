@@ -10,7 +10,7 @@
 //! | `webhooks` | telling others what happens |
 //! | `workspaces` | experiments and registries apart from each other; each environment has its own |
 //! | `governed`, `following` | aliases and stages that say what an environment serves: checked; moved |
-//! | `sources` | where a version's files come from |
+//! | `lineage`, `sources`, `uris` | what a version may be registered from; where its files come from; URIs in parts |
 //! | `uploads`, `signatures` | files in parts; URLs that need no sign-in |
 //! | `artifacts`, `places`, `locations` | files below runs and models; the paths and URIs that name them |
 //! | [`exchange`], `import` | records that stores exchange; taking them in |
@@ -33,6 +33,7 @@ mod experiments;
 pub(crate) mod following;
 mod governed;
 mod import;
+mod lineage;
 mod locations;
 mod logging;
 mod models;
@@ -49,6 +50,7 @@ mod stages;
 mod tests;
 mod traces;
 mod uploads;
+mod uris;
 mod versions;
 pub(crate) mod webhooks;
 mod workspaces;

@@ -2,10 +2,13 @@
 
 use super::places::Owner;
 use super::{
-    KeyValue, LoggedModel, Search, Tracking, TrackingError, checks, experiments, may_read, may_track, places,
+    KeyValue, LoggedModel, ModelVersion, Search, Tracking, TrackingError, checks, experiments, may_read,
+    may_track, places, python,
 };
 use lockgate_core::actor::Actor;
-use lockgate_store::Conn;
+use lockgate_core::clock::Millis;
+use lockgate_store::{Conn, Tx};
+use serde_json::{Value, json};
 
 /// How far a logged model is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +57,28 @@ pub struct NewLoggedModel {
 pub(super) async fn found(conn: &mut Conn, id: &str) -> Result<LoggedModel, TrackingError> {
     let found = conn.logged_model(id).await?;
     found.ok_or_else(|| TrackingError::missing(format!("Logged model with ID '{id}' not found.")))
+}
+
+/// The tag of a logged model that names the versions registered from it.
+const VERSIONS: &str = "mlflow.modelVersions";
+
+/// Notes on a logged model that a version was registered from it, as MLflow's own server does.
+pub(super) async fn note_version(
+    tx: &mut Tx,
+    id: &str,
+    version: &ModelVersion,
+    now: Millis,
+) -> Result<(), TrackingError> {
+    let Some(model) = tx.logged_model(id).await? else { return Ok(()) };
+    let noted = model.tags.iter().find(|tag| tag.key == VERSIONS);
+    let noted = noted.and_then(|tag| serde_json::from_str::<Vec<Value>>(&tag.value).ok());
+    let (mut list, new) =
+        (noted.unwrap_or_default(), json!({"name": version.name, "version": version.version}));
+    if !list.contains(&new) {
+        list.push(new);
+    }
+    let tag = KeyValue { key: VERSIONS.to_owned(), value: python::json(&Value::Array(list)) };
+    Ok(tx.set_logged_model_tags(id, &[tag], now).await?)
 }
 
 impl Tracking {

@@ -10,12 +10,14 @@ use lockgate_store::DEFAULT_WORKSPACE;
 use percent_encoding::percent_decode_str;
 
 const SCHEME: &str = "mlflow-artifacts:/";
+/// The path below which artifact URIs of the form `http://…` continue.
+pub(super) const PROXY: &str = "/api/2.0/mlflow-artifacts/artifacts/";
 /// The folder of registered versions' files.
 const VERSIONS: &str = "versions";
 /// The last part of every root.
 const ARTIFACTS: &str = "artifacts";
 /// How often an encoded path is decoded in search of what it hides.
-const DECODINGS: usize = 8;
+pub(super) const DECODINGS: usize = 8;
 
 /// Whose root it is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,5 +1,7 @@
 //! Values as Python writes them, where MLflow's messages quote them so.
 
+use serde_json::Value;
+
 /// A text as `repr` shows it: in single quotes, or in double ones where it has single ones only.
 pub(super) fn text(text: &str) -> String {
     let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
@@ -39,8 +41,21 @@ pub fn ascii(text: &str) -> String {
 }
 
 /// A text as Python's JSON quotes it.
-pub(super) fn json(text: &str) -> String {
-    ascii(&serde_json::Value::from(text).to_string())
+pub(super) fn quoted(text: &str) -> String {
+    ascii(&Value::from(text).to_string())
+}
+
+/// JSON as `json.dumps` writes it: with spaces, and nothing but ASCII.
+pub(super) fn json(value: &Value) -> String {
+    match value {
+        Value::Array(list) => format!("[{}]", list.iter().map(json).collect::<Vec<_>>().join(", ")),
+        Value::Object(map) => {
+            let pair = |(key, value): (&String, &Value)| format!("{}: {}", quoted(key), json(value));
+            format!("{{{}}}", map.iter().map(pair).collect::<Vec<_>>().join(", "))
+        }
+        Value::String(text) => quoted(text),
+        other => other.to_string(),
+    }
 }
 
 /// A float as `repr` shows it.
@@ -101,7 +116,7 @@ mod tests {
 
     #[test]
     fn json_is_ascii_as_by_python() {
-        assert_eq!(json("é\u{1f600}\"\n"), r#""\u00e9\ud83d\ude00\"\n""#);
+        assert_eq!(quoted("é\u{1f600}\"\n"), r#""\u00e9\ud83d\ude00\"\n""#);
     }
 
     #[test]

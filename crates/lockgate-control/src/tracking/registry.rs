@@ -3,7 +3,7 @@
 use super::webhooks::{Event, notify};
 use super::{
     AliasMove, KeyValue, RegisteredModel, Search, Tracking, TrackingError, checks, may_read, may_track,
-    workspaces,
+    python, sources, workspaces,
 };
 use crate::states;
 use lockgate_core::actor::Actor;
@@ -28,11 +28,21 @@ pub(super) async fn found(conn: &mut Conn, name: &str) -> Result<RegisteredModel
     found.ok_or_else(|| TrackingError::missing(format!("Registered Model with name={name} not found")))
 }
 
-async fn name_is_free(tx: &mut Tx, name: &str) -> Result<(), TrackingError> {
-    match tx.registered_model(name).await? {
-        None => Ok(()),
-        Some(_) => Err(TrackingError::Exists(format!("Registered Model (name={name}) already exists."))),
+/// Refuses a name that is in use; models and prompts share their names.
+async fn name_is_free(tx: &mut Tx, name: &str, prompt: bool) -> Result<(), TrackingError> {
+    let Some(found) = tx.registered_model(name).await? else { return Ok(()) };
+    let kind = |prompt| if prompt { "Prompt" } else { "Registered Model" };
+    let (old, new) = (sources::is_prompt_tagged(&found.tags), prompt);
+    if old == new {
+        return Err(TrackingError::Exists(format!("{} (name={name}) already exists.", kind(new))));
     }
+    Err(TrackingError::Exists(format!(
+        "Tried to create a {} with name {}, but the name is already taken by a {}. MLflow does not allow a model and a prompt \
+         of the same name.",
+        kind(new).to_lowercase(),
+        python::text(name),
+        kind(old).to_lowercase()
+    )))
 }
 
 impl Tracking {
@@ -62,7 +72,7 @@ impl Tracking {
         self.write(move |tx| {
             Box::pin(async move {
                 workspaces::may_register(tx).await?;
-                name_is_free(tx, &model.name).await?;
+                name_is_free(tx, &model.name, sources::is_prompt_tagged(&model.tags)).await?;
                 tx.insert_registered_model(&model).await?;
                 let description = model.description.as_deref();
                 notify(tx, &Event::model_created(&model.name, &model.tags, description)).await?;
@@ -138,11 +148,11 @@ impl Tracking {
         let (name, new_name, now) = (name.to_owned(), new_name.to_owned(), self.clock.now_ms());
         self.write(move |tx| {
             Box::pin(async move {
-                found(tx, &name).await?;
+                let model = found(tx, &name).await?;
                 workspaces::may_register(tx).await?;
                 if name != new_name {
                     is_free(tx, &name, None).await?;
-                    name_is_free(tx, &new_name).await?;
+                    name_is_free(tx, &new_name, sources::is_prompt_tagged(&model.tags)).await?;
                 }
                 // To itself, too: MLflow's own server counts that as an update of all versions.
                 tx.rename_registered_model(&name, &new_name, now).await?;

@@ -1,14 +1,17 @@
 //! Where a model version's files come from: `models:/m-…`, `models:/NAME/VERSION`, `runs:/RUN/path`,
 //! `mlflow-artifacts:/…`, or a place elsewhere.
 
-use super::places::{self, Owner};
+use super::places::{self, Owner, PROXY};
 use super::{
-    Clause, Comparator, Field, ModelVersion, Operand, Page, Search, TrackingError, aliases, models, runs,
+    Clause, Comparator, Field, KeyValue, ModelVersion, Operand, Page, Search, TrackingError, aliases, models,
+    runs, uris,
 };
 use lockgate_store::Conn;
 
-/// The path below which artifact URIs of the form `http://…` continue.
-const PROXY: &str = "/api/2.0/mlflow-artifacts/artifacts/";
+/// The tag of a version that holds a prompt.
+pub(super) const PROMPT_TEXT: &str = "mlflow.prompt.text";
+/// What MLflow's clients write where a prompt has no source.
+pub(super) const PLACEHOLDERS: [&str; 2] = ["dummy-source", "prompt-template"];
 
 /// Where a version's files lie and what they descend from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +47,8 @@ pub(super) async fn origin(
     if source.is_empty() || source.chars().any(char::is_control) {
         return Err(refused(source, "It must be a URI."));
     }
+    let source = uris::with_small_scheme(source);
+    let source = source.as_str();
     if let Some(rest) = source.strip_prefix("models:/") {
         return of_model(conn, rest.trim_start_matches('/'), given).await;
     }
@@ -82,10 +87,16 @@ async fn of_model(conn: &mut Conn, rest: &str, given: Origin) -> Result<Origin, 
         let run_id = if given.run_id.is_empty() { model.source_run_id } else { given.run_id };
         return Ok(Origin { uri, run_id, model_id: model.model_id });
     }
-    let (name, version) = rest.split_once('@').or_else(|| rest.split_once('/')).ok_or_else(|| {
-        refused(&given.uri, "Use models:/NAME/VERSION, models:/NAME@ALIAS or models:/MODEL_ID.")
-    })?;
-    let version = aliases::version(conn, name, version).await?;
+    let version = match (rest.split_once('/'), rest.rsplit_once('@')) {
+        (Some((name, version)), _) => aliases::version(conn, name, version).await?,
+        (None, Some((name, alias))) => aliases::pointed_to(conn, name, alias).await?,
+        (None, None) => {
+            return Err(refused(
+                &given.uri,
+                "Use models:/NAME/VERSION, models:/NAME@ALIAS or models:/MODEL_ID.",
+            ));
+        }
+    };
     if is_prompt(&version) {
         return Err(refused(&given.uri, "It is a prompt, not a model."));
     }
@@ -96,10 +107,12 @@ async fn of_model(conn: &mut Conn, rest: &str, given: Origin) -> Result<Origin, 
 
 /// Whether a version is one of MLflow's prompts.
 pub(super) fn is_prompt(version: &ModelVersion) -> bool {
-    version
-        .tags
-        .iter()
-        .any(|tag| tag.key == "mlflow.prompt.is_prompt" && tag.value.eq_ignore_ascii_case("true"))
+    is_prompt_tagged(&version.tags)
+}
+
+/// Whether tags say that their model or version is a prompt.
+pub(super) fn is_prompt_tagged(tags: &[KeyValue]) -> bool {
+    tags.iter().any(|tag| tag.key == "mlflow.prompt.is_prompt" && tag.value.eq_ignore_ascii_case("true"))
 }
 
 async fn of_run(conn: &mut Conn, rest: &str, given: Origin) -> Result<Origin, TrackingError> {

@@ -90,7 +90,11 @@ impl Bench {
         self.tracking.finalize_logged_model(&self.actor, &model.model_id, ModelStatus::Ready).await.unwrap()
     }
 
+    /// Registers a version of what has an id in its source.
     async fn register(&self, name: &str, source: &str) -> Result<ModelVersion, TrackingError> {
+        let parts: Vec<&str> = source.split('/').collect();
+        let id = |fits: fn(&str) -> bool| parts.iter().find(|part| fits(part)).map(|part| (*part).to_owned());
+        let (model_id, run_id) = (id(places::is_model_id), id(places::is_run_id));
         let model = NewRegisteredModel { name: name.to_owned(), ..NewRegisteredModel::default() };
         match self.tracking.create_registered_model(&self.actor, model).await {
             Ok(_) | Err(TrackingError::Exists(_)) => {}
@@ -99,6 +103,8 @@ impl Bench {
         let new = NewModelVersion {
             name: name.to_owned(),
             source: source.to_owned(),
+            run_id: run_id.unwrap_or_default(),
+            model_id: model_id.unwrap_or_default(),
             ..NewModelVersion::default()
         };
         self.tracking.create_model_version(&self.actor, new).await
@@ -148,6 +154,54 @@ async fn what_can_not_be_resolved_says_what_to_do() {
     assert!(error.contains("s3://bucket/model"), "{error}");
     let error = bench.tracking.resolve_model("m", "prod").await.unwrap_err();
     assert!(matches!(error, crate::ControlError::NotFound { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_version_is_read_at_its_run_as_long_as_that_has_the_same_files() {
+    let bench = bench().await;
+    let run = bench.run().await;
+    let source = format!("runs:/{}/model", run.run_id);
+    bench.put(&format!("{}/model", run.artifact_uri), "MLmodel", b"one").await.unwrap();
+    bench.register("m", &source).await.unwrap();
+    bench.register("copy", "models:/m/1").await.unwrap();
+    let at = async |name| bench.tracking.model_version_location(&bench.actor, name, "1").await.unwrap();
+    assert_eq!((at("m").await, at("copy").await), (source.clone(), source));
+    bench.put(&format!("{}/model", run.artifact_uri), "MLmodel", b"two").await.unwrap();
+    for name in ["m", "copy"] {
+        assert!(at(name).await.starts_with("mlflow-artifacts:/versions/"), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_version_of_a_run_that_is_not_here_has_no_files_and_can_not_be_released() {
+    let bench = bench().await;
+    let model = NewRegisteredModel { name: "m".to_owned(), ..NewRegisteredModel::default() };
+    bench.tracking.create_registered_model(&bench.actor, model).await.unwrap();
+    let new = NewModelVersion {
+        name: "m".to_owned(),
+        source: "runs:/run_id/model".to_owned(),
+        run_id: "run_id".to_owned(),
+        ..NewModelVersion::default()
+    };
+    bench.tracking.create_model_version(&bench.actor, new).await.unwrap();
+    let at = bench.tracking.model_version_location(&bench.actor, "m", "1").await.unwrap();
+    assert_eq!(at, "runs:/run_id/model");
+    let error = bench.tracking.resolve_model("m", "1").await.unwrap_err().to_string();
+    assert!(error.contains("no files here"), "{error}");
+}
+
+#[tokio::test]
+async fn a_logged_model_names_its_versions_as_mlflow_does() {
+    let bench = bench().await;
+    let model = bench.model(&bench.run().await).await;
+    for name in ["m", "mödel", "m"] {
+        bench.register(name, &format!("models:/{}", model.model_id)).await.unwrap();
+    }
+    let found = bench.tracking.logged_model(&bench.actor, &model.model_id).await.unwrap();
+    let tag = found.tags.iter().find(|tag| tag.key == "mlflow.modelVersions").unwrap();
+    let expected =
+        r#"[{"name": "m", "version": 1}, {"name": "m\u00f6del", "version": 1}, {"name": "m", "version": 2}]"#;
+    assert_eq!(tag.value, expected);
 }
 
 #[tokio::test]

@@ -1,14 +1,18 @@
 //! Versions of registered models.
 
 use super::governed::RELEASE_TAG;
+use super::lineage::{self, Lineage};
 use super::registry::is_free;
+use super::sources::Origin;
+use super::uris::{self, Uri};
 use super::webhooks::{Event, notify};
 use super::{
     AliasMove, KeyValue, ModelVersion, Search, Tracking, TrackingError, VersionStage, checks, may_read,
-    may_track, places, registry, sources, workspaces,
+    may_track, models, places, registry, sources, workspaces,
 };
 use lockgate_core::actor::Actor;
-use lockgate_store::Conn;
+use lockgate_core::clock::Millis;
+use lockgate_store::{Conn, Tx};
 
 /// What a version is made of.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,6 +45,69 @@ pub(super) async fn found(conn: &mut Conn, name: &str, number: i64) -> Result<Mo
 pub(super) fn number(text: &str) -> Result<i64, TrackingError> {
     text.parse()
         .map_err(|_| TrackingError::invalid(format!("Parameter 'version' must be an integer, got '{text}'.")))
+}
+
+/// Checks a new version's source, and gives the version a list of the files that lie there.
+async fn give_files(
+    tx: &mut Tx,
+    version: &mut ModelVersion,
+    folder: &str,
+    now: Millis,
+) -> Result<(), TrackingError> {
+    let (source, run_id, model_id) =
+        (version.source.clone(), version.run_id.clone(), version.model_id.clone());
+    let Lineage { source, run_id, model_id } =
+        lineage::checked(tx, Lineage { source, run_id, model_id }).await?;
+    let origin = match uris::is_local(&Uri::of(&source)) {
+        // It was found to lie in the run's own folder, which clients reach and this server does not.
+        true => Origin { uri: source.clone(), run_id, model_id },
+        false => match sources::origin(tx, &source, &run_id, &model_id).await {
+            // As with MLflow's own server, the run may be another server's. There are no files here then.
+            Err(TrackingError::Missing(_)) if source.starts_with("runs:/") => {
+                Origin { uri: source.clone(), run_id, model_id }
+            }
+            found => found?,
+        },
+    };
+    let files = sources::files(tx, &origin.uri).await?;
+    let root = places::version_root(folder);
+    for file in &files {
+        tx.put_artifact(&root, file, now).await?;
+    }
+    // Where nothing is there yet, or it lies elsewhere, the version can only point to it.
+    version.storage_location = if files.is_empty() { origin.uri } else { places::uri(&root) };
+    (version.source, version.run_id, version.model_id) = (source, origin.run_id, origin.model_id);
+    Ok(())
+}
+
+/// How many copies of copies are followed.
+const COPIES: usize = 16;
+
+/// The source of the form `runs:/…` that a version, or what it is a copy of, was registered from.
+async fn run_source(conn: &mut Conn, version: &ModelVersion) -> Result<Option<String>, TrackingError> {
+    let mut source = version.source.clone();
+    for _ in 0..COPIES {
+        if source.starts_with("runs:/") {
+            return Ok(Some(source));
+        }
+        let copied = source.strip_prefix("models:/").and_then(|rest| rest.split_once('/'));
+        let Some((name, Ok(number))) = copied.map(|(name, number)| (name, number.parse())) else { break };
+        let Some(original) = conn.model_version(name, number).await? else { break };
+        source = original.source;
+    }
+    Ok(None)
+}
+
+/// Where a version's files are read: at its run, as with MLflow's own server, as long as they are there what they were when the
+/// version was registered; otherwise at its own list of them.
+async fn shown_location(conn: &mut Conn, version: ModelVersion) -> Result<String, TrackingError> {
+    let Some(source) = run_source(conn, &version).await? else { return Ok(version.storage_location) };
+    let kept = sources::files(conn, &version.storage_location).await?;
+    match sources::origin(conn, &source, "", "").await {
+        Ok(origin) if sources::files(conn, &origin.uri).await? == kept => Ok(source),
+        Ok(_) | Err(TrackingError::Missing(_) | TrackingError::Invalid(_)) => Ok(version.storage_location),
+        Err(error) => Err(error),
+    }
 }
 
 impl Tracking {
@@ -80,18 +147,12 @@ impl Tracking {
                     tags,
                     aliases: Vec::new(),
                 };
+                let model_id = version.model_id.clone();
                 // A prompt is a version without files, whose source is a placeholder.
-                if !sources::is_prompt(&version) {
-                    let origin =
-                        sources::origin(tx, &version.source, &version.run_id, &version.model_id).await?;
-                    let files = sources::files(tx, &origin.uri).await?;
-                    let root = places::version_root(&folder);
-                    for file in &files {
-                        tx.put_artifact(&root, file, now).await?;
-                    }
-                    // Where nothing is there yet, or it lies elsewhere, the version can only point to it.
-                    version.storage_location = if files.is_empty() { origin.uri } else { places::uri(&root) };
-                    (version.run_id, version.model_id) = (origin.run_id, origin.model_id);
+                if sources::is_prompt(&version) {
+                    lineage::check_prompt(&version.source)?;
+                } else {
+                    give_files(tx, &mut version, &folder, now).await?;
                 }
                 if let Some(run) = tx.run_row(&version.run_id).await? {
                     version.user_id = run.user_id;
@@ -99,6 +160,9 @@ impl Tracking {
                 let missing = || TrackingError::missing("The registered model is gone");
                 version.version = tx.take_version(&version.name, now).await?.ok_or_else(missing)?;
                 tx.insert_model_version(&version).await?;
+                if !model_id.is_empty() && !sources::is_prompt(&version) {
+                    models::note_version(tx, &model_id, &version, now).await?;
+                }
                 notify(tx, &Event::version_created(&version)).await?;
                 Ok(version)
             })
@@ -119,6 +183,27 @@ impl Tracking {
         may_read(actor)?;
         let (name, number) = (name.to_owned(), number(version)?);
         self.read(move |conn| Box::pin(async move { found(conn, &name, number).await })).await
+    }
+
+    /// Where clients read a version's files.
+    ///
+    /// # Errors
+    /// Where there is no such version.
+    pub async fn model_version_location(
+        &self,
+        actor: &Actor,
+        name: &str,
+        version: &str,
+    ) -> Result<String, TrackingError> {
+        may_read(actor)?;
+        let (name, number) = (name.to_owned(), number(version)?);
+        self.read(move |conn| {
+            Box::pin(async move {
+                let version = found(conn, &name, number).await?;
+                shown_location(conn, version).await
+            })
+        })
+        .await
     }
 
     /// The newest version of a model in each of some stages, with their tags and aliases; in each stage that has one where

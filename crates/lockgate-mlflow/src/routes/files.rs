@@ -71,9 +71,11 @@ async fn of_version(
     headers: HeaderMap,
     Call { tracking, actor, message }: Call,
 ) -> Result<Response, MlflowError> {
+    let path = message.required("path")?;
+    tracking.check_path(&path)?;
     let (name, version) = (message.required("name")?, message.required("version")?);
     let version = tracking.model_version(&actor, &name, &version).await?;
-    let path = tracking.artifact_path(&version.storage_location, &message.required("path")?)?;
+    let path = tracking.artifact_path(&version.storage_location, &path)?;
     file(tracking.open_artifact(&actor, &path).await?, &headers).await
 }
 

@@ -46,8 +46,8 @@ async fn by_number(Call { tracking, actor, message }: Call) -> Answer {
 
 async fn download_uri(Call { tracking, actor, message }: Call) -> Answer {
     let (name, version) = (message.required("name")?, message.required("version")?);
-    let version = tracking.model_version(&actor, &name, &version).await?;
-    Ok(Json(json!({"artifact_uri": version.storage_location})))
+    let location = tracking.model_version_location(&actor, &name, &version).await?;
+    Ok(Json(json!({"artifact_uri": location})))
 }
 
 async fn search(Call { tracking, actor, message }: Call) -> Answer {

@@ -8,7 +8,7 @@ use crate::wire::{self, put, put_list};
 use axum::extract::Path;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use lockgate_control::tracking::{OWN_EVENTS, Tracking, Webhook, WebhookChange};
+use lockgate_control::tracking::{OWN_EVENTS, STOCK_EVENTS, Tracking, Webhook, WebhookChange};
 use serde_json::{Map, Value, json};
 
 /// MLflow's names, in the order of their numbers.
@@ -62,7 +62,21 @@ fn shown(webhook: &Webhook) -> Value {
 fn read_event(event: &Message) -> Result<String, MlflowError> {
     let entity = event.choice("entity", &ENTITIES, |name| name)?.ok_or_else(|| event.wrong("entity"))?;
     let action = event.choice("action", &ACTIONS, |name| name)?.ok_or_else(|| event.wrong("action"))?;
-    Ok(format!("{entity}.{action}").to_ascii_lowercase())
+    let name = format!("{entity}.{action}").to_ascii_lowercase();
+    if STOCK_EVENTS.contains(&name.as_str()) {
+        return Ok(name);
+    }
+    let (entity, action) = (entity.to_ascii_lowercase(), action.to_ascii_lowercase());
+    let mut valid: Vec<String> = STOCK_EVENTS
+        .iter()
+        .filter_map(|event| event.split_once('.').filter(|(of, _)| *of == entity))
+        .map(|(_, action)| format!("'{action}'"))
+        .collect();
+    valid.sort();
+    Err(MlflowError::invalid(format!(
+        "Invalid action '{action}' for entity '{entity}'. Valid actions are: [{}]",
+        valid.join(", ")
+    )))
 }
 
 fn change(message: &Message) -> Result<WebhookChange, MlflowError> {

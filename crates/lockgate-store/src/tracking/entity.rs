@@ -49,6 +49,13 @@ pub(crate) struct Entity {
 }
 
 impl Entity {
+    /// Where a tag must not be that is to be lacking. A version lacks what no version of its model has: as with MLflow, all
+    /// versions of a prompt are a prompt's, also one that has no tag.
+    pub(crate) fn lacking(&self) -> &Option<Beside> {
+        const OF_MODEL: Option<Beside> = beside("model_version_tags s", "s.name = t.name");
+        if self.table == MODEL_VERSIONS.table { &OF_MODEL } else { &self.tags }
+    }
+
     /// Whether ties are broken by this order first.
     pub(crate) fn ties_begin_with(&self, order: &Order) -> bool {
         let Field::Attribute(name) = order.field else { return false };

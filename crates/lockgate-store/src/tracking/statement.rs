@@ -157,6 +157,9 @@ impl Statement {
                 Ok(())
             }
             Field::Param(key) => self.pair(beside("params", &entity.params)?, key, clause),
+            Field::Tag(key) if clause.comparator == Comparator::Lacks => {
+                self.pair(beside("tags", entity.lacking())?, key, clause)
+            }
             Field::Tag(key) => self.pair(beside("tags", &entity.tags)?, key, clause),
             Field::Dataset(part) => {
                 let column = match *part {

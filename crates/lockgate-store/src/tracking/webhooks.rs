@@ -11,7 +11,7 @@ statements! {
     ONE = "SELECT id, name, url, description, secret, status, created, updated FROM webhooks \
            WHERE id = $1 AND workspace = $2";
     PAGE = "SELECT id, name, url, description, secret, status, created, updated FROM webhooks \
-            WHERE workspace = $1 ORDER BY created, id LIMIT $2 OFFSET $3";
+            WHERE workspace = $1 ORDER BY created DESC, id LIMIT $2 OFFSET $3";
     PUT = "INSERT INTO webhooks (id, workspace, name, url, description, secret, status, created, updated) \
            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (id) DO UPDATE SET name = excluded.name, \
            url = excluded.url, description = excluded.description, secret = excluded.secret, \
@@ -85,7 +85,7 @@ impl Conn {
         Ok(self.with_events(found.into_iter().collect()).await?.pop())
     }
 
-    /// The webhooks of the workspace, the oldest first.
+    /// The webhooks of the workspace, the newest first.
     ///
     /// # Errors
     /// Where the database can't be read.

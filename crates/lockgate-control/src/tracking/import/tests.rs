@@ -127,6 +127,7 @@ async fn what_is_brought_twice_is_there_once() {
     let new = crate::tracking::NewModelVersion {
         name: "reg".to_owned(),
         source: format!("runs:/{RUN}/model"),
+        run_id: RUN.to_owned(),
         ..Default::default()
     };
     assert_eq!(bench.tracking.create_model_version(&bench.actor, new).await.unwrap().version, 10);

@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use lockgate_core::actor::Actor;
 use lockgate_core::clock::Millis;
-use sha2::Sha256;
+use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -64,6 +64,17 @@ fn signature(secret: &str, id: &str, timestamp: &str, payload: &str) -> String {
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret.as_bytes()) else { return String::new() };
     mac.update(format!("{id}.{timestamp}.{payload}").as_bytes());
     format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
+}
+
+/// The id of a delivery, the same each time it is tried: a UUID as MLflow's is, of the kind that may be made of anything (version
+/// 8, RFC 9562).
+fn delivery_id(webhook: &str, seq: i64) -> String {
+    let digest = Sha256::digest(format!("{webhook}-{seq}"));
+    let mut bytes: [u8; 16] = std::array::from_fn(|i| digest[i]);
+    bytes[6] = (bytes[6] & 0x0f) | 0x80;
+    bytes[8] = (bytes[8] & 0x3f) | 0x80;
+    let hex = hex::encode(bytes);
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
 
 fn parcel(url: &str, secret: Option<&str>, id: &str, payload: &str, now: Millis) -> Parcel {
@@ -150,7 +161,7 @@ impl Tracking {
     pub async fn deliver(&self, row: Vec<Delivery>) -> Result<(), TrackingError> {
         let (courier, begun) = (self.courier()?, self.clock.now_ms());
         for one in row {
-            let (id, at) = (format!("{}-{}", one.webhook_id, one.seq), self.clock.now_ms());
+            let (id, at) = (delivery_id(&one.webhook_id, one.seq), self.clock.now_ms());
             if at - begun > BUDGET {
                 self.write(move |tx| Box::pin(async move { Ok(tx.release_delivery(&one).await?) })).await?;
                 continue;
@@ -191,7 +202,7 @@ impl Tracking {
             .ok_or_else(|| TrackingError::invalid(format!("There is no event '{wanted}'")))?;
         let now = self.clock.now_ms();
         let payload = events::example(name).payload(&self.workspace, now);
-        let delivery = self.new_id();
+        let delivery = delivery_id(&self.new_id(), 0);
         let parcel = parcel(&webhook.url, webhook.secret.as_deref(), &delivery, &payload, now);
         Ok(match self.courier()?.post(&parcel).await {
             Ok(answer) => WebhookTest {
@@ -237,6 +248,15 @@ mod tests {
     fn the_signature_is_mlflows() {
         let expected = "v1,laOlY93PgfvXnu0y/Q4W5nm7RnNEJSPyvnczNJlQhiM=";
         assert_eq!(signature("s3cret", "id-1", "1700000000", "{}"), expected);
+    }
+
+    #[test]
+    fn ids_of_deliveries_are_uuids_that_stay() {
+        let id = delivery_id("w", 1);
+        assert_eq!(id.len(), 36);
+        assert_eq!((&id[14..15], id.matches('-').count()), ("8", 4), "{id}");
+        assert_eq!(id, delivery_id("w", 1));
+        assert_ne!(id, delivery_id("w", 2));
     }
 
     #[test]

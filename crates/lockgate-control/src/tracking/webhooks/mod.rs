@@ -160,7 +160,7 @@ impl Tracking {
         check_events(&webhook.events)
     }
 
-    /// The webhooks of the workspace, the oldest first.
+    /// The webhooks of the workspace, the newest first.
     ///
     /// # Errors
     /// Where the database fails.
