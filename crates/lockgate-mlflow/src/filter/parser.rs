@@ -133,17 +133,15 @@ impl Parser {
                 _ => Comparator::Ge,
             });
         }
-        for (keyword, comparator) in
-            [("LIKE", Comparator::Like), ("ILIKE", Comparator::Ilike), ("IN", Comparator::In)]
-        {
+        for (keyword, comparator) in [
+            ("LIKE", Comparator::Like),
+            ("ILIKE", Comparator::Ilike),
+            ("RLIKE", Comparator::Rlike),
+            ("IN", Comparator::In),
+        ] {
             if token.is(keyword) {
                 return Ok(comparator);
             }
-        }
-        if token.is("RLIKE") {
-            return Err(MlflowError::invalid(
-                "RLIKE is not supported by this server: use LIKE or ILIKE, with % for any characters",
-            ));
         }
         let next = |parser: &mut Self| parser.tokens.next();
         if token.is("NOT") && next(self).is_some_and(|token| token.is("IN")) {

@@ -219,9 +219,8 @@ use Comparator as C;
 
 pub(super) const NUMERIC: &[Comparator] = &[C::Eq, C::Ne, C::Lt, C::Le, C::Gt, C::Ge];
 const PATTERNS: &[Comparator] = &[C::Eq, C::Ne, C::Like, C::Ilike];
-pub(super) const PATTERNS_AND_LISTS: &[Comparator] = &[C::Eq, C::Ne, C::Like, C::Ilike, C::In, C::NotIn];
-pub(super) const PATTERNS_AND_NULL: &[Comparator] =
-    &[C::Eq, C::Ne, C::Like, C::Ilike, C::IsNull, C::IsNotNull];
+const PATTERNS_AND_LISTS: &[Comparator] = &[C::Eq, C::Ne, C::Like, C::Ilike, C::In, C::NotIn];
+const PATTERNS_AND_NULL: &[Comparator] = &[C::Eq, C::Ne, C::Like, C::Ilike, C::IsNull, C::IsNotNull];
 const EQUALITY_AND_LISTS: &[Comparator] = &[C::Eq, C::Ne, C::In, C::NotIn];
 
 pub(super) fn text(value: &Value) -> Result<String, MlflowError> {

@@ -1,9 +1,7 @@
 //! What may be said about traces.
 
 use super::parser::{Condition, Identifier, Value};
-use super::rules::{
-    Kind, NUMERIC, Named, PATTERNS_AND_LISTS, PATTERNS_AND_NULL, allowed, bare, number, text, texts,
-};
+use super::rules::{Kind, NUMERIC, Named, allowed, bare, number, text, texts};
 use crate::error::MlflowError;
 use lockgate_control::tracking::{Clause, Comparator as C, Field, Operand, Tree};
 
@@ -16,6 +14,10 @@ const SOURCE_RUN: &str = "mlflow.sourceRun";
 
 /// The metadata that names the conversation of a trace.
 const SESSION: &str = "mlflow.trace.session";
+
+/// Of all that is searched, only what belongs to traces knows regular expressions.
+const PATTERNS_AND_LISTS: &[C] = &[C::Eq, C::Ne, C::Like, C::Ilike, C::Rlike, C::In, C::NotIn];
+const PATTERNS_AND_NULL: &[C] = &[C::Eq, C::Ne, C::Like, C::Ilike, C::Rlike, C::IsNull, C::IsNotNull];
 
 const ENTITIES: &str =
     "['attribute', 'tag', 'metadata', 'span', 'feedback', 'expectation', 'issue', 'trace']";
@@ -165,9 +167,8 @@ fn span(key: &str, condition: &Condition) -> Result<(Field, Operand), MlflowErro
         if name.is_empty() {
             return Err(MlflowError::invalid("Span attribute name cannot be empty after 'attributes.'"));
         }
-        // An attribute is found by a pattern in the span's text: nothing else is promised by MLflow either.
-        allowed("span attribute", condition, &[C::Like, C::Ilike])?;
-        return Ok((Field::SpanAttribute(name.to_owned()), Operand::Text(text(&condition.value)?)));
+        allowed("span attribute", condition, PATTERNS_AND_LISTS)?;
+        return Ok((Field::SpanAttribute(name.to_owned()), texts(&condition.value)?));
     }
     let field = match key {
         "name" => Field::Span("name"),
@@ -198,7 +199,7 @@ fn value(condition: &Condition) -> Result<Operand, MlflowError> {
             Ok(Operand::Texts(vec![plain, json]))
         }
         _ => {
-            allowed("assessment", condition, &[C::Like, C::Ilike])?;
+            allowed("assessment", condition, &[C::Like, C::Ilike, C::Rlike])?;
             Ok(Operand::Text(text(&condition.value)?))
         }
     }
