@@ -6,6 +6,7 @@
 //! | `writer` | group commit: what is acknowledged is durable |
 //! | `conn`, `query`, `row` | connections within a transaction; statements; answers |
 //! | `sqlite`, `postgres` | the engines behind them |
+//! | `pattern` | regular expressions that mean the same to both |
 //! | `open`, `steps` | opening; the steps of the schema |
 //! | [`log`] | the event log: appending, reading, agents' reports |
 //! | [`verify`] | the proof that the log was not changed |
@@ -40,6 +41,7 @@ pub mod foreign;
 mod lock;
 pub mod log;
 mod open;
+mod pattern;
 pub mod people;
 mod place;
 mod postgres;

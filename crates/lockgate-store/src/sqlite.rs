@@ -4,6 +4,7 @@
 //! passing rows from thread to thread.
 
 use crate::error::StoreError;
+use crate::pattern;
 use crate::place::Place;
 use crate::query::{Query, Value, query};
 use crate::row::{Answer, Row};
@@ -106,6 +107,7 @@ impl Connection {
             let detail = "its file system doesn't do write-ahead logging: use a local one".to_owned();
             return Err(StoreError::Unavailable { place: place.name.to_string(), detail });
         }
+        pattern::register(&connection.raw).map_err(|error| connection.error(&error))?;
         if mode != Mode::ReadOnly {
             let limit = Arc::clone(&connection.limit);
             let handled = connection.raw.progress_handler(CHECK_EVERY, Some(move || limit.is_over()));

@@ -3,7 +3,7 @@
 use super::parser::Condition;
 use crate::error::MlflowError;
 use lockgate_control::tracking::Comparator::{
-    self, Eq, Ge, Gt, Ilike, In, IsNotNull, IsNull, Le, Like, Lt, Ne, NotIn,
+    self, Eq, Ge, Gt, Ilike, In, IsNotNull, IsNull, Le, Like, Lt, Ne, NotIn, Rlike,
 };
 
 pub(super) const NUMERIC: &[Comparator] = &[Lt, Le, Gt, Ge, Eq, Ne];
@@ -25,6 +25,7 @@ const fn name(comparator: Comparator) -> &'static str {
         Ge => ">=",
         Like => "LIKE",
         Ilike => "ILIKE",
+        Rlike => "RLIKE",
         In => "IN",
         NotIn => "NOT IN",
         IsNull => "IS NULL",

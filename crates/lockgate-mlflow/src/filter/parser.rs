@@ -161,7 +161,7 @@ impl Parser {
         const WORDS: [(&str, Option<Comparator>); 4] = [
             ("LIKE", Some(Comparator::Like)),
             ("ILIKE", Some(Comparator::Ilike)),
-            ("RLIKE", None),
+            ("RLIKE", Some(Comparator::Rlike)),
             ("IN", Some(Comparator::In)),
         ];
         if let Token::Operator(text) = token {

@@ -315,6 +315,23 @@ fn conditions_about_traces() {
         trace("span.attributes.city ILIKE '%Bern%'"),
         (Field::SpanAttribute("city".into()), C::Ilike, words("%Bern%"))
     );
+    let attribute = || Field::SpanAttribute("city".into());
+    assert_eq!(trace("span.attributes.city = 'Bern'"), (attribute(), C::Eq, words("Bern")));
+    let list = Operand::Texts(vec!["a".into(), "b".into()]);
+    assert_eq!(trace("span.attributes.`city` NOT IN ('a', 'b')"), (attribute(), C::NotIn, list));
+    for (text, field) in [
+        ("name", Field::Tag("mlflow.traceName".into())),
+        ("tags.t", Field::Tag("t".into())),
+        ("metadata.m", Field::Param("m".into())),
+        ("client_request_id", Field::Attribute("client_request_id")),
+        ("span.type", Field::Span("kind")),
+        ("span.attributes.city", attribute()),
+        ("feedback.f", Field::Assessment("feedback", "f".into())),
+    ] {
+        let filter = format!("{text} RLIKE '^a|b$'");
+        assert_eq!(one(Noun::Trace, &filter), (field, C::Rlike, words("^a|b$")), "{text}");
+    }
+    assert!(clauses(Noun::Run, "tags.t RLIKE 'a'").is_err());
     assert_eq!(trace("trace.text LIKE '%x%'"), (Field::Span("content"), C::Like, words("%x%")));
     let feedback = |name: &str| Field::Assessment("feedback", name.into());
     let either = Operand::Texts(vec!["yes".into(), "\"yes\"".into()]);
@@ -342,7 +359,9 @@ fn conditions_about_traces() {
         "metadata.k IN ('a')",
         "metrics.m > 1",
         "nothing = 'x'",
-        "tags.x RLIKE 'a.*'",
+        "timestamp_ms RLIKE '1'",
+        "trace.text RLIKE 'x'",
+        "prompt RLIKE 'x'",
     ] {
         assert!(clauses(Noun::Trace, bad).is_err(), "{bad}");
     }

@@ -1,8 +1,6 @@
 //! What may be said about traces.
 
-use super::comparators::{
-    NUMERIC, PATTERNS_AND_LISTS, PATTERNS_AND_NULL, PATTERNS_ONLY, allowed, allowed_of, is_one_of, not_one_of,
-};
+use super::comparators::{NUMERIC, PATTERNS_ONLY, allowed, allowed_of, is_one_of, not_one_of};
 use super::parser::{Condition, Identifier};
 use super::rules::{Kind, Named, pair_operand};
 use super::values::{numeric, text, texts};
@@ -18,6 +16,10 @@ const SOURCE_RUN: &str = "mlflow.sourceRun";
 
 /// The metadata that names the conversation of a trace.
 const SESSION: &str = "mlflow.trace.session";
+
+/// Of all that is searched, only what belongs to traces knows regular expressions.
+const PATTERNS_AND_LISTS: &[C] = &[C::Eq, C::Ne, C::Like, C::Ilike, C::Rlike, C::In, C::NotIn];
+const PATTERNS_AND_NULL: &[C] = &[C::Eq, C::Ne, C::Like, C::Ilike, C::Rlike, C::IsNull, C::IsNotNull];
 
 const ENTITIES: &str =
     "['attribute', 'tag', 'metadata', 'span', 'feedback', 'expectation', 'issue', 'trace']";
@@ -168,9 +170,11 @@ fn span(key: &str, condition: &Condition) -> Result<(Field, Operand), MlflowErro
         if name.is_empty() {
             return Err(MlflowError::invalid("Span attribute name cannot be empty after 'attributes.'"));
         }
-        // An attribute is found by a pattern in the span's text: nothing else is promised by MLflow either.
-        allowed_of("span", condition, PATTERNS_ONLY)?;
-        return Ok((Field::SpanAttribute(name.to_owned()), pair_operand("span", &condition.value)?));
+        allowed_of("span", condition, PATTERNS_AND_LISTS)?;
+        return Ok((
+            Field::SpanAttribute(name.to_owned()),
+            texts("span (e.g. 'my-value')", &condition.value)?,
+        ));
     }
     let field = match key {
         "name" => Field::Span("name"),
@@ -194,7 +198,8 @@ fn span(key: &str, condition: &Condition) -> Result<(Field, Operand), MlflowErro
 
 /// What an assessment's value is compared with: texts are kept as JSON, numbers and flags as they are written.
 fn value(kind: &str, condition: &Condition) -> Result<Operand, MlflowError> {
-    const ALL: &[C] = &[C::Eq, C::Ne, C::Lt, C::Le, C::Gt, C::Ge, C::Like, C::Ilike, C::IsNull, C::IsNotNull];
+    const ALL: &[C] =
+        &[C::Eq, C::Ne, C::Lt, C::Le, C::Gt, C::Ge, C::Like, C::Ilike, C::Rlike, C::IsNull, C::IsNotNull];
     if condition.unknown {
         return Err(not_one_of(condition, ALL));
     }

@@ -132,13 +132,21 @@ async fn by_id(Path((id, which)): Path<(String, String)>, Call { tracking, actor
     Ok(Json(json!({"assessment": assessment(&found)})))
 }
 
+/// The fields that a mask names: in one text as protobuf writes it, or in a list.
+fn mask(message: &Message) -> Result<Vec<String>, MlflowError> {
+    if message.any("update_mask")?.is_some_and(Value::is_object) {
+        return message.message("update_mask")?.unwrap_or_default().texts("paths");
+    }
+    let text = message.required("update_mask")?;
+    Ok(text.split(',').map(|path| path.trim().to_owned()).collect())
+}
+
 /// What is to be changed: the mask says which fields count.
 fn changes(message: &Message) -> Result<AssessmentUpdate, MlflowError> {
     let new = message.message("assessment")?.ok_or_else(|| message.missing("assessment"))?;
-    let mask = message.text("update_mask")?.ok_or_else(|| message.missing("update_mask"))?;
     let mut update = AssessmentUpdate::default();
-    for path in mask.split(',').map(str::trim) {
-        match path {
+    for path in mask(message)? {
+        match path.as_str() {
             "assessmentName" | "assessment_name" => update.name = Some(new.text_or_empty("assessment_name")?),
             "expectation" => {
                 update.expectation = Some(expectation(&new.message("expectation")?.unwrap_or_default())?);

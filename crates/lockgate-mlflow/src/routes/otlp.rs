@@ -33,7 +33,15 @@ fn one(headers: &HeaderMap, name: impl header::AsHeaderName) -> Option<&str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-async fn read(request: Request) -> Result<(String, Option<String>, Vec<SpanGroup>), Refusal> {
+/// What came, and where it belongs.
+struct Export {
+    experiment: String,
+    run: Option<String>,
+    form: Form,
+    groups: Vec<SpanGroup>,
+}
+
+async fn read(request: Request) -> Result<Export, Refusal> {
     let (parts, body) = request.into_parts();
     let headers = &parts.headers;
     let experiment = one(headers, EXPERIMENT).map(str::to_owned);
@@ -51,7 +59,7 @@ async fn read(request: Request) -> Result<(String, Option<String>, Vec<SpanGroup
         decompressed(bytes.into(), encoding.as_deref()).and_then(|bytes| groups(&bytes, form))
     });
     let broken = |e| Refusal { status: 400, reason: format!("The body can't be read: {e}") };
-    Ok((experiment, run, read.await.map_err(broken)??))
+    Ok(Export { experiment, run, form, groups: read.await.map_err(broken)?? })
 }
 
 async fn export(
@@ -59,11 +67,14 @@ async fn export(
     Caller(actor): Caller,
     request: Request,
 ) -> Result<Response, MlflowError> {
-    let (experiment, run, groups) = match read(request).await {
+    let Export { experiment, run, form, groups } = match read(request).await {
         Ok(read) => read,
         Err(refusal) => return Ok(refused(refusal)),
     };
     tracking.log_spans(&actor, &experiment, run, groups).await?;
-    // An empty message: all was taken.
+    // An empty message, in the form of the request: all was taken.
+    if form == Form::Json {
+        return Ok(Json(json!({})).into_response());
+    }
     Ok(([(header::CONTENT_TYPE, "application/x-protobuf")], "").into_response())
 }

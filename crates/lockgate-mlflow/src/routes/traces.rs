@@ -106,11 +106,14 @@ async fn several(Call { tracking, actor, message }: Call) -> Answer {
     Ok(Json(wire::page("trace_infos", found.iter().map(shown::info).collect(), None)))
 }
 
+/// A list must be there, but it may be empty.
+fn given(message: &Message, name: &str) -> Result<(), MlflowError> {
+    if message.is_set(name) { Ok(()) } else { Err(message.missing(name)) }
+}
+
 async fn search(Call { tracking, actor, message }: Call) -> Answer {
+    given(&message, "locations")?;
     let locations = message.messages("locations")?;
-    if locations.is_empty() {
-        return Err(message.missing("locations"));
-    }
     let mut experiments = Vec::new();
     for place in &locations {
         if let Some(experiment) = place.message("mlflow_experiment")? {
@@ -148,20 +151,16 @@ async fn delete_tag(Path(id): Path<String>, Call { tracking, actor, message }: C
 }
 
 async fn link_to_run(Call { tracking, actor, message }: Call) -> Answer {
+    given(&message, "trace_ids")?;
     let ids = message.texts("trace_ids")?;
-    if ids.is_empty() {
-        return Err(message.missing("trace_ids"));
-    }
     tracking.link_traces_to_run(&actor, ids, &message.required("run_id")?).await?;
     Ok(Json(json!({})))
 }
 
 async fn link_prompts(Call { tracking, actor, message }: Call) -> Answer {
     let trace = message.required("trace_id")?;
+    given(&message, "prompt_versions")?;
     let prompts = message.messages("prompt_versions")?;
-    if prompts.is_empty() {
-        return Err(message.missing("prompt_versions"));
-    }
     let name = |one: &Message| Ok(format!("{}/{}", one.required("name")?, one.required("version")?));
     let names = prompts.iter().map(name).collect::<Result<Vec<_>, MlflowError>>()?;
     tracking.link_prompts_to_trace(&actor, &trace, names).await?;

@@ -47,6 +47,8 @@ pub enum Comparator {
     Like,
     /// The same without regard to case.
     Ilike,
+    /// A regular expression is found in it.
+    Rlike,
     /// One of a list.
     In,
     /// None of a list.

@@ -4,6 +4,7 @@ use super::entity::{Attribute, Beside, Entity, INDEXED};
 use super::search::{Clause, Comparator, Field, Operand, Order, Page, Search};
 use crate::conn::{Query, query_dynamic};
 use crate::error::{StoreError, no_nul};
+use crate::pattern;
 
 /// How many values a search may hold. SQLite takes 32,766, PostgreSQL 65,535.
 const VALUES: usize = 30_000;
@@ -66,6 +67,7 @@ impl Statement {
             }
             Comparator::In | Comparator::NotIn => return self.member(column, comparator, operand),
             Comparator::Like | Comparator::Ilike => return self.pattern(column, comparator, operand),
+            Comparator::Rlike => return self.expression(column, operand),
         };
         self.push(&format!("{column} {symbol} "));
         self.value(operand.clone());
@@ -106,6 +108,21 @@ impl Statement {
             self.push(" ESCAPE '~'");
         }
         Ok(())
+    }
+
+    /// SQLite gets a function of ours, PostgreSQL an expression in its own words.
+    fn expression(&mut self, column: &str, operand: &Operand) -> Result<(), StoreError> {
+        let Operand::Text(given) = operand else { return Err(invalid("a regular expression was expected")) };
+        let translated = pattern::for_postgres(given).map_err(|why| unusable(given, &why))?;
+        let (operator, words) =
+            if self.is_sqlite() { ("REGEXP", given.as_str()) } else { ("~", translated.as_str()) };
+        self.push(&format!("{column} {operator} "));
+        self.words(words);
+        Ok(())
+    }
+
+    pub(super) fn is_sqlite(&self) -> bool {
+        self.like_ignores_case
     }
 
     /// `FROM … WHERE` rows beside the entity with this key.
@@ -336,6 +353,11 @@ fn joined<'e>(entity: &'e Entity, order: &'e Order) -> Result<Option<(&'e Beside
 
 pub(super) fn invalid(why: &str) -> StoreError {
     StoreError::Invalid { what: "a search", why: why.to_owned() }
+}
+
+/// A regular expression that can't be searched for.
+pub(super) fn unusable(given: &str, why: &str) -> StoreError {
+    invalid(&format!("'{given}' is no regular expression that can be searched for: {why}"))
 }
 
 fn missing<'e>(

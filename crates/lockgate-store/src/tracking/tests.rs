@@ -1,5 +1,7 @@
 //! Tracking data on both engines.
 
+mod patterns;
+
 use super::types::*;
 use super::*;
 use crate::testing::{Bench, NOON, both_engines};

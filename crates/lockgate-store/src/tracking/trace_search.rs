@@ -1,8 +1,9 @@
 //! Conditions about what belongs to traces: spans, assessments, links.
 
 use super::search::{Clause, Comparator, Field, Operand};
-use super::statement::{Statement, invalid};
+use super::statement::{Statement, invalid, unusable};
 use crate::error::StoreError;
+use crate::pattern;
 
 impl Statement {
     /// One span to which all the conditions apply.
@@ -29,11 +30,43 @@ impl Statement {
         Ok(())
     }
 
-    /// Attributes are looked for in the span's JSON, where each is written as `"name": "value"`.
+    /// Attributes are looked for in the span's JSON, where each is written as `"name": "value"`. A value is JSON itself: a
+    /// text has quotes within the quotes.
     fn span_attribute(&mut self, name: &str, clause: &Clause) -> Result<(), StoreError> {
-        let Operand::Text(pattern) = &clause.operand else { return Err(invalid("a pattern was expected")) };
-        let pattern = Operand::Text(format!("%\"{name}\"{pattern}%"));
-        self.compare("s.content", clause.comparator, &pattern)
+        let values = match (clause.comparator, &clause.operand) {
+            (Comparator::Rlike, Operand::Text(given)) => {
+                let wanted = Operand::Text(attribute_expression(name, given)?);
+                return self.compare("s.content", Comparator::Rlike, &wanted);
+            }
+            (Comparator::Like | Comparator::Ilike, Operand::Text(pattern)) => {
+                let pattern = Operand::Text(format!("%\"{name}\"{pattern}%"));
+                return self.compare("s.content", clause.comparator, &pattern);
+            }
+            (Comparator::Eq | Comparator::Ne, Operand::Text(value)) => std::slice::from_ref(value),
+            (Comparator::In | Comparator::NotIn, Operand::Texts(values)) => values.as_slice(),
+            _ => return Err(invalid("a text or a pattern was expected")),
+        };
+        if matches!(clause.comparator, Comparator::Ne | Comparator::NotIn) {
+            self.holds(&format!("{}: ", json(name)));
+            self.push(" AND NOT (");
+        } else {
+            self.push("(");
+        }
+        for (i, value) in values.iter().enumerate() {
+            self.push(if i > 0 { " OR " } else { "" });
+            self.holds(&format!("{}: {}", json(name), json(value)));
+            self.push(" OR ");
+            self.holds(&format!("{}: {}", json(name), json(&json(value))));
+        }
+        self.push(")");
+        Ok(())
+    }
+
+    /// A text that stands somewhere in the span.
+    fn holds(&mut self, text: &str) {
+        self.push(if self.is_sqlite() { "instr(s.content, " } else { "strpos(s.content, " });
+        self.words(text);
+        self.push(") > 0");
     }
 
     /// What was said about a trace, or about the conversation that it is a part of.
@@ -97,5 +130,51 @@ impl Statement {
         }
         self.push(")");
         Ok(())
+    }
+}
+
+fn json(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// What finds an attribute that is a text by a part of it. As in MLflow, only `^` and `$` tie it to the ends of the value:
+/// without them what follows in the span is looked through, too.
+fn attribute_expression(name: &str, given: &str) -> Result<String, StoreError> {
+    pattern::for_postgres(given).map_err(|why| unusable(given, &why))?;
+    let (start, rest) = match given.strip_prefix('^') {
+        Some(rest) => ("", rest),
+        None => (".*", given),
+    };
+    let escaped = |text: &str| text.bytes().rev().take_while(|byte| *byte == b'\\').count() % 2 == 1;
+    let (rest, end) = match rest.strip_suffix('$').filter(|rest| !escaped(rest)) {
+        Some(rest) => (rest, r#"\\""#),
+        None => (rest, ""),
+    };
+    Ok(format!(r#"{}: "\\"{start}(?:{rest}){end}"#, regex::escape(&json(name))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_expression_is_looked_for_in_the_attribute() {
+        let span = r#"{"attributes": {"a.b": "\"gpt-4\"", "n": "4", "c": "\"x$\""}}"#;
+        for (name, given, found) in [
+            ("a.b", "^gpt", true),
+            ("a.b", "^(gpt|x)", true),
+            ("a.b", "4$", true),
+            ("a.b", "^gpt-4$", true),
+            ("a.b", "^4", false),
+            ("a.b", "gpt$", false),
+            ("a_b", "gpt", false),
+            ("n", "4", false),
+            ("c", r"^x\$", true),
+            ("c", "^x$", false),
+        ] {
+            let expression = pattern::compiled(&attribute_expression(name, given).unwrap()).unwrap();
+            assert_eq!(expression.is_match(span), found, "{name} {given}");
+        }
+        assert!(attribute_expression("a", "a)|(b").is_err());
     }
 }

@@ -1,15 +1,18 @@
 //! Tagging, linking and deleting traces.
 
 use super::super::{KeyValue, Tracking, TrackingError, checks, may_track, places};
-use super::{SPANS_LOCATION, found, missing, own_location};
+use super::{LOCATION, SPANS_LOCATION, found, missing};
 use lockgate_core::actor::Actor;
 use lockgate_core::clock::Millis;
 
 /// How many traces can be linked to a run at once.
 const LINKS: usize = 100;
-/// Tags that say where a trace's spans are: not the client's to change.
-const FIXED_TAGS: [&str; 3] =
-    [SPANS_LOCATION, "mlflow.trace.archiveLocation", "mlflow.trace.archivalFailure"];
+/// What a client may take away, but not set.
+const FAILURE: &str = "mlflow.trace.archivalFailure";
+/// Tags that say where a trace's spans and files are: not the client's to change.
+pub(super) const FIXED_TAGS: [&str; 4] = [LOCATION, SPANS_LOCATION, "mlflow.trace.archiveLocation", FAILURE];
+/// So many traces are deleted at a time: others who write wait for no more.
+const BATCH: usize = 500;
 
 impl Tracking {
     /// Sets a tag.
@@ -36,7 +39,7 @@ impl Tracking {
     /// Where there is none, or it is not the client's.
     pub async fn delete_trace_tag(&self, actor: &Actor, id: &str, key: &str) -> Result<(), TrackingError> {
         may_track(actor)?;
-        if key != FIXED_TAGS[2] {
+        if key != FAILURE {
             changeable(key, "deleted")?;
         }
         let (id, key) = (id.to_owned(), key.to_owned());
@@ -108,7 +111,8 @@ impl Tracking {
     }
 
     /// Deletes traces of an experiment for good: those with these ids, or those that began until a time, the oldest
-    /// first and not more than `most`. Says how many there were.
+    /// first and not more than `most`. Says how many there were. Many are deleted some at a time, and stay deleted where a
+    /// later part fails.
     ///
     /// # Errors
     /// Where neither or both are said.
@@ -123,26 +127,58 @@ impl Tracking {
         may_track(actor)?;
         deletable(until, most, &ids)?;
         let experiment = checks::experiment_id(experiment)?;
+        let mut deleted = 0;
+        if let Some(until) = until {
+            let mut left = most.unwrap_or(i64::MAX);
+            while left > 0 {
+                let batch = left.min(BATCH as i64);
+                let doomed = Doomed::Oldest { until, most: batch };
+                let (found, gone) = self.delete_some(experiment, doomed).await?;
+                deleted += gone;
+                left -= found;
+                if found < batch {
+                    break;
+                }
+            }
+        }
+        for ids in ids.chunks(BATCH) {
+            deleted += self.delete_some(experiment, Doomed::Named(ids.to_vec())).await?.1;
+        }
+        Ok(deleted)
+    }
+
+    /// Says how many were found, and how many of them were still there to be deleted.
+    async fn delete_some(&self, experiment: i64, doomed: Doomed) -> Result<(i64, u64), TrackingError> {
         self.write(move |tx| {
             Box::pin(async move {
-                let ids = match until {
-                    Some(until) => tx.oldest_traces(experiment, until, most.unwrap_or(i64::MAX)).await?,
-                    None => ids,
+                let Some(experiment) = tx.experiment(experiment).await? else { return Ok((0, 0)) };
+                let ids: Vec<String> = match doomed {
+                    Doomed::Oldest { until, most } => tx.oldest_traces(experiment.id, until, most).await?,
+                    Doomed::Named(ids) => {
+                        let traces = tx.traces(&ids).await?.into_iter();
+                        traces
+                            .filter(|one| one.experiment_id == experiment.id)
+                            .map(|one| one.trace_id)
+                            .collect()
+                    }
                 };
-                let mut doomed = Vec::new();
-                for trace in tx.traces(&ids).await?.into_iter().filter(|one| one.experiment_id == experiment)
-                {
-                    let location = own_location(tx, &trace).await?;
+                for id in &ids {
+                    let location = places::of_trace(&experiment.artifact_location, id);
                     if let Some(root) = places::root_of(&location) {
                         tx.delete_artifacts(root, "").await?;
                     }
-                    doomed.push(trace.trace_id);
                 }
-                Ok(tx.delete_traces(&doomed).await?)
+                Ok((ids.len() as i64, tx.delete_traces(&ids).await?))
             })
         })
         .await
     }
+}
+
+/// Which traces are deleted.
+enum Doomed {
+    Oldest { until: Millis, most: i64 },
+    Named(Vec<String>),
 }
 
 fn deletable(until: Option<Millis>, most: Option<i64>, ids: &[String]) -> Result<(), TrackingError> {

@@ -5,10 +5,11 @@ use super::super::{
     may_track, places,
 };
 use super::assessments::{self, NewAssessment};
+use super::change::FIXED_TAGS;
 use super::tree::Tree;
 use super::{
     COST, FINALIZED, LOCATION, SESSION, SIZES, SOURCE_RUN, SPANS_LOCATION, TOKEN_USE, TRACKING_STORE, found,
-    pair, put, usage,
+    pair, put, stays, usage,
 };
 use lockgate_core::actor::Actor;
 use lockgate_core::clock::Millis;
@@ -107,10 +108,14 @@ fn row(new: &NewTrace, experiment: i64, old: Option<&Trace>) -> Trace {
 async fn start(tx: &mut Tx, new: NewTrace, said: Vec<Assessment>) -> Result<Trace, TrackingError> {
     let experiment = experiments::active(tx, &new.experiment_id).await?;
     let old = tx.trace(&new.trace_id).await?;
+    if let Some(old) = &old {
+        stays(old, &experiment.id.to_string())?;
+    }
     let id = &new.trace_id;
     put(tx, &row(&new, experiment.id, old.as_ref())).await?;
     let location = places::of_trace(&experiment.artifact_location, id);
-    let tags: Vec<KeyValue> = new.tags.iter().filter(|tag| tag.key != LOCATION).cloned().collect();
+    let own = |tag: &&KeyValue| !FIXED_TAGS.contains(&tag.key.as_str());
+    let tags: Vec<KeyValue> = new.tags.iter().filter(own).cloned().collect();
     tx.set_trace_tags(id, &tags).await?;
     tx.set_trace_tags(id, &[pair(LOCATION, location)]).await?;
     tx.set_trace_metadata(id, &kept_metadata(&new, old.as_ref())).await?;
@@ -129,8 +134,20 @@ fn expected(trace: &Trace) -> i64 {
     sizes.and_then(|sizes| sizes.get("num_spans").and_then(Tree::as_count)).unwrap_or_default()
 }
 
+/// Whether a trace's spans are in this store.
 pub(super) fn has_spans_here(trace: &Trace) -> bool {
     trace.tag(SPANS_LOCATION) == Some(TRACKING_STORE)
+}
+
+/// A client would ask again if this were the server's fault.
+fn with_spans_here(trace: &Trace) -> Result<(), TrackingError> {
+    if has_spans_here(trace) {
+        return Ok(());
+    }
+    Err(TrackingError::invalid(format!(
+        "Trace data not stored in tracking store: the spans of trace '{}' are not here (yet)",
+        trace.trace_id
+    )))
 }
 
 impl Tracking {
@@ -180,9 +197,7 @@ impl Tracking {
                 let trace = conn.trace(&id).await?;
                 let trace = trace
                     .ok_or_else(|| TrackingError::missing(format!("Trace with ID {id} is not found.")))?;
-                if !has_spans_here(&trace) {
-                    return Err(TrackingError::State("Trace data not stored in tracking store".to_owned()));
-                }
+                with_spans_here(&trace)?;
                 let spans = conn.spans(std::slice::from_ref(&id)).await?;
                 if partly || (!spans.is_empty() && spans.len() as i64 >= expected(&trace)) {
                     return Ok((trace, spans));
@@ -214,18 +229,18 @@ impl Tracking {
         Ok(traces)
     }
 
-    /// The same with their spans; those whose spans are elsewhere or still to come are left out.
+    /// The same with their spans; those of which spans are still to come are left out.
     ///
     /// # Errors
-    /// Where an experiment's id is no number.
+    /// Where an experiment's id is no number, or a trace's spans are kept elsewhere.
     pub async fn whole_traces(
         &self,
         actor: &Actor,
         ids: Vec<String>,
         experiments: Option<Vec<String>>,
     ) -> Result<Vec<(Trace, Vec<Span>)>, TrackingError> {
-        let mut traces = self.traces(actor, ids, experiments).await?;
-        traces.retain(has_spans_here);
+        let traces = self.traces(actor, ids, experiments).await?;
+        traces.iter().try_for_each(with_spans_here)?;
         let ids: Vec<String> = traces.iter().map(|trace| trace.trace_id.clone()).collect();
         let spans = self.read(move |conn| Box::pin(async move { Ok(conn.spans(&ids).await?) })).await?;
         let mut of: HashMap<String, Vec<Span>> = HashMap::new();

@@ -4,7 +4,9 @@ use super::super::{KeyValue, Span, Trace, Tracking, TrackingError, experiments, 
 use super::info::TraceState;
 use super::preview::preview;
 use super::spans::{self, Prepared, SpanGroup};
-use super::{COST, FINALIZED, LOCATION, SESSION, SPANS_LOCATION, TOKEN_USE, TRACKING_STORE, USER, pair, put};
+use super::{
+    COST, FINALIZED, LOCATION, SESSION, SPANS_LOCATION, TOKEN_USE, TRACKING_STORE, USER, pair, put, stays,
+};
 use lockgate_core::actor::Actor;
 use lockgate_store::Tx;
 use std::collections::BTreeMap;
@@ -134,7 +136,10 @@ fn tags(new: &Arrived) -> Vec<KeyValue> {
 
 async fn keep(tx: &mut Tx, id: &str, experiment: &str, new: &Arrived) -> Result<(), TrackingError> {
     let mut trace = match tx.trace(id).await? {
-        Some(trace) => trace,
+        Some(trace) => {
+            stays(&trace, experiment)?;
+            trace
+        }
         None => begun(tx, id, experiment, new).await?,
     };
     for span in &new.spans {
@@ -154,7 +159,7 @@ impl Tracking {
     /// is named. Spans that came before are replaced.
     ///
     /// # Errors
-    /// Where a trace begins and there is no such experiment, or a span can't be kept; none is kept then.
+    /// Where a trace begins and there is no such experiment, a trace is of another one, or a span can't be kept; none is kept then.
     pub async fn log_spans(
         &self,
         actor: &Actor,

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`tree`], `lenient` | JSON that keeps its order, written and read as Python does |
 //! | `spans` | spans as they arrive, and their rows |
+//! | `conventions`, `translate` | what other conventions than MLflow's call the same things |
 //! | `intake` | keeping spans, and what they say about their trace |
 //! | `usage`, `preview` | sums of tokens and costs; the beginnings of requests and answers |
 //! | `info`, `data` | whole traces, and finding them; their spans as files |
@@ -15,6 +16,7 @@
 
 mod assessments;
 mod change;
+mod conventions;
 mod data;
 mod info;
 mod intake;
@@ -23,6 +25,7 @@ mod preview;
 mod spans;
 #[cfg(test)]
 mod tests;
+mod translate;
 pub(super) mod tree;
 mod usage;
 
@@ -66,6 +69,17 @@ async fn put(tx: &mut Tx, trace: &Trace) -> Result<(), TrackingError> {
         return Ok(());
     }
     Err(TrackingError::invalid(format!("Trace ID '{}' is in use in another workspace", trace.trace_id)))
+}
+
+/// A trace stays in its experiment.
+fn stays(trace: &Trace, experiment: &str) -> Result<(), TrackingError> {
+    if trace.experiment_id.to_string() == experiment {
+        return Ok(());
+    }
+    Err(TrackingError::invalid(format!(
+        "Trace with ID '{}' already exists in another experiment.",
+        trace.trace_id
+    )))
 }
 
 /// Where a trace's own files lie. Its tag tells clients so, and they can change it: it is not asked.

@@ -1,6 +1,8 @@
 //! Spans as they arrive, and the rows that are made of them.
 
 use super::super::{KeyValue, Span, TrackingError, checks};
+use super::change::FIXED_TAGS;
+use super::translate::translate;
 use super::tree::Tree;
 use super::usage;
 use base64::Engine as _;
@@ -9,12 +11,12 @@ use std::collections::HashMap;
 
 /// The attributes that mean something here.
 const REQUEST_ID: &str = "mlflow.traceRequestId";
-const KIND: &str = "mlflow.spanType";
-const INPUTS: &str = "mlflow.spanInputs";
-const OUTPUTS: &str = "mlflow.spanOutputs";
-const TOKEN_USE: &str = "mlflow.chat.tokenUsage";
+pub(super) const KIND: &str = "mlflow.spanType";
+pub(super) const INPUTS: &str = "mlflow.spanInputs";
+pub(super) const OUTPUTS: &str = "mlflow.spanOutputs";
+pub(super) const TOKEN_USE: &str = "mlflow.chat.tokenUsage";
 const COST: &str = "mlflow.llm.cost";
-const MODEL: &str = "mlflow.llm.model";
+pub(super) const MODEL: &str = "mlflow.llm.model";
 const SESSIONS: [&str; 2] = ["session.id", "gen_ai.conversation.id"];
 const USER: &str = "user.id";
 /// What follows is a tag of the trace.
@@ -126,7 +128,7 @@ fn plain(value: &str) -> String {
 }
 
 /// An attribute's value as JSON. Clients write JSON into texts; then it is that JSON.
-fn dumped(value: &Tree) -> String {
+pub(super) fn dumped(value: &Tree) -> String {
     if let Tree::Text(text) = value
         && matches!(Tree::parse(text), Some(Tree::Text(_) | Tree::List(_) | Tree::Map(_)))
     {
@@ -150,13 +152,7 @@ fn attributes(new: &NewSpan) -> Vec<(String, String)> {
             }
         }
     }
-    if !found.iter().any(|(key, _)| key == MODEL) {
-        let of =
-            |name: &str| found.iter().find(|(key, _)| key == name).and_then(|(_, value)| Tree::parse(value));
-        let model = |tree: Tree| tree.get("model").and_then(Tree::as_text).map(str::to_owned);
-        let model = of(INPUTS).and_then(model).or_else(|| of(OUTPUTS).and_then(model));
-        found.extend(model.map(|model| (MODEL.to_owned(), Tree::Text(model).dump())));
-    }
+    translate(&mut found, &new.events);
     found
 }
 
@@ -223,7 +219,7 @@ pub(super) fn prepared(new: &NewSpan) -> Result<Prepared, TrackingError> {
     let root = new.parent_id.is_none();
     let mut tags = Vec::new();
     for (key, value) in attributes.iter().filter(|_| root) {
-        let Some(key) = key.strip_prefix(TRACE_TAG) else { continue };
+        let Some(key) = key.strip_prefix(TRACE_TAG).filter(|key| !FIXED_TAGS.contains(key)) else { continue };
         // One that can't be a tag is left out: the span is worth more than the tag.
         tags.extend(checks::trace_tag(KeyValue { key: key.to_owned(), value: plain(value) }).ok());
     }

@@ -2,7 +2,7 @@
 
 use super::super::tests::{Bench, bench};
 use super::*;
-use crate::tracking::{TrackingError, Tree};
+use crate::tracking::{NewExperiment, TrackingError, Tree};
 
 const HEX: &str = "0123456789abcdef0123456789abcdef";
 
@@ -114,7 +114,7 @@ async fn a_trace_is_whole_when_all_its_spans_are_there() {
     new.metadata = vec![pair("mlflow.trace.sizeStats", r#"{"num_spans": 2}"#)];
     bench.tracking.start_trace(&bench.actor, new).await.unwrap();
     let ask = async |partly| bench.tracking.whole_trace(&bench.actor, &id(), partly).await;
-    assert!(matches!(ask(true).await, Err(TrackingError::State(_))), "its spans are kept elsewhere");
+    assert!(matches!(ask(true).await, Err(TrackingError::Invalid(_))), "its spans are kept elsewhere");
     log(&bench, vec![span("1", None, 1, &[])]).await.unwrap();
     assert!(matches!(ask(false).await, Err(TrackingError::Missing(_))));
     assert_eq!(ask(true).await.unwrap().1.len(), 1);
@@ -167,4 +167,82 @@ async fn an_agent_has_no_business_with_traces() {
     refused(bench.tracking.trace(&agent, &id()).await.map(|_| ()));
     refused(bench.tracking.delete_traces(&agent, "0", Some(1), None, vec![]).await.map(|_| ()));
     refused(bench.tracking.delete_assessment(&agent, &id(), "a").await);
+}
+
+#[tokio::test]
+async fn a_trace_stays_in_its_experiment() {
+    let bench = bench().await;
+    let new = NewExperiment { name: "other".to_owned(), ..NewExperiment::default() };
+    let other = bench.tracking.create_experiment(&bench.actor, new).await.unwrap().to_string();
+    let group = || vec![SpanGroup { resource: vec![], spans: vec![span("1", None, 1, &[])] }];
+    bench.tracking.log_spans(&bench.actor, &other, None, group()).await.unwrap();
+    let refused = |result: Result<(), TrackingError>| {
+        let error = result.unwrap_err().to_string();
+        assert_eq!(error, format!("Trace with ID '{}' already exists in another experiment.", id()));
+    };
+    refused(bench.tracking.log_spans(&bench.actor, "0", None, group()).await);
+    refused(bench.tracking.start_trace(&bench.actor, whole()).await.map(|_| ()));
+    assert_eq!(read(&bench).await.experiment_id.to_string(), other);
+}
+
+#[tokio::test]
+async fn tags_that_say_where_spans_lie_are_not_the_clients() {
+    let bench = bench().await;
+    let mut new = whole();
+    new.tags.extend(change::FIXED_TAGS.map(|key| pair(key, "elsewhere")));
+    bench.tracking.start_trace(&bench.actor, new).await.unwrap();
+    let fixed =
+        change::FIXED_TAGS.map(|key| (format!("mlflow.traceTag.{key}"), Tree::Text("elsewhere".to_owned())));
+    let root = NewSpan { attributes: fixed.to_vec(), ..span("1", None, 1, &[]) };
+    for _ in 0..2 {
+        assert!(read(&bench).await.tags.iter().all(|tag| tag.value != "elsewhere"));
+        log(&bench, vec![root.clone()]).await.unwrap();
+    }
+    assert_eq!(read(&bench).await.tag("mlflow.trace.spansLocation"), Some("TRACKING_STORE"));
+    for key in change::FIXED_TAGS {
+        assert!(bench.tracking.set_trace_tag(&bench.actor, &id(), pair(key, "x")).await.is_err(), "{key}");
+        let refused = bench.tracking.delete_trace_tag(&bench.actor, &id(), key).await;
+        let missing = matches!(refused, Err(TrackingError::Missing(_)));
+        assert_eq!(missing, key == "mlflow.trace.archivalFailure", "{key} may be deleted, and is not there");
+    }
+}
+
+#[tokio::test]
+async fn spans_of_other_conventions_fill_previews_types_and_sums() {
+    let bench = bench().await;
+    let root = [
+        ("openinference.span.kind", "AGENT"),
+        ("input.value", r#"{"messages": [{"role": "user", "content": "Hello"}]}"#),
+        ("output.value", "Hi"),
+    ];
+    let model = [("gen_ai.usage.input_tokens", "3"), ("gen_ai.usage.output_tokens", "4")];
+    log(&bench, vec![span("2", Some("1"), 1, &model), span("1", None, 1, &root)]).await.unwrap();
+    let new = NewTrace { response_preview: None, ..whole() };
+    bench.tracking.start_trace(&bench.actor, new).await.unwrap();
+    let (trace, spans) = bench.tracking.whole_trace(&bench.actor, &id(), false).await.unwrap();
+    assert_eq!(trace.request_preview.as_deref(), Some("Hello"));
+    assert_eq!(trace.response_preview.as_deref(), Some("\"Hi\""));
+    let sums = r#"{"input_tokens": 3, "output_tokens": 4, "total_tokens": 7}"#;
+    assert_eq!(trace.metadata("mlflow.trace.tokenUsage"), Some(sums));
+    assert_eq!(spans[0].kind.as_deref(), Some("AGENT"));
+    assert!(spans[0].content.contains("\"output.value\": \"\\\"Hi\\\"\""), "{}", spans[0].content);
+}
+
+#[tokio::test]
+async fn many_traces_are_deleted_some_at_a_time() {
+    let bench = bench().await;
+    let count = 1_203;
+    let spans =
+        (0..count).map(|i| NewSpan { trace: format!("{i:032x}"), ..span("1", None, i, &[]) }).collect();
+    log(&bench, spans).await.unwrap();
+    let delete = async |until, most, ids| {
+        bench.tracking.delete_traces(&bench.actor, "0", until, most, ids).await.unwrap()
+    };
+    assert_eq!(delete(Some(99), None, vec![]).await, 100);
+    assert_eq!(delete(Some(i64::MAX), Some(501), vec![]).await, 501);
+    let rest: Vec<String> = (0..count).map(|i| format!("tr-{i:032x}")).collect();
+    let oldest = bench.tracking.traces(&bench.actor, rest.clone(), None).await.unwrap();
+    assert_eq!((oldest.len(), oldest[0].started), (602, 601), "the oldest went first");
+    assert_eq!(delete(None, None, rest).await, 602);
+    assert_eq!(delete(Some(i64::MAX), None, vec![]).await, 0);
 }
