@@ -411,10 +411,10 @@ mod tests {
 
     #[test]
     fn a_workspace_s_artifacts_lie_below_a_uri_without_fragments() {
-        for good in ["s3://b/x", "mlflow-artifacts:/team", "/srv/x"] {
+        for good in ["s3://b/x", "s3://b/x?q=1", "mlflow-artifacts:/team", "/srv/x"] {
             assert!(artifact_root(good).is_ok(), "{good}");
         }
-        for bad in ["s3://b/x#f", "s3://b/x;p", "s3://b/../x", "relative", "s3://b/x?q=1"] {
+        for bad in ["s3://b/x#f", "s3://b/x;p", "s3://b/../x", "relative", "s3://b/x?.."] {
             assert!(artifact_root(bad).is_err(), "{bad}");
         }
     }
