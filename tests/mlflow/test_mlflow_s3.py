@@ -58,7 +58,7 @@ def test_artifacts_rest_in_the_bucket(service, over_s3, tmp_path):
     client = mlflow.MlflowClient()
     large = os.urandom(20 << 20)
     (tmp_path / "large.bin").write_bytes(large)
-    with mlflow.start_run() as run:
+    with mlflow.start_run(experiment_id="0") as run:
         mlflow.log_text("hello", "notes/a.txt")
         mlflow.log_text("hello", "notes/b.txt")
         mlflow.log_artifact(str(tmp_path / "large.bin"))
@@ -85,13 +85,13 @@ def test_artifacts_rest_in_the_bucket(service, over_s3, tmp_path):
 def test_a_model_is_logged_registered_and_loaded(over_s3):
     from sklearn.linear_model import LinearRegression
 
-    with mlflow.start_run():
+    with mlflow.start_run(experiment_id="0"):
         mlflow.sklearn.log_model(LinearRegression().fit([[0], [1]], [0, 1]), name="model", serialization_format="cloudpickle", registered_model_name="line")
     assert mlflow.pyfunc.load_model("models:/line/1").predict([[3]]) == pytest.approx([3])
 
 
 def test_a_service_that_is_down_loses_nothing_and_is_told(service, over_s3):
-    with mlflow.start_run() as run:
+    with mlflow.start_run(experiment_id="0") as run:
         mlflow.log_text("kept", "before.txt")
     service.stop()
     url = f"{over_s3.address}/api/2.0/mlflow-artifacts/artifacts/{run.info.experiment_id}/{run.info.run_id}/artifacts"
@@ -125,7 +125,7 @@ def test_a_bucket_that_can_not_be_used_is_told_before_anything_is_served(service
 
 @pytest.mark.skipif(engines.ENGINE != "sqlite", reason="says how it is done without an engine's own tools")
 def test_the_database_is_checked_against_the_bucket(service, over_s3, tmp_path):
-    with mlflow.start_run() as run:
+    with mlflow.start_run(experiment_id="0") as run:
         mlflow.log_text("hello", "a.txt")
     copy = tmp_path / "copy"
     place = ("--home", str(over_s3.home), "--blobs", PLACE)

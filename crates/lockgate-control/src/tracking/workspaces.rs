@@ -244,12 +244,12 @@ async fn made(conn: &mut Conn, name: &str) -> Result<Workspace, TrackingError> {
 fn checked_change(change: WorkspaceChange) -> Result<WorkspaceChange, TrackingError> {
     let artifact_root = change.artifact_root.map(|root| root.trim().to_owned());
     if let Some(root) = artifact_root.as_deref().filter(|root| !root.is_empty()) {
-        checks::artifact_root(root)?;
         if places::is_reserved(root) {
             return Err(TrackingError::invalid(format!(
                 "Invalid value for 'default_artifact_root': '{root}' is reserved"
             )));
         }
+        checks::artifact_root(root)?;
     }
     Ok(WorkspaceChange { artifact_root, ..change })
 }
