@@ -19,6 +19,8 @@ use tokio_util::io::ReaderStream;
 
 /// How many bytes are read or written at a time.
 pub(crate) const BLOCK: usize = 512 * 1024;
+/// How many pieces are kept until they are written: each takes memory beside its bytes, and a sender may send them one by one.
+const PIECES: usize = 512;
 /// After how many bytes the disk begins to take what was written, so that there is less to wait for at the end.
 const FLUSH: u64 = 32 << 20;
 
@@ -93,7 +95,7 @@ where
         }
         bytes += came.len();
         waiting.push(came);
-        if bytes >= BLOCK {
+        if bytes >= BLOCK || waiting.len() >= PIECES {
             let mut free = writer.free().await?;
             if free.is_flushed() {
                 free.flushed().await?;

@@ -47,6 +47,7 @@ impl Bucket {
     /// Reaches the bucket, and makes sure that it can be used as intended.
     pub(crate) async fn open(name: &BucketName, intent: Intent) -> Result<Self, BlobError> {
         let bucket = Self::connect(AmazonS3Builder::from_env(), name)?;
+        tracing::info!(bucket = %name, "looking into the bucket; this takes up to half a minute where it can't be reached");
         bucket.probe(intent).await?;
         Ok(bucket)
     }

@@ -69,6 +69,16 @@ async fn large_bytes_come_and_go_in_blocks() {
     }
 }
 
+#[tokio::test]
+async fn many_small_pieces_are_put_together() {
+    let bench = Bench::new().await;
+    let bytes: Vec<u8> = (0..20_000_u64).map(|n| (n % 251) as u8).collect();
+    let pieces = bytes.iter().map(|byte| Ok(vec![*byte].into()));
+    let blob = bench.store.put_stream(futures_util::stream::iter(pieces), Expect::anything()).await.unwrap();
+    assert_eq!(blob, Blob { digest: Digest::of(&bytes), size: 20_000 });
+    assert_eq!(read(&bench.store, &blob.digest, 0, 20_000).await.unwrap(), bytes);
+}
+
 /// Gives some bytes, then breaks.
 struct Breaking(usize);
 
