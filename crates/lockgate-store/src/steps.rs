@@ -15,6 +15,9 @@ pub(crate) static ALL: Migrator = sqlx::migrate!("./migrations");
 /// Marks a SQLite file as ours: "Lock" in ASCII, see `PRAGMA application_id`.
 const APPLICATION_ID: i64 = 0x4c6f_636b;
 
+/// Lines of a step that begin so are SQLite's alone; to PostgreSQL they are comments.
+const SQLITE_ONLY: &str = "--sqlite: ";
+
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS _sqlx_migrations (version BIGINT PRIMARY KEY, description TEXT NOT NULL, \
                      installed_on TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, success BOOLEAN NOT NULL, \
                      checksum BLOB NOT NULL, execution_time BIGINT NOT NULL)";
@@ -88,7 +91,7 @@ fn take_until(connection: &mut Connection, place: &Place, last: i64) -> Result<(
 
 fn take_one(connection: &mut Connection, step: &Migration) -> Result<(), StoreError> {
     connection.batch("BEGIN IMMEDIATE")?;
-    let taken = connection.batch(step.sql.as_str()).and_then(|()| {
+    let taken = connection.batch(&step.sql.as_str().replace(SQLITE_ONLY, "")).and_then(|()| {
         let note = query(TAKE).bind(step.version).bind(step.description.to_string());
         connection.execute(&note.bind(hex::encode_upper(&*step.checksum)))
     });

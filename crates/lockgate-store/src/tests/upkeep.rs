@@ -4,6 +4,7 @@ use crate::error::StoreError;
 use crate::lock::FileLock;
 use crate::open;
 use crate::place::Place;
+use crate::query::query;
 use crate::steps;
 use crate::store::{Access, Store, StoreOptions};
 use crate::testing::{Bench, NOON, both_engines, note};
@@ -25,6 +26,15 @@ async fn older(bench: &Bench, version: i64) {
             "INSERT INTO artifacts (root, path, digest, size, updated) VALUES ('0/r/artifacts', 'm', '{}', 3, 1)",
             Digest::of(b"abc")
         ));
+    }
+    if version >= 9 {
+        rows.push("INSERT INTO metrics (run_id, key, logged_at, step, value, is_nan) VALUES ('r', 'm', 1, 2, 0.5, 0), ('r', 'm', 1, 1, 0, 1)".to_owned());
+        rows.push("INSERT INTO latest_metrics (run_id, key, logged_at, step, value, is_nan, experiment_id) VALUES ('r', 'm', 1, 2, 0.5, 0, 7)".to_owned());
+        rows.push(format!(
+            "INSERT INTO params (run_id, key, value) VALUES ('r', 'p', '{}')",
+            "x".repeat(6000)
+        ));
+        rows.push("INSERT INTO run_tags (run_id, key, value) VALUES ('r', 't', '')".to_owned());
     }
     for sql in rows {
         connection.batch(&place, &sql).await.unwrap();
@@ -71,6 +81,25 @@ both_engines! {
         let found = artifacts(&store).await;
         assert_eq!(found.len(), 1);
         assert_eq!((found[0].0.as_str(), found[0].1.path.as_str(), found[0].1.size), ("0/r/artifacts", "m", 3));
+    }
+
+    async fn what_was_logged_is_kept_when_it_is_put_in_order(bench: Bench) {
+        older(&bench, 12).await;
+        migrate(&bench.url).await.unwrap();
+        let store = bench.open().await;
+        let found = store.read(|conn| Box::pin(async move {
+            let mut found = Vec::new();
+            for sql in [
+                "SELECT COUNT(*) FROM metrics m JOIN latest_metrics l ON l.run_id = m.run_id AND l.key = m.key AND l.experiment_id = 7",
+                "SELECT step FROM metrics WHERE value = 0.5 AND is_nan = 0",
+                "SELECT step FROM metrics WHERE is_nan = 1",
+                "SELECT length(p.value) + length(t.value) FROM params p JOIN run_tags t ON t.run_id = p.run_id",
+            ] {
+                found.push(conn.fetch_one(query(sql)).await?.at::<i64>(0)?);
+            }
+            Ok::<_, StoreError>(found)
+        })).await.unwrap();
+        assert_eq!(found, [2, 2, 1, 6000]);
     }
 
     async fn a_server_brings_an_older_schema_forward_by_itself(bench: Bench) {

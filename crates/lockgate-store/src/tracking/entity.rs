@@ -27,6 +27,18 @@ pub(crate) struct Beside {
     pub(crate) belongs: &'static str,
 }
 
+/// Tables beside an entity's that have indexes by key and value, with alias `o`: of metrics by experiment, key and value, of
+/// params and tags by key and short value.
+pub(crate) struct Led {
+    pub(crate) metrics: &'static str,
+    pub(crate) params: &'static str,
+    pub(crate) tags: &'static str,
+    /// How their rows belong to the entity's.
+    pub(crate) belongs: &'static str,
+    /// The entity, with what is beside it tied to these rows: other conditions are met before its own row is read.
+    pub(crate) entity: Entity,
+}
+
 /// Something that can be searched.
 pub(crate) struct Entity {
     /// For people, in errors.
@@ -41,8 +53,8 @@ pub(crate) struct Entity {
     pub(crate) datasets: Option<Beside>,
     /// Whether metrics carry the dataset they were measured on; a key then has several rows.
     pub(crate) metrics_by_dataset: bool,
-    /// How its table joins the one of metrics that has an index by experiment, key and value, with alias `o`.
-    pub(crate) ranks: Option<Beside>,
+    /// What a search may begin with instead of the entity's own table.
+    pub(crate) led: Option<&'static Led>,
     /// The order where none was asked for, and what breaks ties.
     pub(crate) order: &'static str,
     pub(crate) ties: &'static str,
@@ -97,12 +109,27 @@ pub(crate) const EXPERIMENTS: Entity = Entity {
     tags: beside("experiment_tags s", "s.experiment_id = t.id"),
     datasets: None,
     metrics_by_dataset: false,
-    ranks: None,
+    led: None,
     order: "t.created DESC, t.id ASC",
     ties: "t.id DESC",
 };
 
-pub(crate) const RUNS: Entity = Entity {
+static LED_RUNS: Led = Led {
+    metrics: "latest_metrics",
+    params: "params",
+    tags: "run_tags",
+    belongs: "o.run_id = t.run_id",
+    entity: Entity {
+        metrics: beside("latest_metrics s", "s.run_id = o.run_id"),
+        params: beside("params s", "s.run_id = o.run_id"),
+        tags: beside("run_tags s", "s.run_id = o.run_id"),
+        ..ALL_RUNS
+    },
+};
+
+pub(crate) const RUNS: Entity = Entity { led: Some(&LED_RUNS), ..ALL_RUNS };
+
+const ALL_RUNS: Entity = Entity {
     name: "runs",
     columns: "t.run_id, t.experiment_id, t.name, t.user_id, t.created_by, t.status, t.start_time, t.end_time, t.artifact_uri, t.lifecycle",
     table: "runs",
@@ -126,7 +153,7 @@ pub(crate) const RUNS: Entity = Entity {
         "i.run_id = t.run_id",
     ),
     metrics_by_dataset: false,
-    ranks: beside("latest_metrics o", "o.run_id = t.run_id"),
+    led: None,
     order: "t.start_time DESC, t.run_id ASC",
     ties: "t.start_time DESC, t.run_id ASC",
 };
@@ -153,7 +180,7 @@ pub(crate) const LOGGED_MODELS: Entity = Entity {
     tags: beside("logged_model_tags s", "s.model_id = t.model_id"),
     datasets: None,
     metrics_by_dataset: true,
-    ranks: None,
+    led: None,
     order: "t.created DESC, t.model_id ASC",
     ties: "t.created DESC, t.model_id ASC",
 };
@@ -168,7 +195,7 @@ pub(crate) const REGISTERED_MODELS: Entity = Entity {
     tags: beside("registered_model_tags s", "s.name = t.name"),
     datasets: None,
     metrics_by_dataset: false,
-    ranks: None,
+    led: None,
     order: "t.label ASC",
     ties: "t.label ASC",
 };
@@ -190,7 +217,7 @@ pub(crate) const MODEL_VERSIONS: Entity = Entity {
     tags: beside("model_version_tags s", "s.name = t.name AND s.version = t.version"),
     datasets: None,
     metrics_by_dataset: false,
-    ranks: None,
+    led: None,
     order: "t.updated DESC, t.label ASC, t.version DESC",
     ties: "t.label ASC, t.version DESC",
 };
@@ -216,7 +243,7 @@ pub(crate) const TRACES: Entity = Entity {
     tags: beside("trace_tags s", "s.trace_id = t.trace_id"),
     datasets: None,
     metrics_by_dataset: false,
-    ranks: None,
+    led: None,
     order: "t.started DESC, t.trace_id ASC",
     ties: "t.started DESC, t.trace_id ASC",
 };

@@ -22,6 +22,7 @@ mod entity;
 mod experiments;
 mod import;
 mod inputs;
+mod leads;
 mod logged;
 mod models;
 mod registry;

@@ -131,20 +131,12 @@ pub struct Search {
     pub page: Page,
 }
 
-/// The one experiment that a search is about.
-fn experiment(search: &Search) -> Option<i64> {
-    let mut about = search.clauses.iter().filter(|clause| clause.field == Field::Attribute("experiment_id"));
-    let (Some(clause), None) = (about.next(), about.next()) else { return None };
-    match (clause.comparator, &clause.operand) {
-        (Comparator::Eq, Operand::Int(id)) => Some(*id),
-        (Comparator::In, Operand::Ints(ids)) => ids.first().copied().filter(|_| ids.len() == 1),
-        _ => None,
-    }
-}
-
 impl Conn {
     /// Runs a search.
     pub(crate) async fn search(&mut self, entity: &Entity, search: &Search) -> Result<Vec<Row>, StoreError> {
+        if let Some(narrow) = self.narrow(entity, search).await? {
+            return self.fetch_all(narrow).await;
+        }
         if let Some(ranked) = self.ranked(entity, search)? {
             let rows = self.fetch_all(ranked).await?;
             // A page that is not full goes on with those whose metric is NaN, or that have none.
@@ -175,49 +167,8 @@ impl Conn {
         statement.finished(search.page)
     }
 
-    fn statement(&self) -> Statement {
+    pub(super) fn statement(&self) -> Statement {
         Statement::new(self.is_sqlite())
-    }
-
-    /// The same for what is ordered by a metric within one experiment: an index leads to the first ones, however many there
-    /// are. It finds only those whose metric is a number.
-    fn ranked(&self, entity: &Entity, search: &Search) -> Result<Option<Query>, StoreError> {
-        let (Some(ranks), Some(experiment)) = (&entity.ranks, experiment(search)) else { return Ok(None) };
-        let Some((Field::Metric(key), first)) = search.order.first().map(|order| (&order.field, order))
-        else {
-            return Ok(None);
-        };
-        let mut statement = self.statement();
-        // SQLite goes through the tables of a cross join in their order.
-        let (from, table) = (ranks.from, entity.table);
-        statement.push(&format!("SELECT {} FROM {from} CROSS JOIN {table} t", entity.columns));
-        for (i, order) in search.order.iter().enumerate().skip(1) {
-            statement.join(entity, i, order)?;
-        }
-        let is_rank = |clause: &Clause| {
-            clause.field == first.field
-                && matches!(clause.operand, Operand::Int(_) | Operand::Real(_))
-                && clause.comparator != Comparator::Ne
-        };
-        let (on_rank, others) = search.clauses.iter().cloned().partition::<Vec<_>, _>(is_rank);
-        let others = Search { clauses: others, ..search.clone() };
-        statement.filter(entity, &others, self.workspace())?;
-        statement.push(&format!(" AND {} AND o.experiment_id = ", ranks.belongs));
-        statement.value(Operand::Int(experiment));
-        statement.push(" AND o.key = ");
-        statement.words(key);
-        statement.push(" AND o.is_nan = 0");
-        for clause in &on_rank {
-            statement.push(" AND ");
-            statement.compare("o.value", clause.comparator, &clause.operand)?;
-        }
-        statement.push(" ORDER BY o.value");
-        statement.direction(first.ascending, false);
-        for (i, order) in search.order.iter().enumerate().skip(1) {
-            statement.order(entity, i, order, search)?;
-        }
-        statement.push(entity.ties);
-        statement.finished(search.page).map(Some)
     }
 }
 

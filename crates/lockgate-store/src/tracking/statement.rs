@@ -125,6 +125,11 @@ impl Statement {
         self.like_ignores_case
     }
 
+    /// `EXISTS (SELECT 1`. SQLite would make a join of it, and read the entity's row first; the sign keeps it from that.
+    fn exists(&mut self) {
+        self.push(if self.is_sqlite() { "+EXISTS (SELECT 1" } else { "EXISTS (SELECT 1" });
+    }
+
     /// `FROM … WHERE` rows beside the entity with this key.
     fn beside(&mut self, beside: &Beside, key: &str) {
         self.push(&format!(" FROM {} WHERE {} AND s.key = ", beside.from, beside.belongs));
@@ -158,7 +163,7 @@ impl Statement {
                 self.compare(attribute.column, clause.comparator, &clause.operand)
             }
             Field::Metric(key) => {
-                self.push("EXISTS (SELECT 1");
+                self.exists();
                 self.beside(beside("metrics", &entity.metrics)?, key);
                 if entity.metrics_by_dataset {
                     self.measured_on(&search.datasets);
@@ -185,7 +190,8 @@ impl Statement {
                     _ => "g.value",
                 };
                 let beside = beside("datasets", &entity.datasets)?;
-                self.push(&format!("EXISTS (SELECT 1 FROM {} WHERE {} AND ", beside.from, beside.belongs));
+                self.exists();
+                self.push(&format!(" FROM {} WHERE {} AND ", beside.from, beside.belongs));
                 self.compare(column, clause.comparator, &clause.operand)?;
                 self.push(")");
                 Ok(())
@@ -198,7 +204,11 @@ impl Statement {
 
     fn pair(&mut self, beside: &Beside, key: &str, clause: &Clause) -> Result<(), StoreError> {
         let absent = matches!(clause.comparator, Comparator::IsNull | Comparator::Lacks);
-        self.push(if absent { "NOT EXISTS (SELECT 1" } else { "EXISTS (SELECT 1" });
+        if absent {
+            self.push("NOT EXISTS (SELECT 1");
+        } else {
+            self.exists();
+        }
         self.beside(beside, key);
         match clause.comparator {
             Comparator::IsNull | Comparator::IsNotNull => {}
@@ -314,7 +324,9 @@ impl Statement {
         if let (true, false, false, Some(metrics)) =
             (entity.metrics_by_dataset, search.datasets.is_empty(), on_metrics, &entity.metrics)
         {
-            self.push(&format!(" AND EXISTS (SELECT 1 FROM {} WHERE {}", metrics.from, metrics.belongs));
+            self.push(" AND ");
+            self.exists();
+            self.push(&format!(" FROM {} WHERE {}", metrics.from, metrics.belongs));
             self.measured_on(&search.datasets);
             self.push(")");
         }

@@ -1,6 +1,7 @@
 //! Orders, and the indexes behind them; the age of the first experiment.
 
 use super::*;
+use crate::Store;
 
 both_engines! {
     async fn datasets_come_in_the_order_in_which_they_were_logged(bench: Bench) {
@@ -45,6 +46,42 @@ both_engines! {
     }
 }
 
+/// How SQLite goes about a search.
+async fn plan(
+    store: &Store,
+    search: impl FnOnce(&Conn) -> Result<crate::conn::Query, StoreError> + Send + 'static,
+) -> Vec<String> {
+    let planned = store.read(|conn| {
+        Box::pin(async move {
+            let mut plan = search(conn)?;
+            plan.sql = format!("EXPLAIN QUERY PLAN {}", plan.sql).into();
+            let rows = conn.fetch_all(plan).await?;
+            rows.iter().map(|row| crate::conn::text(row, "detail")).collect::<Result<Vec<_>, _>>()
+        })
+    });
+    planned.await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_the_order_of_a_metric_only_those_runs_are_read_that_meet_the_conditions() {
+    let bench = Bench::sqlite();
+    let store = bench.open().await;
+    let is = |field, operand| Clause { field, comparator: Comparator::Eq, operand };
+    let conditions = vec![
+        is(Field::Attribute("experiment_id"), Operand::Int(0)),
+        is(Field::Param("p".into()), Operand::Text("x".into())),
+        is(Field::Metric("m".into()), Operand::Real(1.0)),
+    ];
+    let by = Order { field: Field::Metric("o".into()), ascending: true, dataset: None };
+    let wanted = search(conditions, vec![by]);
+    let plan = plan(&store, move |conn| Ok(conn.ranked(&entity::RUNS, &wanted)?.unwrap())).await;
+    let place = |what: &str| {
+        plan.iter().position(|step| step.contains(what)).unwrap_or_else(|| panic!("{what}: {plan:?}"))
+    };
+    assert!(place("COVERING INDEX latest_metrics_rank") < place("SEARCH s USING PRIMARY KEY"), "{plan:?}");
+    assert!(place("SEARCH s USING PRIMARY KEY") < place("SEARCH t USING"), "{plan:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_newest_come_from_an_index_however_many_there_are() {
     let bench = Bench::sqlite();
@@ -71,17 +108,7 @@ async fn the_newest_come_from_an_index_however_many_there_are() {
         ),
         (&entity::TRACES, search(vec![of], vec![newest("timestamp_ms")]), "traces_newest"),
     ] {
-        let plan = store
-            .read(move |conn| {
-                Box::pin(async move {
-                    let mut plan = conn.general(entity, &search)?;
-                    plan.sql = format!("EXPLAIN QUERY PLAN {}", plan.sql).into();
-                    let rows = conn.fetch_all(plan).await?;
-                    rows.iter().map(|row| crate::conn::text(row, "detail")).collect::<Result<Vec<_>, _>>()
-                })
-            })
-            .await
-            .unwrap();
+        let plan = plan(&store, move |conn| conn.general(entity, &search)).await;
         assert!(plan[0].contains(index), "{}: {plan:?}", entity.name);
         assert!(!plan.iter().any(|step| step.ends_with("FOR ORDER BY")), "{}: {plan:?}", entity.name);
     }
