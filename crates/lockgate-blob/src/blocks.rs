@@ -1,4 +1,4 @@
-//! Bytes in blocks: read one block ahead of who takes them, written while the next ones come.
+//! Bytes in blocks, written while the next ones come.
 //!
 //! No thread waits for a slow peer: each block is a piece of work of its own.
 
@@ -10,7 +10,7 @@ use futures_util::{Stream, StreamExt as _};
 use lockgate_core::digest::Digest;
 use sha2::{Digest as _, Sha256};
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Write};
 use std::pin::pin;
 use std::sync::Arc;
 use tokio::io::AsyncRead;
@@ -31,48 +31,6 @@ pub fn blocks<R: AsyncRead>(reader: R) -> ReaderStream<R> {
 
 /// Bytes in blocks. An error ends them; where they end without one, all are there.
 pub type Blocks = futures_util::stream::BoxStream<'static, io::Result<Bytes>>;
-
-/// A file's bytes: from one on, and so many.
-pub(crate) fn of_file(
-    file: File,
-    from: u64,
-    length: u64,
-) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
-    let state = Reading { file: Arc::new(file), from, left: length, ahead: None };
-    futures_util::stream::try_unfold(state, |mut state| async move {
-        let Some(ahead) = state.ahead.take().or_else(|| state.next()) else { return Ok(None) };
-        let block = ahead.await.unwrap_or_else(|_| Err(io::Error::other("the program is ending")))?;
-        if block.is_empty() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        state.left = state.left.saturating_sub(block.len() as u64);
-        state.from += block.len() as u64;
-        state.ahead = state.next();
-        Ok(Some((Bytes::from(block), state)))
-    })
-}
-
-struct Reading {
-    file: Arc<File>,
-    from: u64,
-    left: u64,
-    ahead: Option<JoinHandle<io::Result<Vec<u8>>>>,
-}
-
-impl Reading {
-    fn next(&self) -> Option<JoinHandle<io::Result<Vec<u8>>>> {
-        let size = usize::try_from(self.left).unwrap_or(BLOCK).min(BLOCK);
-        let (file, from) = (self.file.clone(), self.from);
-        (size > 0).then(|| {
-            spawn_blocking(move || {
-                let (mut file, mut block) = (&*file, Vec::with_capacity(size));
-                file.seek(SeekFrom::Start(from))?;
-                file.take(size as u64).read_to_end(&mut block)?;
-                Ok(block)
-            })
-        })
-    }
-}
 
 /// Writes what comes into a file under way, hashing it; fails where it is more than `at_most`.
 pub(crate) async fn write<S>(

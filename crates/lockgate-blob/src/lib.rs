@@ -4,7 +4,8 @@
 //! |---|---|
 //! | [`store`] | [`BlobStore`]: opening, reading, verifying |
 //! | `put` | writing: hashed on the way, durable before it is visible |
-//! | [`blocks`] | bytes in blocks, as they come and go |
+//! | [`blocks`] | bytes in blocks, as they come |
+//! | `reading` | a file's bytes in blocks, as they go |
 //! | [`parts`] | uploads in parts |
 //! | [`materialise`] | a release's files as a folder that a worker can open |
 //! | [`copy`] | all bytes into a backup, and back |
@@ -29,6 +30,7 @@ pub mod materialise;
 pub mod parts;
 pub mod place;
 mod put;
+mod reading;
 pub mod store;
 #[cfg(test)]
 mod tests;

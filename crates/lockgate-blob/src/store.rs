@@ -1,10 +1,11 @@
 //! [`BlobStore`]: opening, reading, verifying.
 
-use crate::blocks::{self, Blocks};
+use crate::blocks::Blocks;
 use crate::bucket::{Bucket, Intent};
 use crate::error::{BlobError, failed};
 use crate::incoming;
 use crate::place::BlobPlace;
+use crate::reading;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use lockgate_core::digest::Digest;
 use sha2::{Digest as _, Sha256};
@@ -59,7 +60,7 @@ impl BlobReader {
     /// Where a bucket can't be read, or holds something else by now.
     pub async fn blocks(self, from: u64, length: u64) -> Result<Blocks, BlobError> {
         match self.source {
-            Source::File(file) => Ok(blocks::of_file(file, from, length).boxed()),
+            Source::File(file) => Ok(reading::of_file(file, from, length).boxed()),
             Source::Bucket(bucket, digest) => bucket.read(&digest, self.size, from, length).await,
         }
     }
