@@ -9,6 +9,7 @@
 //! | [`json`] | our own JSON scanner and writer: fast numbers, `NaN` and `Infinity` tokens, strict limits |
 //! | [`oip`] | Open Inference Protocol V2, REST |
 //! | [`mlflow`] | MLflow's scoring protocol (`/invocations`) |
+//! | [`tfs`] | TensorFlow Serving's REST API |
 //! | [`table`] | the mapping between named columns and a model's tensor inputs |
 //! | [`fuzz`] | the entry for a fuzzer |
 
@@ -19,6 +20,7 @@ pub mod mlflow;
 pub mod oip;
 pub mod table;
 pub mod tensor;
+pub mod tfs;
 
 pub use error::WireError;
 pub use json::Limits;
