@@ -9,6 +9,8 @@
 //! | [`materialise`] | a release's files as a folder that a worker can open |
 //! | [`copy`] | all bytes into a backup, and back |
 //! | `incoming` | files under way, and cleaning up after a crash |
+//! | `sweep` | taking bytes away that nothing refers to |
+//! | `owners` | whose bytes they are |
 //! | [`place`] | a folder, or a bucket |
 //! | `bucket` | bytes in a bucket of a service that speaks S3 |
 //! | [`error`] | what can go wrong, and what to do about it |
@@ -26,10 +28,12 @@ pub mod copy;
 pub mod error;
 mod incoming;
 pub mod materialise;
+mod owners;
 pub mod parts;
 pub mod place;
 mod put;
 pub mod store;
+mod sweep;
 #[cfg(test)]
 mod tests;
 
@@ -41,3 +45,4 @@ pub use parts::{Part, UploadId};
 pub use place::{BlobPlace, BucketName, NoPlace};
 pub use put::{Blob, Expect};
 pub use store::{BlobReader, BlobStore};
+pub use sweep::{Alone, Resting};

@@ -46,6 +46,8 @@ pub(super) fn connect(builder: AmazonS3Builder, name: &BucketName) -> Result<Ama
         // The signature is what the service checks the bytes by.
         .with_unsigned_payload(false)
         .with_skip_signature(false)
+        // One at a time, each after a look at it.
+        .with_config(AmazonS3ConfigKey::DisableBulkDelete, "true")
         .build()
         .map_err(|error| failed("use", name)(error))
 }

@@ -30,6 +30,7 @@ mod checks;
 pub mod error;
 pub mod exchange;
 mod experiments;
+pub mod gc;
 pub(crate) mod following;
 mod governed;
 mod import;
