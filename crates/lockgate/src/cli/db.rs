@@ -35,7 +35,7 @@ pub(crate) enum Db {
         #[command(flatten)]
         place: DbPlace,
         #[command(flatten)]
-        what: Gc,
+        what: GcOptions,
     },
     /// Put a backup in the place of a database; no server may run on it
     Restore {
@@ -51,7 +51,7 @@ pub(crate) enum Db {
 
 /// What goes
 #[derive(Debug, Args)]
-pub(crate) struct Gc {
+pub(crate) struct GcOptions {
     /// How long it must be deleted, such as 30d12h [default: 30d; no time for what is named by its id]
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub(crate) older_than: Option<i64>,

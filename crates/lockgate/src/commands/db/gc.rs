@@ -11,7 +11,7 @@ use lockgate_control::tracking::gc::{self, LEAST_GRACE, Report, Request};
 use lockgate_store::{Access, Store, StoreError, is_postgres};
 
 /// `db gc`
-pub(super) async fn gc(ctx: &Context, place: &cli::DbPlace, what: &cli::Gc) -> anyhow::Result<Exit> {
+pub(super) async fn gc(ctx: &Context, place: &cli::DbPlace, what: &cli::GcOptions) -> anyhow::Result<Exit> {
     let blobs = artifacts(place).await?;
     let url = place.url();
     // Nothing is made or brought forward here.
@@ -32,12 +32,15 @@ pub(super) async fn gc(ctx: &Context, place: &cli::DbPlace, what: &cli::Gc) -> a
         store.close().await;
         collected
     };
-    let report = collected?;
+    let report = collected.map_err(|error| match error.hint() {
+        Some(hint) => anyhow::anyhow!("{error}\n  hint: {hint}"),
+        None => error.into(),
+    })?;
     ctx.out.show(&report, || told(&report))?;
     Ok(Exit::Done)
 }
 
-fn request(what: &cli::Gc) -> Request {
+fn request(what: &cli::GcOptions) -> Request {
     Request {
         older_than: what.older_than,
         grace: what.grace,
