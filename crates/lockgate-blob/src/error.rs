@@ -123,7 +123,9 @@ pub enum BlobError {
         folder: String,
     },
     /// Somebody else takes bytes away, or takes them along, at this moment.
-    #[error("another `lockgate db gc`, `backup` or `restore` is at work in {folder}: try again when it is done")]
+    #[error(
+        "another `lockgate db gc`, `backup` or `restore` is at work in {folder}: try again when it is done"
+    )]
     InHand {
         /// Where.
         folder: String,

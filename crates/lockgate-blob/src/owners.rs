@@ -1,9 +1,9 @@
 //! Whose bytes they are: every database that refers to some leaves a mark beside them, so that nobody takes away what
 //! another one needs.
 
+use crate::copy::names;
 use crate::error::{BlobError, failed};
 use crate::incoming::Incoming;
-use crate::copy::names;
 use crate::store::{BlobStore, blocking, create_folder};
 use std::io::Write as _;
 use std::path::PathBuf;

@@ -57,7 +57,7 @@ impl Gate {
     }
 
     /// Until this is dropped nobody puts anything.
-    fn close(&self) -> Result<File, BlobError> {
+    pub(crate) fn close(&self) -> Result<File, BlobError> {
         let file = self.open()?;
         file.lock().map_err(failed("lock", &self.0))?;
         Ok(file)
@@ -125,11 +125,7 @@ impl BlobStore {
     ///
     /// # Errors
     /// Where the place can't be read or written.
-    pub async fn take_away(
-        &self,
-        digests: Vec<Digest>,
-        before: Millis,
-    ) -> Result<Vec<Resting>, BlobError> {
+    pub async fn take_away(&self, digests: Vec<Digest>, before: Millis) -> Result<Vec<Resting>, BlobError> {
         if let Some(bucket) = self.bucket() {
             return bucket.take_away(digests, before).await;
         }

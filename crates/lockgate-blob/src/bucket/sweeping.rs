@@ -70,7 +70,10 @@ impl Bucket {
 
     pub(crate) async fn claim(&self, owner: &str, says: &str) -> Result<(), BlobError> {
         let key = self.key(&format!("owners/{owner}"));
-        within(0, self.service.put(&key, says.to_owned().into())).await.map(drop).map_err(failed("write into", &self.name))
+        within(0, self.service.put(&key, says.to_owned().into()))
+            .await
+            .map(drop)
+            .map_err(failed("write into", &self.name))
     }
 
     pub(crate) async fn owners(&self) -> Result<Vec<String>, BlobError> {

@@ -2,8 +2,8 @@
 
 use super::runs::{self, NAME_TAG};
 use super::{
-    DatasetInput, DatasetSummary, KeyValue, Lifecycle, Metric, RunUpdate, Tracking, TrackingError, checks, may_read,
-    may_track, places, python,
+    DatasetInput, DatasetSummary, KeyValue, Lifecycle, Metric, RunUpdate, Tracking, TrackingError, checks,
+    may_read, may_track, places, python,
 };
 use lockgate_core::actor::Actor;
 use lockgate_store::Tx;

@@ -1,8 +1,8 @@
 //! MLflow's logged models: a model's files with a place, params, tags and metrics of their own.
 
 use super::{
-    KeyValue, Lifecycle, LoggedModel, ModelVersion, Search, Tracking, TrackingError, checks, experiments, may_read,
-    may_track, places, python,
+    KeyValue, Lifecycle, LoggedModel, ModelVersion, Search, Tracking, TrackingError, checks, experiments,
+    may_read, may_track, places, python,
 };
 use lockgate_core::actor::Actor;
 use lockgate_core::clock::Millis;

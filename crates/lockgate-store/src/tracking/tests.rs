@@ -7,6 +7,7 @@ use super::*;
 use crate::testing::{Bench, NOON, both_engines};
 use lockgate_core::digest::Digest;
 
+mod gone;
 mod order;
 
 fn pair(key: &str, value: &str) -> KeyValue {

@@ -77,7 +77,8 @@ pub(crate) struct GcOptions {
 
 /// Reads a time as `mlflow gc` does: days, hours, minutes and seconds, in this order, each with or without a fraction.
 fn time(text: &str) -> Result<i64, String> {
-    let wrong = || format!("`{text}` is no time: write days, hours, minutes and seconds, such as 30d12h or 1.5h");
+    let wrong =
+        || format!("`{text}` is no time: write days, hours, minutes and seconds, such as 30d12h or 1.5h");
     let (mut rest, mut total) = (text, 0.0);
     for (unit, millis) in [('d', 86_400_000.0), ('h', 3_600_000.0), ('m', 60_000.0), ('s', 1_000.0)] {
         let Some((number, behind)) = rest.split_once(unit) else { continue };
@@ -114,9 +115,13 @@ mod tests {
 
     #[test]
     fn times_are_read_as_mlflow_reads_them() {
-        for (text, millis) in
-            [("30d", 2_592_000_000), ("30d12h", 2_635_200_000), ("1.5h", 5_400_000), ("2m4s", 124_000), ("0d", 0)]
-        {
+        for (text, millis) in [
+            ("30d", 2_592_000_000),
+            ("30d12h", 2_635_200_000),
+            ("1.5h", 5_400_000),
+            ("2m4s", 124_000),
+            ("0d", 0),
+        ] {
             assert_eq!(time(text), Ok(millis), "{text}");
         }
         for text in ["", "5", "d", "-1d", "1s2m", "1x", "1d2", "1..5h", "999999999999999d"] {

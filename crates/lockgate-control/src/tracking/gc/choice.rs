@@ -60,8 +60,7 @@ pub(super) async fn choose(
     let request = request.clone();
     let chosen = store.read(move |conn| {
         Box::pin(async move {
-            let mut chooser =
-                Chooser { request: &request, survey: &survey, now, choice: Choice::default() };
+            let mut chooser = Chooser { request: &request, survey: &survey, now, choice: Choice::default() };
             for kind in [Kind::Run, Kind::Model, Kind::Experiment] {
                 match request.names_some() {
                     true => chooser.named(conn, kind).await?,
@@ -111,7 +110,13 @@ impl Chooser<'_> {
     async fn named(&mut self, conn: &mut Conn, kind: Kind) -> Result<(), ControlError> {
         for id in self.request.ids(kind) {
             let missing = || {
-                let capital = if kind == Kind::Model { "Logged model" } else if kind == Kind::Run { "Run" } else { "Experiment" };
+                let capital = if kind == Kind::Model {
+                    "Logged model"
+                } else if kind == Kind::Run {
+                    "Run"
+                } else {
+                    "Experiment"
+                };
                 ControlError::not_found(format!("{capital} {id} not found"))
                     .with_hint("nothing was deleted; leave it out")
             };
@@ -138,7 +143,10 @@ impl Chooser<'_> {
     async fn take(&mut self, conn: &mut Conn, kind: Kind, found: &Deleted) -> Result<(), ControlError> {
         match kind {
             Kind::Experiment => self.take_experiment(conn, found).await,
-            _ => Ok(self.take_member(kind, found)),
+            _ => {
+                self.take_member(kind, found);
+                Ok(())
+            }
         }
     }
 

@@ -15,8 +15,6 @@ mod choice;
 mod rows;
 mod survey;
 mod sweep;
-#[cfg(test)]
-mod tests;
 mod tokens;
 
 use crate::audit::prove;
@@ -175,8 +173,9 @@ async fn sound(store: &Store) -> Result<(), ControlError> {
     };
     match wrong {
         None => Ok(()),
-        Some(what) => Err(ControlError::conflict(format!("{}: {what}", store.place()))
-            .with_hint("nothing was deleted, because what is still needed can't be told; run `lockgate db check`")),
+        Some(what) => Err(ControlError::conflict(format!("{}: {what}", store.place())).with_hint(
+            "nothing was deleted, because what is still needed can't be told; run `lockgate db check`",
+        )),
     }
 }
 

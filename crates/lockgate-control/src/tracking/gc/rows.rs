@@ -65,8 +65,7 @@ pub(super) async fn take(
 /// Takes away what belongs to things whose own rows have gone, also those of an earlier call that broke off.
 pub(super) async fn finish(store: &Store) -> Result<(), ControlError> {
     loop {
-        let page =
-            store.read(|conn| Box::pin(async move { conn.doomed(PAGE).await })).await?;
+        let page = store.read(|conn| Box::pin(async move { conn.doomed(PAGE).await })).await?;
         if page.is_empty() {
             return Ok(());
         }

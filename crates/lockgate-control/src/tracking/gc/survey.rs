@@ -156,9 +156,13 @@ impl Survey {
             for version in &page {
                 let named = format!("version {} of `{}`", version.version, version.name);
                 for text in &version.texts {
-                    tokens::each(text, |_| {}, |id| {
-                        self.by_version.entry(id.to_owned()).or_insert_with(|| named.clone());
-                    });
+                    tokens::each(
+                        text,
+                        |_| {},
+                        |id| {
+                            self.by_version.entry(id.to_owned()).or_insert_with(|| named.clone());
+                        },
+                    );
                 }
             }
         }
@@ -193,8 +197,10 @@ fn evidence(seq: u64, event: Option<&Event>) -> Result<Option<String>, ControlEr
     let Some(Event::Promotion(event)) = event else { return Ok(None) };
     let PromotionEvent::EvidenceRecorded { envelope, gate, .. } = event.as_ref() else { return Ok(None) };
     let unreadable = || {
-        ControlError::conflict(format!("the evidence of gate `{gate}` in entry {seq} of the audit log can't be read"))
-            .with_hint("nothing was deleted; run `lockgate db check`")
+        ControlError::conflict(format!(
+            "the evidence of gate `{gate}` in entry {seq} of the audit log can't be read"
+        ))
+        .with_hint("nothing was deleted; run `lockgate db check`")
     };
     let finding = envelope.finding_unverified().ok_or_else(unreadable)?;
     serde_json::to_string(&finding).map(Some).map_err(|_| unreadable())

@@ -49,8 +49,7 @@ impl Report {
 /// Those that no file names by now.
 async fn unused(store: &Store, mut digests: Vec<Digest>) -> Result<Vec<Digest>, ControlError> {
     let asked = digests.clone();
-    let used =
-        store.read(move |conn| Box::pin(async move { conn.digests_in_use(&asked).await })).await?;
+    let used = store.read(move |conn| Box::pin(async move { conn.digests_in_use(&asked).await })).await?;
     digests.retain(|digest| !used.contains(digest));
     Ok(digests)
 }
