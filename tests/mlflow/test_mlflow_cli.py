@@ -11,14 +11,14 @@ from pathlib import Path
 import mlflow
 import pytest
 
-STOCK = Path(os.environ.get("MLFLOW_STOCK") or Path(sys.executable).with_name("mlflow"))
-# The client's own package has no numpy and pandas, which some commands want.
-FULL = Path("/work/venvs/stock/bin/mlflow")
+CLIENT = Path(sys.executable).with_name("mlflow")
+# The whole package, with the server's parts.
+WHOLE = os.environ.get("MLFLOW_STOCK")
 
 
 @pytest.fixture
 def cli(server):
-    def run(*arguments, code=0, program=STOCK):
+    def run(*arguments, code=0, program=CLIENT):
         environment = {**os.environ, "MLFLOW_TRACKING_URI": server}
         done = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=120)
         assert done.returncode == code, done.stdout + done.stderr
@@ -73,11 +73,9 @@ def test_an_experiment_is_shown(cli, named):
 
 def test_the_runs_of_an_experiment_are_written_as_a_table(cli, named, tmp_path):
     experiment, run = named
-    # Needs pandas.
-    program = FULL if FULL.exists() else STOCK
-    [row] = csv.DictReader(io.StringIO(cli("experiments", "csv", "-x", experiment, program=program)))
+    [row] = csv.DictReader(io.StringIO(cli("experiments", "csv", "-x", experiment)))
     assert (row["run_id"], row["metrics.loss"], row["params.depth"]) == (run, "0.5", "3")
-    cli("experiments", "csv", "-x", experiment, "-o", tmp_path / "runs.csv", program=program)
+    cli("experiments", "csv", "-x", experiment, "-o", tmp_path / "runs.csv")
     assert run in (tmp_path / "runs.csv").read_text()
 
 
@@ -146,7 +144,7 @@ def test_doctor_reaches_the_server(cli, server):
 
 def test_gc_is_not_for_a_server(cli, server):
     """Stock's own `mlflow gc` works on a database, never over HTTP: `lockgate db gc` takes its place."""
-    if not FULL.exists():
-        pytest.skip("needs stock's full package")
-    said = cli("gc", "--backend-store-uri", server, "--tracking-uri", server, code=1, program=FULL)
+    if not WHOLE:
+        pytest.skip("MLFLOW_STOCK names no stock server's mlflow")
+    said = cli("gc", "--backend-store-uri", server, "--tracking-uri", server, code=1, program=WHOLE)
     assert "backend that allows hard-deleting runs" in said

@@ -119,9 +119,9 @@ def test_a_deleted_experiment_goes_with_all_that_is_in_it_and_its_name_is_free(k
     code, wanted, said = db("gc", *kept.place, *NOW, "--dry-run")
     assert code == 0, said
     assert (wanted["experiments"], wanted["runs"], wanted["logged_models"], wanted["traces"], wanted["kept"]) == (1, 1, 1, 1, [])
-    # The run's, the model's and the trace's; a dry run deletes nothing.
+    # The run's, the model's and the trace's, where the client uploads it; a dry run deletes nothing.
     there = {path: path.stat().st_size for path in kept.folder.glob("*/*")}
-    assert (wanted["blobs"], len(there)) == (3, 4) and wanted["bytes"] == sum(there.values()) - len("stays")
+    assert wanted["blobs"] == len(there) - 1 in (2, 3) and wanted["bytes"] == sum(there.values()) - len("stays")
     went = kept.gc(*NOW)
     assert went == {**wanted, "dry_run": False}
     if not running:
