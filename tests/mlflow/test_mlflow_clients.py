@@ -11,7 +11,7 @@ from conftest import ROOT
 STOCK = os.environ.get("MLFLOW_STOCK")
 CLIENTS = {
     "2.22": (os.environ.get("MLFLOW_2"), None, ["test_usual_flow.py"]),
-    "3.17": (STOCK and str(Path(STOCK).parent / "python"), None, ["test_usual_flow.py", "test_autolog.py"]),
+    "3.17": (STOCK and str(Path(STOCK).parent / "python"), None, ["test_usual_flow.py", "test_autolog.py", "test_serving.py"]),
     "3.18": (STOCK and str(Path(STOCK).parent / "python"), os.environ.get("MLFLOW_318"), ["test_usual_flow.py"]),
 }
 
