@@ -180,9 +180,11 @@ def test_a_registered_model_is_evaluated(client, experiment, unique, cancer, ref
         wrong = (predictions != targets).astype(float)
         return mlflow.metrics.MetricValue(scores=list(wrong), aggregate_results={"sum": wrong.sum()})
 
+    uri = f"models:/{name}{reference}"
+    model_id = mlflow.models.get_model_info(uri).model_id
     with mlflow.start_run() as run:
         result = mlflow.models.evaluate(
-            f"models:/{name}{reference}", test.assign(label=y_test), targets="label", model_type="classifier", evaluators="default",
+            uri, test.assign(label=y_test), targets="label", model_type="classifier", evaluators="default", model_id=model_id,
             extra_metrics=[mlflow.metrics.make_metric(eval_fn=mistakes, greater_is_better=False, name="mistakes")],
             evaluator_config={"log_model_explainability": False},
         )  # fmt: skip
@@ -196,7 +198,7 @@ def test_a_registered_model_is_evaluated(client, experiment, unique, cancer, ref
     assert (len(table), list(table["label"])) == (len(test), list(y_test))
     assert list(table["mistakes/score"]) == list((predicted != y_test).astype(float))
     assert set(files(client, run.info.run_id)) >= {item.uri.split("/artifacts/")[-1] for item in result.artifacts.values()}
-    logged = client.get_logged_model(mlflow.models.get_model_info(f"models:/{name}/1").model_id)
+    logged = client.get_logged_model(model_id)
     assert {m.key: m.value for m in logged.metrics}["accuracy_score"] == result.metrics["accuracy_score"]
 
 
