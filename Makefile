@@ -18,6 +18,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),$(ROOT)/target)
 VENV := $(ROOT)/.venv
 STOCK := $(ROOT)/.venv-stock
 MLFLOW2 := $(ROOT)/.venv-mlflow2
+BIG := $(ROOT)/.venv-big
 PYTHON ?= python3
 # uv stays with the Python that is there, and trusts whom the system trusts.
 export UV_PYTHON_DOWNLOADS := never
@@ -36,10 +37,10 @@ $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-r
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench soak wheel tools base postgres
+.PHONY: help demo test test-big lint bench soak wheel tools base postgres
 
 help: ## Show this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: base $(VENV)/.uv ## The whole story on real data: train, promote, break, roll back (ARGS="--rps 5" is passed on)
 	cargo build --release --locked --package lockgate
@@ -58,6 +59,11 @@ e2e: base postgres $(VENV)/.clients $(STOCK)/.installed $(MLFLOW2)/.installed
 	  MLFLOW_2="$(MLFLOW2)/bin/python" MLFLOW_318="$(STOCK)/mlflow-3.18" \
 	    "$(VENV)/bin/python" -m pytest tests/mlflow -q $(ARGS); done
 	LOCKGATE_BIN="$(TARGET)/debug/lockgate" "$(VENV)/bin/python" -m pytest tests/e2e -q $(ARGS)
+
+test-big: base $(BIG)/.installed ## PyTorch and TensorFlow with stock MLflow: 6 GB of disk, so not in CI (LOCKGATE_BIN=… spares the build)
+	[ -n "$${LOCKGATE_BIN:-}" ] || cargo build --locked --package lockgate
+	LOCKGATE_BIN="$${LOCKGATE_BIN:-$(TARGET)/debug/lockgate}" LOCKGATE_TEST_BIG=1 CUDA_VISIBLE_DEVICES= TF_CPP_MIN_LOG_LEVEL=2 \
+	  "$(BIG)/bin/python" -m pytest tests/mlflow/test_mlflow_big_wheels.py -q -W ignore $(ARGS)
 
 lint: tools ## Format, clippy, tidy, licences
 	cargo xtask lint
@@ -111,6 +117,12 @@ $(STOCK)/.installed: tests/stock.txt $(VENV)/.uv
 $(MLFLOW2)/.installed: tests/mlflow2.txt $(VENV)/.uv
 	"$(VENV)/bin/uv" venv --quiet --clear --python $(PYTHON) "$(MLFLOW2)"
 	"$(VENV)/bin/uv" pip install --quiet --python "$(MLFLOW2)/bin/python" -r tests/mlflow2.txt
+	touch $@
+
+# Without uv's cache, so that removing the folder gives all of its disk back.
+$(BIG)/.installed: tests/big.txt tests/big-excludes.txt $(VENV)/.uv
+	"$(VENV)/bin/uv" venv --quiet --clear --python $(PYTHON) "$(BIG)"
+	"$(VENV)/bin/uv" pip install --quiet --no-cache --python "$(BIG)/bin/python" -r tests/big.txt --excludes tests/big-excludes.txt
 	touch $@
 
 $(VENV)/.clients: tests/requirements.txt $(VENV)/.uv
