@@ -53,12 +53,19 @@ test: tools postgres ## What CI runs: lint, build, all tests, generated pages, e
 .PHONY: e2e
 e2e: base postgres $(VENV)/.clients $(STOCK)/.installed $(MLFLOW2)/.installed
 	cargo build --locked --package lockgate --package lockgate-testkit
-	@# One after the other: each folder has a conftest of its own.
-	for engine in sqlite postgres; do \
-	  LOCKGATE_TEST_ENGINE=$$engine LOCKGATE_BIN="$(TARGET)/debug/lockgate" MLFLOW_STOCK="$(STOCK)/bin/mlflow" \
-	  MLFLOW_2="$(MLFLOW2)/bin/python" MLFLOW_318="$(STOCK)/mlflow-3.18" \
-	    "$(VENV)/bin/python" -m pytest tests/mlflow -q $(ARGS); done
+	@# Both engines at once: each waits for its servers most of the time. What the second one says is kept until the first is done.
+	@others=$$(mktemp); trap 'kill $$! 2>/dev/null || true; rm -f "$$others"' EXIT; \
+	$(MAKE) --no-print-directory e2e-mlflow ENGINE=postgres >"$$others" 2>&1 & \
+	$(MAKE) --no-print-directory e2e-mlflow ENGINE=sqlite && first=0 || first=$$?; \
+	wait $$! && second=0 || second=$$?; cat "$$others"; exit $$((first + second))
+	@# Each folder has a conftest of its own.
 	LOCKGATE_BIN="$(TARGET)/debug/lockgate" "$(VENV)/bin/python" -m pytest tests/e2e -q $(ARGS)
+
+.PHONY: e2e-mlflow
+e2e-mlflow:
+	LOCKGATE_TEST_ENGINE=$(ENGINE) LOCKGATE_BIN="$(TARGET)/debug/lockgate" MLFLOW_STOCK="$(STOCK)/bin/mlflow" \
+	MLFLOW_2="$(MLFLOW2)/bin/python" MLFLOW_318="$(STOCK)/mlflow-3.18" \
+	  "$(VENV)/bin/python" -m pytest tests/mlflow -q $(ARGS)
 
 test-big: base $(BIG)/.installed ## PyTorch and TensorFlow with stock MLflow: 6 GB of disk, so not in CI (LOCKGATE_BIN=… spares the build)
 	[ -n "$${LOCKGATE_BIN:-}" ] || cargo build --locked --package lockgate
