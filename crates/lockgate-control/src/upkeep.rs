@@ -9,8 +9,9 @@ use lockgate_store::tracking::Artifact;
 use serde::Serialize;
 use std::collections::BTreeSet;
 
-/// Settings that stay out of backups: a server makes new ones when it needs them.
-pub const SECRET_SETTINGS: &[&str] = &[crate::tracking::URL_KEY];
+/// Settings that stay out of backups, and a server makes new ones: the key of signed URLs, and the name by which a database marks
+/// artifacts as its own, for a database made of a backup is another one.
+pub const OWN_SETTINGS: &[&str] = &[crate::tracking::URL_KEY, crate::tracking::gc::OWNER];
 
 /// How many artifacts are looked at a time.
 const PAGE: u32 = 512;

@@ -26,8 +26,12 @@ pub(super) struct Choice {
 impl Request {
     /// Since when at the latest what goes must be deleted.
     pub(super) fn until(&self, now: Millis) -> Millis {
-        let default = if self.names_some() { 0 } else { super::OLDER_THAN };
-        now.saturating_sub(self.older_than.unwrap_or(default))
+        match self.older_than {
+            Some(time) => now.saturating_sub(time),
+            // Also where the clock was ahead when it was deleted.
+            None if self.names_some() => Millis::MAX,
+            None => now.saturating_sub(super::OLDER_THAN),
+        }
     }
 
     fn ids(&self, kind: Kind) -> &[String] {
@@ -60,6 +64,11 @@ pub(super) async fn choose(
     let request = request.clone();
     let chosen = store.read(move |conn| {
         Box::pin(async move {
+            if let Some(name) = &request.workspace
+                && conn.find_workspace(name).await?.is_none()
+            {
+                return Err(ControlError::not_found(format!("there is no workspace `{name}`")));
+            }
             let mut chooser = Chooser { request: &request, survey: &survey, now, choice: Choice::default() };
             for kind in [Kind::Run, Kind::Model, Kind::Experiment] {
                 match request.names_some() {

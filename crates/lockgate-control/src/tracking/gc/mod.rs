@@ -34,7 +34,7 @@ pub const LEAST_GRACE: Millis = 3_600_000;
 /// How many things that stay are named; the others are counted.
 const NAMED: usize = 20;
 /// The setting that holds the database's name among the owners of bytes.
-const OWNER: &str = "database_id";
+pub(crate) const OWNER: &str = "database_id";
 
 /// What is to go.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

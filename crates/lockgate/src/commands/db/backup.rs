@@ -106,7 +106,7 @@ async fn file(url: &str, target: &Path, own: &mut bool) -> anyhow::Result<u64> {
     made.with_context(|| format!("{} can't be created", target.display()))?;
     *own = true;
     let done = async {
-        snapshot(url, target, upkeep::SECRET_SETTINGS).await?;
+        snapshot(url, target, upkeep::OWN_SETTINGS).await?;
         sync(target)?;
         proven(target).await
     };

@@ -9,6 +9,7 @@ use anyhow::bail;
 use lockgate_blob::{BlobPlace, BlobStore};
 use lockgate_control::tracking::gc::{self, LEAST_GRACE, Report, Request};
 use lockgate_store::{Access, Store, StoreError, is_postgres};
+use std::os::unix::fs::MetadataExt;
 
 /// `db gc`
 pub(super) async fn gc(ctx: &Context, place: &cli::DbPlace, what: &cli::GcOptions) -> anyhow::Result<Exit> {
@@ -23,6 +24,7 @@ pub(super) async fn gc(ctx: &Context, place: &cli::DbPlace, what: &cli::GcOption
         gc::collect(&store, &blobs, &request(what), world::system().0.now_ms()).await
     } else {
         store.close().await;
+        as_owner(place)?;
         let store = writing(&url, what.grace).await?;
         let alone = blobs.alone().await?;
         if matches!(place.blobs(), Some(BlobPlace::Folder(_))) && !alone.is_held() {
@@ -38,6 +40,23 @@ pub(super) async fn gc(ctx: &Context, place: &cli::DbPlace, what: &cli::GcOption
     })?;
     ctx.out.show(&report, || told(&report))?;
     Ok(Exit::Done)
+}
+
+/// Refuses to work as another user than the server: files and locks that this one makes could not be opened by it.
+fn as_owner(place: &cli::DbPlace) -> anyhow::Result<()> {
+    let folder = match place.blobs() {
+        Some(BlobPlace::Folder(folder)) => Some(folder),
+        _ => place.home.clone(),
+    };
+    let Some(folder) = folder else { return Ok(()) };
+    let owner = std::fs::metadata(&folder)?.uid();
+    if owner == rustix::process::geteuid().as_raw() {
+        return Ok(());
+    }
+    bail!(
+        "{} belongs to another user, with the number {owner}\n  hint: run this as the user that runs the server: `sudo -u '#{owner}' lockgate db gc …`",
+        folder.display()
+    )
 }
 
 fn request(what: &cli::GcOptions) -> Request {
