@@ -81,7 +81,7 @@ impl Foreign {
         self.columns.contains_key(table)
     }
 
-    fn has_column(&self, table: &str, column: &str) -> bool {
+    pub(super) fn has_column(&self, table: &str, column: &str) -> bool {
         self.columns.get(table).is_some_and(|columns| columns.contains(column))
     }
 

@@ -117,6 +117,28 @@ async fn traces_are_read_with_what_belongs_to_them() {
 }
 
 #[tokio::test]
+async fn what_newer_releases_keep_in_columns_is_told_as_tags_and_metadata() {
+    let folder = tempfile::tempdir().unwrap();
+    let sql = "
+        CREATE TABLE experiments (experiment_id INTEGER); CREATE TABLE runs (run_uuid TEXT);
+        CREATE TABLE trace_info (request_id TEXT, experiment_id INTEGER, timestamp_ms BIGINT, status TEXT, trace_name TEXT,
+            session_id TEXT, input_tokens BIGINT, output_tokens BIGINT, input_cost FLOAT, total_cost FLOAT);
+        INSERT INTO trace_info VALUES ('a', 3, 5, 'OK', 'named', 's', 3, NULL, 0.5, 1), ('b', 3, 5, 'OK', NULL, NULL, NULL,
+            NULL, NULL, NULL);
+        CREATE TABLE trace_tags (key TEXT, value TEXT, request_id TEXT);
+        INSERT INTO trace_tags VALUES ('mlflow.traceName', 'of the row', 'a');
+    ";
+    let mut store = Foreign::open(&database(&folder, sql).await).await.unwrap();
+    let (found, _) = store.traces(3, 0, 9).await.unwrap();
+    assert_eq!((found[0].tag("mlflow.traceName"), found[0].tags.len()), (Some("named"), 1));
+    assert_eq!(found[0].metadata("mlflow.trace.session"), Some("s"));
+    assert_eq!(found[0].metadata("mlflow.trace.tokenUsage"), Some(r#"{"input_tokens": 3}"#));
+    let cost = r#"{"input_cost": 0.5, "total_cost": 1.0}"#;
+    assert_eq!(found[0].metadata("mlflow.trace.cost"), Some(cost));
+    assert!(found[1].tags.is_empty() && found[1].metadata.is_empty());
+}
+
+#[tokio::test]
 async fn other_databases_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = database(&folder, "CREATE TABLE x (y TEXT)").await;

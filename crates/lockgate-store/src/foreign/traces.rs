@@ -1,11 +1,11 @@
 //! Traces of MLflow's store: their rows, their spans, and what they are linked to.
 
 use super::runs::{pairs, word};
-use super::tables::Kind::{Int, Text};
+use super::tables::Kind::{Int, Real, Text};
 use super::{Bind, Foreign};
 use crate::conn::{Row, int, opt_int, opt_text, text};
 use crate::error::StoreError;
-use crate::tracking::{Assessment, Trace};
+use crate::tracking::{Assessment, KeyValue, Trace};
 
 const TRACE: [(&str, super::tables::Kind); 8] = [
     ("request_id", Text),
@@ -17,6 +17,21 @@ const TRACE: [(&str, super::tables::Kind); 8] = [
     ("request_preview", Text),
     ("response_preview", Text),
 ];
+/// What newer releases keep in columns of the trace instead of its tags and metadata.
+const NAME: &str = "mlflow.traceName";
+const SESSION: &str = "mlflow.trace.session";
+const TOKENS: (&str, [&str; 6]) = (
+    "mlflow.trace.tokenUsage",
+    [
+        "input_tokens",
+        "output_tokens",
+        "total_tokens",
+        "cache_read_input_tokens",
+        "cache_creation_input_tokens",
+        "cache_creation_input_tokens_above_1hr",
+    ],
+);
+const COST: (&str, [&str; 3]) = ("mlflow.trace.cost", ["input_cost", "output_cost", "total_cost"]);
 const SAID: [(&str, super::tables::Kind); 15] = [
     ("assessment_id", Text),
     ("name", Text),
@@ -106,8 +121,12 @@ impl Foreign {
         let of_trace = [Bind::Text(&id)];
         let columns = [("key", Text), ("value", Text)];
         let tags = self.of("trace_tags", &columns, "WHERE request_id = $1", &of_trace).await?;
-        let metadata = self.of("trace_request_metadata", &columns, "WHERE request_id = $1", &of_trace).await?;
+        let metadata =
+            self.of("trace_request_metadata", &columns, "WHERE request_id = $1", &of_trace).await?;
         let said = self.of("assessments", &SAID, "WHERE trace_id = $1", &of_trace).await?;
+        let mut tags = pairs(&tags, "key", "value")?;
+        let mut metadata = pairs(&metadata, "key", "value")?;
+        self.add_columns(&id, &mut tags, &mut metadata).await?;
         Ok(Trace {
             experiment_id: int(row, "experiment_id")?,
             state: word(row, "status")?,
@@ -117,11 +136,47 @@ impl Foreign {
             request_preview: opt_text(row, "request_preview")?,
             response_preview: opt_text(row, "response_preview")?,
             session_id: None,
-            tags: pairs(&tags, "key", "value")?,
-            metadata: pairs(&metadata, "key", "value")?,
+            tags,
+            metadata,
             assessments: said.iter().map(|row| assessment(row, &id)).collect::<Result<_, _>>()?,
             trace_id: id,
         })
+    }
+
+    /// Adds those tags and that metadata of a trace which are columns, where the release has them. As with MLflow, they go
+    /// before rows of the same key.
+    async fn add_columns(
+        &mut self,
+        id: &str,
+        tags: &mut Vec<KeyValue>,
+        metadata: &mut Vec<KeyValue>,
+    ) -> Result<(), StoreError> {
+        let mut columns = vec![("trace_name", Text), ("session_id", Text)];
+        columns.extend(TOKENS.1.map(|column| (column, Int)));
+        columns.extend(COST.1.map(|column| (column, Real)));
+        let rows = self.of("trace_info", &columns, "WHERE request_id = $1", &[Bind::Text(id)]).await?;
+        let Some(row) = rows.first() else { return Ok(()) };
+        let set = |pairs: &mut Vec<KeyValue>, column: &str, key: &str, value: Option<String>| {
+            if self.has_column("trace_info", column) {
+                pairs.retain(|pair| pair.key != key);
+                pairs.extend(value.map(|value| KeyValue { key: key.to_owned(), value }));
+            }
+        };
+        set(tags, "trace_name", NAME, opt_text(row, "trace_name")?);
+        set(metadata, "session_id", SESSION, opt_text(row, "session_id")?);
+        let mut tokens = Vec::new();
+        for column in TOKENS.1 {
+            tokens.extend(opt_int(row, column)?.map(|count| format!("\"{column}\": {count}")));
+        }
+        let mut cost = Vec::new();
+        for column in COST.1 {
+            let value = row.get::<Option<f64>>(column)?;
+            cost.extend(value.map(|value| format!("\"{column}\": {value:?}")));
+        }
+        let object = |parts: Vec<String>| (!parts.is_empty()).then(|| format!("{{{}}}", parts.join(", ")));
+        set(metadata, TOKENS.1[0], TOKENS.0, object(tokens));
+        set(metadata, COST.1[0], COST.0, object(cost));
+        Ok(())
     }
 
     /// At most `limit` spans of a trace that follow the place `after`, each as its id and its JSON; and the place of the

@@ -1,7 +1,7 @@
 //! The steps of traces.
 
-use super::{CHUNK, places, rows_of};
 use super::trace_types::Span;
+use super::{CHUNK, places, rows_of};
 use crate::conn::{Conn, Row, Tx, int, opt_text, query, query_dynamic, text};
 use crate::error::{StoreError, without_nul};
 use crate::statements::statements;
@@ -56,7 +56,12 @@ impl Conn {
     ///
     /// # Errors
     /// Where the database can't be read.
-    pub async fn spans_after(&mut self, trace: &str, after: &str, limit: i64) -> Result<Vec<Span>, StoreError> {
+    pub async fn spans_after(
+        &mut self,
+        trace: &str,
+        after: &str,
+        limit: i64,
+    ) -> Result<Vec<Span>, StoreError> {
         let statement = query(PAGE).bind(trace.to_owned()).bind(after.to_owned()).bind(limit);
         self.fetch_all(statement).await?.iter().map(span).collect()
     }

@@ -12,7 +12,8 @@ pub(crate) use convert::{list as pairs_of, map as map_of};
 pub use convert::{points, run_record};
 pub use digests::{History, RunDigests, WholeDigest};
 pub use traces::{
-    AssessmentRecord, KnownTrace, SpanHistory, SpansRecord, TraceDigests, TraceLinkRecord, TraceRecord, span_digest,
+    AssessmentRecord, KnownTrace, SpanHistory, SpansRecord, TraceDigests, TraceLinkRecord, TraceRecord,
+    span_digest,
 };
 
 use lockgate_core::clock::Millis;

@@ -272,8 +272,9 @@ impl AssessmentRecord {
             }
             _ => error.to_owned(),
         });
-        let metadata =
-            filled(self.metadata.as_ref()).map(canonical).filter(|text| !matches!(text.as_str(), "{}" | "null"));
+        let metadata = filled(self.metadata.as_ref())
+            .map(canonical)
+            .filter(|text| !matches!(text.as_str(), "{}" | "null"));
         json!([
             self.id,
             self.name,

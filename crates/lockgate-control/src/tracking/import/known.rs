@@ -2,8 +2,8 @@
 
 use crate::tracking::artifacts::is_seen;
 use crate::tracking::exchange::{
-    History, KnownFile, KnownRun, KnownTrace, RunDigests, SpanHistory, TraceDigests, TraceLinkRecord, TraceRecord,
-    points, run_record,
+    History, KnownFile, KnownRun, KnownTrace, RunDigests, SpanHistory, TraceDigests, TraceLinkRecord,
+    TraceRecord, points, run_record,
 };
 use crate::tracking::{Tracking, TrackingError, may_read, places};
 use lockgate_core::actor::Actor;

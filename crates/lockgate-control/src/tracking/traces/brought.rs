@@ -68,7 +68,10 @@ mod tests {
             "name": "f", "start_time_unix_nano": 5, "end_time_unix_nano": null, "status": {"code": "STATUS_CODE_ERROR"},
             "attributes": {"mlflow.spanType": "\"LLM\"", "k": NaN, "mlflow.chat.tokenUsage": "{\"input_tokens\": 3}"}}"#;
         let span = from_content("tr-1", content).unwrap();
-        assert_eq!((span.span_id.as_str(), span.parent_id.as_deref()), ("9a1a0f47f0c5bd3e", Some("081c49855f784d8f")));
+        assert_eq!(
+            (span.span_id.as_str(), span.parent_id.as_deref()),
+            ("9a1a0f47f0c5bd3e", Some("081c49855f784d8f"))
+        );
         assert_eq!((span.kind.as_deref(), span.status.as_str()), (Some("LLM"), "ERROR"));
         assert_eq!((span.start_ns, span.end_ns, span.cost), (5, 0, None));
         assert_eq!(span.token_use.as_deref(), Some(r#"{"input_tokens": 3}"#));

@@ -98,7 +98,8 @@ impl Mover {
         let runs = self.report.of(Kind::Runs).found;
         let points = self.report.of(Kind::MetricPoints).found;
         let (traces, files) = (self.report.of(Kind::Traces).found, self.report.of(Kind::Artifacts).found);
-        self.out.aside(&format!("{what}: {runs} runs, {points} points, {traces} traces, {files} files so far"));
+        self.out
+            .aside(&format!("{what}: {runs} runs, {points} points, {traces} traces, {files} files so far"));
     }
 
     /// Where the target is to say that artifacts lie: nothing means with itself.

@@ -63,7 +63,8 @@ impl Exporter {
         if record.spans_here && !was_there {
             let mut spans = self.source.spans(&found, &mut Cursor::default()).await?;
             spans.iter_mut().for_each(|span| span.insert_str(0, "\n"));
-            self.folder.write(&format!("{files}/{SPANS}"), &format!("{{\"spans\": [{}]}}", spans.join(",")))?;
+            self.folder
+                .write(&format!("{files}/{SPANS}"), &format!("{{\"spans\": [{}]}}", spans.join(",")))?;
         }
         let expected = self.written(of, &below, &record, &found.uri, was_there)?;
         let mut history = SpanHistory::default();

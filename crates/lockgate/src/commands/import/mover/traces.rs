@@ -58,7 +58,9 @@ impl Mover {
             }
             self.page_of_traces(of, number, page).await?;
             for (trace, what) in self.source.cut() {
-                let why = format!("{what} may be longer: this interface cuts it, the store's database or folder has all of it");
+                let why = format!(
+                    "{what} may be longer: this interface cuts it, the store's database or folder has all of it"
+                );
                 self.report.tell(Level::Note, Kind::Traces, trace, why);
             }
             self.progress(&format!("traces of `{}`", of.name));
@@ -205,7 +207,8 @@ impl Mover {
     /// why it is left alone.
     async fn complete_trace(&mut self, one: &Moving) -> anyhow::Result<Option<String>> {
         let record = || [Record::Trace(Box::new(one.record.clone()))];
-        let refused = |outcome: Outcome| (outcome.fate == Fate::Conflict).then(|| outcome.why.unwrap_or_default());
+        let refused =
+            |outcome: Outcome| (outcome.fate == Fate::Conflict).then(|| outcome.why.unwrap_or_default());
         let tried = self.target.take(&record(), true).await?.remove(0);
         // It went on at the source since it was taken.
         let gone_on = tried.fate == Fate::New && !self.dry;

@@ -130,8 +130,7 @@ impl Files {
             let (all, bare): (Vec<_>, Vec<_>) =
                 folders(folder)?.into_iter().partition(|one| one.join(file).is_file());
             let owners = bare.iter().filter(|one| places::is_id(name(one)));
-            self.broken
-                .extend(owners.map(|one| format!("folders without a {file}: {}", one.display())));
+            self.broken.extend(owners.map(|one| format!("folders without a {file}: {}", one.display())));
             self.listed = Some((folder.to_owned(), all));
         }
         let all = self.listed.as_ref().map(|(_, all)| all.as_slice()).unwrap_or_default();
@@ -232,7 +231,11 @@ impl Source for Files {
         bail!("trace {} has no spans in a database here", of.record.trace_id)
     }
 
-    async fn trace_links(&mut self, _of: &Experiment, _at: &mut Cursor) -> anyhow::Result<Vec<TraceLinkRecord>> {
+    async fn trace_links(
+        &mut self,
+        _of: &Experiment,
+        _at: &mut Cursor,
+    ) -> anyhow::Result<Vec<TraceLinkRecord>> {
         Ok(Vec::new())
     }
 
@@ -282,7 +285,9 @@ impl Source for Files {
             _ => &["", traces::FOLDER],
         };
         for folder in self.folders.values() {
-            for home in above.iter().map(|above| folder.join(above).join(&owned.owner)).filter(|home| home.is_dir()) {
+            for home in
+                above.iter().map(|above| folder.join(above).join(&owned.owner)).filter(|home| home.is_dir())
+            {
                 let place = home.join("artifacts");
                 // Not beside it either: then it is another place that is meant.
                 if path.is_dir() && !place.is_dir() {

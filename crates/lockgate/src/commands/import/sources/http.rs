@@ -203,7 +203,11 @@ impl Source for Http {
         self.all_spans(of, at).await
     }
 
-    async fn trace_links(&mut self, of: &Experiment, at: &mut Cursor) -> anyhow::Result<Vec<TraceLinkRecord>> {
+    async fn trace_links(
+        &mut self,
+        of: &Experiment,
+        at: &mut Cursor,
+    ) -> anyhow::Result<Vec<TraceLinkRecord>> {
         self.page_of_links(of, at).await
     }
 

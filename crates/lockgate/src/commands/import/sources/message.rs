@@ -90,7 +90,9 @@ pub(super) fn found(mut record: TraceRecord, experiment: &Experiment) -> FoundTr
         format!("{location}/traces/{}/artifacts", record.trace_id)
     });
     record.spans_here |= record.tags.remove(SPANS).as_deref() == Some("TRACKING_STORE");
-    record.tags.retain(|key, _| !matches!(key.as_str(), "mlflow.trace.archiveLocation" | "mlflow.trace.archivalFailure"));
+    record.tags.retain(|key, _| {
+        !matches!(key.as_str(), "mlflow.trace.archiveLocation" | "mlflow.trace.archivalFailure")
+    });
     FoundTrace { record, uri: place }
 }
 
@@ -204,7 +206,8 @@ pub(in crate::commands::import) fn written(trace: &str, record: &AssessmentRecor
         ("valid", Tree::Bool(record.valid)),
         (kind, said),
     ];
-    let texts = [("span_id", &record.span_id), ("rationale", &record.rationale), ("overrides", &record.overrides)];
+    let texts =
+        [("span_id", &record.span_id), ("rationale", &record.rationale), ("overrides", &record.overrides)];
     fields.extend(texts.into_iter().filter_map(|(key, text)| Some((key, words(text.as_ref()?)))));
     // What issues have beside it, others have in their metadata.
     fields.extend(record.run_id.as_ref().filter(|_| kind == "issue").map(|run| ("run_id", words(run))));
@@ -241,7 +244,10 @@ mod tests {
                 "trace_metadata": {"m": "n"}}"#,
         )
         .unwrap();
-        assert_eq!((new.uri.as_str(), new.record.spans_here, new.record.duration), ("s3://b/x", true, Some(1500)));
+        assert_eq!(
+            (new.uri.as_str(), new.record.spans_here, new.record.duration),
+            ("s3://b/x", true, Some(1500))
+        );
         assert_eq!((new.record.started, new.record.tags.len()), (1_795_728_412_098, 1));
         let old = read(
             r#"{"request_id": "t", "timestamp_ms": "7", "execution_time_ms": 8, "status": "TRACE_STATUS_UNSPECIFIED",
@@ -250,7 +256,10 @@ mod tests {
         .unwrap();
         assert_eq!((old.record.started, old.record.duration), (7, Some(8)));
         assert_eq!((old.record.tags, old.record.metadata), (new.record.tags, new.record.metadata));
-        assert_eq!((old.record.state.as_str(), old.uri.as_str()), ("STATE_UNSPECIFIED", "/x/3/traces/t/artifacts"));
+        assert_eq!(
+            (old.record.state.as_str(), old.uri.as_str()),
+            ("STATE_UNSPECIFIED", "/x/3/traces/t/artifacts")
+        );
         for bad in [r#"{"trace_id": "t"}"#, "{}", "3", r#"{"trace_id": "t", "request_time": "yesterday"}"#] {
             assert!(read(bad).is_err(), "{bad}");
         }

@@ -88,7 +88,8 @@ pub(super) trait Source: Send {
     /// The next spans of a trace that has them in its database; none at the end.
     async fn spans(&mut self, of: &FoundTrace, at: &mut Cursor) -> anyhow::Result<Spans>;
     /// The next links of an experiment's traces, beside what these say themselves; none at the end.
-    async fn trace_links(&mut self, of: &Experiment, at: &mut Cursor) -> anyhow::Result<Vec<TraceLinkRecord>>;
+    async fn trace_links(&mut self, of: &Experiment, at: &mut Cursor)
+    -> anyhow::Result<Vec<TraceLinkRecord>>;
     /// What may not have been told in full: traces with what of them.
     fn cut(&mut self) -> Vec<(String, String)> {
         Vec::new()

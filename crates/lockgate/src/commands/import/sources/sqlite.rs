@@ -83,10 +83,18 @@ impl Source for Sqlite {
         Ok(found.into_iter().map(|(_, content)| content).collect())
     }
 
-    async fn trace_links(&mut self, of: &Experiment, at: &mut Cursor) -> anyhow::Result<Vec<TraceLinkRecord>> {
+    async fn trace_links(
+        &mut self,
+        of: &Experiment,
+        at: &mut Cursor,
+    ) -> anyhow::Result<Vec<TraceLinkRecord>> {
         let (found, last) = self.store.trace_links(of.id, at.number, PAGE).await?;
         at.number = last;
-        let one = |link: ForeignLink| TraceLinkRecord { link: link.kind, target: link.target, trace_id: link.trace_id };
+        let one = |link: ForeignLink| TraceLinkRecord {
+            link: link.kind,
+            target: link.target,
+            trace_id: link.trace_id,
+        };
         Ok(found.into_iter().map(one).collect())
     }
 

@@ -4,8 +4,8 @@ use super::{name, pairs, yaml};
 use crate::commands::import::sources::{FoundTrace, message};
 use crate::commands::import::walk;
 use anyhow::{Context as _, bail};
-use lockgate_control::tracking::exchange::Pairs;
 use lockgate_control::tracking::Experiment;
+use lockgate_control::tracking::exchange::Pairs;
 use std::path::Path;
 
 /// The description of a trace.

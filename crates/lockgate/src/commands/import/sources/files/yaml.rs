@@ -84,7 +84,8 @@ fn number(text: &str) -> Option<Tree> {
         Some((fraction, exponent)) => (fraction, exponent.strip_prefix(['-', '+'])?),
         None => (rest, "0"),
     };
-    let is = !begin.is_empty() && digits(begin) && digits(fraction) && !exponent.is_empty() && digits(exponent);
+    let is =
+        !begin.is_empty() && digits(begin) && digits(fraction) && !exponent.is_empty() && digits(exponent);
     is.then(|| text.parse().ok().map(Tree::Real)).flatten()
 }
 
@@ -101,11 +102,20 @@ mod tests {
     #[test]
     fn values_are_those_that_python_wrote() {
         for (yaml, json) in [
-            ("a: 1e3\nb: 0o17\nc: 1.0e+300\nd: -3\ne: 2.50", r#"{"a": "1e3", "b": "0o17", "c": 1e+300, "d": -3, "e": 2.5}"#),
-            ("a: 'true'\nb: true\nc: null\nd: 'null'\ne: ''\nf:", r#"{"a": "true", "b": true, "c": null, "d": "null", "e": "", "f": null}"#),
+            (
+                "a: 1e3\nb: 0o17\nc: 1.0e+300\nd: -3\ne: 2.50",
+                r#"{"a": "1e3", "b": "0o17", "c": 1e+300, "d": -3, "e": 2.5}"#,
+            ),
+            (
+                "a: 'true'\nb: true\nc: null\nd: 'null'\ne: ''\nf:",
+                r#"{"a": "true", "b": true, "c": null, "d": "null", "e": "", "f": null}"#,
+            ),
             ("value:\n  a:\n  - 1.0\n  - x\n  - []\n  - {}", r#"{"value": {"a": [1.0, "x", [], {}]}}"#),
             ("a: 'because\n\n  lines'\nb: \"\\u00FC\\n\"", r#"{"a": "because\nlines", "b": "ü\n"}"#),
-            ("a: .nan\nb: -.inf\nc: 007\nd: 1_000\ne: 2026-11-26", r#"{"a": NaN, "b": -Infinity, "c": "007", "d": "1_000", "e": "2026-11-26"}"#),
+            (
+                "a: .nan\nb: -.inf\nc: 007\nd: 1_000\ne: 2026-11-26",
+                r#"{"a": NaN, "b": -Infinity, "c": "007", "d": "1_000", "e": "2026-11-26"}"#,
+            ),
             ("1: x", r#"{"1": "x"}"#),
             ("- a", r#"["a"]"#),
         ] {
@@ -117,7 +127,17 @@ mod tests {
     fn what_is_none_is_refused() {
         let deep = "[".repeat(100_000);
         let nested = format!("{}1{}", "[".repeat(101), "]".repeat(101));
-        for bad in ["", "a: [", "a: b: c", "a: &x [1]\nb: *x", "!!python/object:os.system {}", "? [a]\n: b", &deep, &nested, "\u{0}"] {
+        for bad in [
+            "",
+            "a: [",
+            "a: b: c",
+            "a: &x [1]\nb: *x",
+            "!!python/object:os.system {}",
+            "? [a]\n: b",
+            &deep,
+            &nested,
+            "\u{0}",
+        ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }

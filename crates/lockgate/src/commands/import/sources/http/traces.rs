@@ -102,8 +102,10 @@ impl Http {
     fn note_cut(&mut self, trace: &FoundTrace) {
         let record = &trace.record;
         let long = record.metadata.iter().filter(|(_, value)| value.chars().count() >= SHOWN);
-        let mut cut: Vec<String> = long.map(|(key, _)| format!("its metadata `{}`", key.escape_debug())).collect();
-        let errors = record.assessments.iter().filter(|one| one.error.as_ref().is_some_and(|text| text.contains(CUT)));
+        let mut cut: Vec<String> =
+            long.map(|(key, _)| format!("its metadata `{}`", key.escape_debug())).collect();
+        let errors =
+            record.assessments.iter().filter(|one| one.error.as_ref().is_some_and(|text| text.contains(CUT)));
         cut.extend(errors.map(|one| format!("the stack trace of its assessment {}", one.id)));
         if !cut.is_empty() {
             self.notes.push((record.trace_id.clone(), cut.join(", ")));
@@ -115,7 +117,8 @@ impl Http {
         if std::mem::replace(&mut at.done, true) {
             return Ok(Vec::new());
         }
-        let path = format!("ajax-api/2.0/mlflow/get-trace-artifact?request_id={}", encode(&of.record.trace_id));
+        let path =
+            format!("ajax-api/2.0/mlflow/get-trace-artifact?request_id={}", encode(&of.record.trace_id));
         let text = self.client.text_of(&path).await?;
         message::spans(&text)
     }
@@ -173,7 +176,9 @@ impl Http {
         if at.number == 0 && at.token.is_none() {
             self.linked.targets = self.targets(of).await?;
         }
-        while let Some((link, target)) = self.linked.targets.get(usize::try_from(at.number).unwrap_or(usize::MAX)) {
+        while let Some((link, target)) =
+            self.linked.targets.get(usize::try_from(at.number).unwrap_or(usize::MAX))
+        {
             let field = if *link == "run" { "run_id" } else { "prompt" };
             let mut within = Cursor { token: at.token.take(), ..Cursor::default() };
             let filter = format!("{field} = {}", super::quoted(target));
