@@ -83,6 +83,37 @@ def logged(model):
     }  # fmt: skip
 
 
+# Each store has its own places for the parts of a trace.
+PLACES = ("mlflow.artifactLocation", "mlflow.trace.spansLocation")
+
+
+def trace(one):
+    info = one.info
+    location = info.tags["mlflow.artifactLocation"]
+    said = {}
+    for each in info.assessments:
+        # Over HTTP the client forgets that an expectation counts.
+        what = {"valid": True, **each.to_dictionary()}
+        said[what.pop("assessment_id")] = what
+    spans = sorted((span.to_dict() for span in one.data.spans), key=lambda span: span["span_id"])
+    return {
+        "experiment": info.experiment_id, "state": str(info.state), "start": info.request_time, "took": info.execution_duration,
+        "client id": info.client_request_id, "request": info.request_preview, "response": info.response_preview,
+        "tags": {key: value for key, value in info.tags.items() if key not in PLACES}, "metadata": info.trace_metadata,
+        "said": said, "spans": json.loads(json.dumps(spans)),
+        "files": {path: digest for path, digest in files(location).items() if path != "traces.json"},
+    }  # fmt: skip
+
+
+def links(client, experiments, filters):
+    """Which traces are found by what they are linked to."""
+    def found(condition):
+        page = client.search_traces(locations=experiments, filter_string=condition, include_spans=False)
+        return sorted(one.info.trace_id for one in page)
+
+    return {condition: ids for condition in filters if (ids := found(condition))}
+
+
 def version(client, one, predict):
     one = client.get_model_version(one.name, one.version)
     guess = None
@@ -104,7 +135,7 @@ def version(client, one, predict):
 def main(uri, predict="name"):
     mlflow.set_tracking_uri(uri)
     client = mlflow.MlflowClient()
-    found = {"experiments": {}, "runs": {}, "logged": {}, "registered": {}, "versions": {}}
+    found = {"experiments": {}, "runs": {}, "logged": {}, "traces": {}, "links": {}, "registered": {}, "versions": {}}
     experiments = all_pages(client.search_experiments, view_type=ViewType.ALL)
     for one in experiments:
         found["experiments"][one.experiment_id] = [
@@ -116,6 +147,12 @@ def main(uri, predict="name"):
             found["runs"][each.info.run_id] = run(client, client.get_run(each.info.run_id), deleted)
         for model in [] if deleted else client.search_logged_models(ids):
             found["logged"][model.model_id] = logged(model)
+        for each in [] if deleted else all_pages(lambda **more: client.search_traces(locations=ids, max_results=2, **more)):
+            found["traces"][each.info.trace_id] = trace(each)
+    active = [one.experiment_id for one in experiments if one.lifecycle_stage == "active"]
+    found["links"] = links(client, active, [f"run_id = '{id}'" for id in found["runs"]])
+    if not uri.startswith("file:"):
+        found["links"] |= links(client, active, ["prompt = 'greeting/1'"])
     for model in all_pages(client.search_registered_models):
         found["registered"][model.name] = [
             model.description or "", model.tags, {alias: int(version) for alias, version in model.aliases.items()},

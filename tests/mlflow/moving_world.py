@@ -8,14 +8,16 @@ import sys
 import tempfile
 
 os.environ.update(
-    MLFLOW_ALLOW_FILE_STORE="true", MLFLOW_DISABLE_TELEMETRY="true", DO_NOT_TRACK="true", MLFLOW_ENABLE_ASYNC_LOGGING="false"
+    MLFLOW_ALLOW_FILE_STORE="true", MLFLOW_DISABLE_TELEMETRY="true", DO_NOT_TRACK="true", MLFLOW_ENABLE_ASYNC_LOGGING="false",
+    MLFLOW_ENABLE_ASYNC_TRACE_LOGGING="false",
 )
 import mlflow  # noqa: E402
 import mlflow.sklearn  # noqa: E402
 import numpy as np  # noqa: E402
-from mlflow.entities import LoggedModelInput, Metric, Param, RunTag  # noqa: E402
+from mlflow.entities import AssessmentSource, LoggedModelInput, Metric, Param, RunTag, SpanType  # noqa: E402
 from mlflow.data.code_dataset_source import CodeDatasetSource  # noqa: E402
 from mlflow.data.meta_dataset import MetaDataset  # noqa: E402
+from mlflow.tracing.attachments import Attachment  # noqa: E402
 from sklearn.linear_model import LinearRegression  # noqa: E402
 
 STEPS = 12_000
@@ -34,6 +36,7 @@ def main(uri, root=None):
     old_style(client, first)
     trained(first)
     many(client, first)
+    traced(client, first, uri)
     leftover = client.create_run(gone, start_time=1_700_000_000_001, run_name="in a deleted experiment")
     client.log_metric(leftover.info.run_id, "m", 1.0)
     client.set_terminated(leftover.info.run_id)
@@ -114,6 +117,53 @@ def many(client, experiment):
     for begin in range(0, STEPS, 1000):
         client.log_batch(run, metrics=[Metric("loss", 1 / (step + 1), 10_000 + step, step) for step in range(begin, begin + 1000)])
     client.set_terminated(run)
+
+
+def traced(client, experiment, uri):
+    """Traces with spans, feedback that was overridden, expectations, attachments and links."""
+    mlflow.set_experiment(experiment_id=experiment)
+
+    @mlflow.trace(span_type=SpanType.LLM, attributes={"lärm": float("nan"), "large": 2**62, "k": "1e3"})
+    def answer(question):
+        span = mlflow.get_current_active_span()
+        span.set_attribute("mlflow.chat.tokenUsage", {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7})
+        span.add_event(mlflow.entities.SpanEvent("thought", attributes={"n": 1.5}))
+        return {"antwort": question * 2, "zahl": 1.0}
+
+    @mlflow.trace(name="frage – 問")
+    def ask(question, **more):
+        mlflow.update_current_trace(tags={"t": "1e3", "a b": "ü\nx", **slash}, metadata={"m": "0o17"}, **more)
+        return answer(question)
+
+    slash = {} if uri.startswith("file:") else {"x/y": "with a slash"}
+
+    def last():
+        return mlflow.get_last_active_trace_id()
+
+    ask("wie?", client_request_id="1e3")
+    first = last()
+    human = AssessmentSource("HUMAN", "ana@example.org")
+    wrong = mlflow.log_feedback(trace_id=first, name="good", value="1e3", rationale="0o17", metadata={"k": "1"}, source=human)
+    mlflow.override_feedback(trace_id=first, assessment_id=wrong.assessment_id, value=0.5, rationale="weil\n\nes so ist: ü")
+    mlflow.log_feedback(trace_id=first, name="kinds", value={"a": [1.5, 2, True, "no"], "b": "null"})
+    mlflow.log_feedback(trace_id=first, name="whole", value=3)
+    mlflow.log_feedback(trace_id=first, name="no", value=False)
+    mlflow.log_feedback(trace_id=first, name="failed", error=ValueError("kaputt"))
+    mlflow.log_expectation(trace_id=first, name="wanted", value={"z": [1, "2"]}, span_id=mlflow.get_trace(first).data.spans[0].span_id)
+    mlflow.log_expectation(trace_id=first, name="number", value=7)
+    with mlflow.start_run(run_name="of traces") as run:
+        ask("in a run")
+        inside = last()
+    with mlflow.start_span("failed") as span:
+        span.set_inputs({"x": "y" * 3000})
+        span.set_outputs(Attachment(content_type="image/png", content_bytes=b"not really"))
+        span.set_status("ERROR")
+    # What a file store can't keep.
+    if not uri.startswith("file:"):
+        ask("linked")
+        client.link_traces_to_run([last()], run.info.run_id)
+        prompt = mlflow.genai.register_prompt("greeting", "Hallo {{name}}")
+        client.link_prompt_versions_to_trace([prompt], inside)
 
 
 if __name__ == "__main__":

@@ -58,13 +58,17 @@ def check_move(server, source, uri):
     code, report, _ = lockgate(server, "import", "mlflow", source, "--dry-run")
     assert code == 2, report
     wanted = counts(report, "new")
-    assert wanted["metric_points"] > 12_000 and wanted["versions"] == 7 and wanted["aliases"] == 2, wanted
+    in_folder = uri.startswith("file:")
+    assert wanted["metric_points"] > 12_000 and wanted["versions"] == (7 if in_folder else 8) and wanted["aliases"] == 2, wanted
+    # Spans are where they were: in the database, or in a file of each trace. A file store has no links.
+    assert wanted["traces"] == (3 if in_folder else 4) and wanted["assessments"] == 8, wanted
+    assert (wanted.get("spans", 0), wanted.get("trace_links", 0)) == ((0, 0) if in_folder else (7, 2)), wanted
     assert dump(server) == before, "a dry run changed something"
     code, report, _ = lockgate(server, "import", "mlflow", source)
     assert code == 0 and report["whole"], report["findings"]
     assert counts(report, "new") == wanted
     assert counts(report, "compared") == counts(report, "found")
-    assert report["digests"]["runs"]["same"] and report["digests"]["artifacts"]["same"]
+    assert all(report["digests"][kind]["same"] for kind in ("runs", "traces", "artifacts"))
     theirs, ours = dump(uri, "copy"), dump(server)
     for kind, things in theirs.items():
         assert len(things) >= 1 and sorted(things) == sorted(ours[kind]), kind
@@ -116,7 +120,7 @@ def test_nothing_is_written_over(fresh, worlds):
     assert "made at another time" in told["experiments", "naïve 実験"]
     assert "prices" in {what for kind, what in told if kind == "registered_models"}
     assert all("not taken" in why for (kind, _), why in told.items() if kind == "runs")
-    assert counts(report, "skipped")["runs"] == 5
+    assert counts(report, "skipped")["runs"] == 6 and counts(report, "skipped")["traces"] == 4
     # `gone` had the number that is taken here: it has a new one, and its run is in it.
     note = next(one for one in report["findings"] if one["level"] == "note")
     gone = client.get_experiment_by_name("gone")
@@ -178,13 +182,13 @@ def listener(address):
 RUNS = 600
 
 
-def large(folder):
+def large(folder, runs=None):
     """A file store of many runs, written as MLflow would."""
     experiment = folder / "7"
     experiment.mkdir(parents=True)
     meta = "artifact_location: file://{0}/7\ncreation_time: 5\nexperiment_id: '7'\nlast_update_time: 6\nlifecycle_stage: active\nname: large\n"
     (experiment / "meta.yaml").write_text(meta.format(folder))
-    for i in range(RUNS):
+    for i in range(runs or RUNS):
         id = f"{i:032x}"
         run = experiment / id
         for name in ("metrics", "params", "tags", "artifacts/deep"):
@@ -197,6 +201,12 @@ def large(folder):
         (run / "params/i").write_text(str(i))
         (run / "tags/mlflow.runName").write_text(f"run {i}")
         (run / "artifacts/deep/file").write_text(f"bytes of {i}" * 1000)
+        trace = folder / f"7/traces/tr-{i:032x}"
+        for name in ("tags", "request_metadata", "assessments", "artifacts"):
+            (trace / name).mkdir(parents=True)
+        (trace / "trace_info.yaml").write_text(f"request_time: '2026-11-26T21:26:52.098Z'\nstate: OK\ntrace_id: {trace.name}\n")
+        (trace / "tags/i").write_text(str(i))
+        (trace / "artifacts/traces.json").write_text('{"spans": []}')
     return folder
 
 
@@ -210,6 +220,13 @@ def killed(server, *args, when):
     assert process.wait(30) == -signal.SIGKILL
 
 
+def traces_at(server):
+    place = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": "7"}}
+    body = json.dumps({"locations": [place], "max_results": 500}).encode()
+    _, _, answer = http("POST", f"{server}/api/3.0/mlflow/traces/search", body, {"content-type": "application/json"})
+    return json.loads(answer).get("traces", [])
+
+
 def runs_at(server):
     body = json.dumps({"experiment_ids": ["7"], "max_results": 1000}).encode()
     _, _, answer = http("POST", f"{server}/api/2.0/mlflow/runs/search", body, {"content-type": "application/json"})
@@ -221,21 +238,27 @@ def test_an_import_and_an_export_that_were_killed_go_on(fresh, tmp_path):
     killed(fresh, "import", "mlflow", source, when=lambda: len(runs_at(fresh)) >= 200)
     begun = len(runs_at(fresh))
     assert 0 < begun < RUNS
+    killed(fresh, "import", "mlflow", source, when=lambda: traces_at(fresh))
+    assert 0 < len(traces_at(fresh)) < RUNS
     code, report, _ = lockgate(fresh, "import", "mlflow", source)
     assert code == 0, report["findings"]
-    total = {"runs": RUNS, "params": RUNS, "tags": RUNS, "metric_points": RUNS * 100, "artifacts": RUNS}
+    total = {"runs": RUNS, "params": RUNS, "tags": RUNS, "metric_points": RUNS * 100, "traces": RUNS, "artifacts": 2 * RUNS}
     assert {kind: count for kind, count in counts(report, "compared").items() if kind in total} == total
     # What was there is not sent again; nothing is there twice.
-    assert 0 < counts(report, "same")["runs"] < RUNS and 0 < counts(report, "same")["artifacts"] < RUNS
+    assert counts(report, "same")["runs"] == RUNS and RUNS <= counts(report, "same")["artifacts"] < 2 * RUNS
+    assert 0 < counts(report, "same")["traces"] < RUNS and len(traces_at(fresh)) == min(RUNS, 500)
     assert len({run["info"]["run_id"] for run in runs_at(fresh)}) == len(runs_at(fresh)) == RUNS
 
     out = tmp_path / "out"
     killed(fresh, "export", "mlflow", out, when=lambda: len(list(out.glob("7/*/meta.yaml"))) >= 100)
     assert 0 < len(list(out.glob("7/*/meta.yaml"))) < RUNS
+    written = "7/traces/*/trace_info.yaml"
+    killed(fresh, "export", "mlflow", out, when=lambda: len(list(out.glob(written))) >= 20)
+    assert 0 < len(list(out.glob(written))) < RUNS
     code, report, _ = lockgate(fresh, "export", "mlflow", out)
     assert code == 0, report["findings"]
     assert {kind: count for kind, count in counts(report, "compared").items() if kind in total} == total
-    assert 0 < counts(report, "same")["runs"] < RUNS
+    assert counts(report, "same")["runs"] == RUNS and 0 < counts(report, "same")["traces"] < RUNS
     assert not list(out.rglob("*.lockgate-part"))
 
 
@@ -243,15 +266,21 @@ def test_what_moved_in_moves_out_to_stock_mlflow(fresh, worlds, tmp_path, tmp_pa
     lockgate(fresh, "import", "mlflow", worlds["database"])
     ours = dump(fresh)
     code, report, _ = lockgate(fresh, "export", "mlflow", tmp_path / "mlruns")
-    assert code == 0 and report["digests"]["runs"]["same"], report["findings"]
+    # Links of traces are all that a file store can't keep: they are told, one by one.
+    told = sorted((one["kind"], one["what"].split(" to ")[1].split()[0]) for one in report["findings"] if one["level"] != "left")
+    assert code == 1 and told == [("trace_links", "prompt"), ("trace_links", "run")], report["findings"]
+    assert counts(report, "found")["traces"] == counts(report, "compared")["traces"] == 4
+    assert all(report["digests"][kind]["same"] for kind in ("runs", "traces", "artifacts")), report["digests"]
     theirs = dump(f"file://{tmp_path}/mlruns")
+    ours["links"] = {what: [id for id in ids if what in f"run_id = '{ours['traces'][id]['metadata'].get('mlflow.sourceRun')}'"] for what, ids in ours["links"].items() if what.startswith("run_id")}
     for kind, things in ours.items():
         assert sorted(things) == sorted(theirs[kind]), kind
         for name, one in things.items():
             assert theirs[kind][name] == one, f"{kind} {name}"
     assert theirs["versions"]["prices 3"]["guess"] == [pytest.approx(13.0)]
-    code, _, error = lockgate(fresh, "export", "mlflow", tmp_path / "mlruns")
-    assert code == 1 and "finished" in error
+    # Said again, it goes on, and has nothing to do.
+    code, again, _ = lockgate(fresh, "export", "mlflow", tmp_path / "mlruns")
+    assert code == 1 and counts(again, "same")["traces"] == 4 and "traces" not in counts(again, "new")
     # And in again, with the same digests.
     second = __import__("conftest").serve(tmp_path_factory)
     server = next(second)
@@ -274,3 +303,38 @@ def test_what_is_no_store_is_told_apart(fresh, tmp_path):
     ]:  # fmt: skip
         code, report, error = lockgate(fresh, "import", "mlflow", source)
         assert code == 1 and report is None and words in error, (source, error)
+
+
+def test_traces_that_are_broken_are_told_and_hold_up_no_other(fresh, tmp_path):
+    """A folder of somebody else: ids that lead elsewhere, wrong YAML, bytes that are no text, spans that are missing."""
+    store = large(tmp_path / "mlruns", runs=8)
+    trace = [store / f"7/traces/tr-{i:032x}" for i in range(8)]
+    (trace[1] / "artifacts/traces.json").unlink()
+    (trace[2] / "trace_info.yaml").write_text("trace_id: [")
+    (trace[3] / "trace_info.yaml").write_text("trace_id: ../../x\nrequest_time: '2026-11-26T21:26:52Z'\nstate: OK\n")
+    (trace[4] / "tags/i").write_bytes(b"\xff\xfe")
+    (trace[5] / "assessments/a.yaml").write_text("assessment_id: ../a\nfeedback: {value: 1}\ncreate_time: '2026-11-26T21:26:52Z'\n")
+    (trace[6] / "trace_info.yaml").write_text("a: &x [1]\nb: *x\n")
+    (trace[7] / "artifacts/traces.json").write_text('{"spans": [{"attributes": {"x": NaN, "y": 1e999}}, ')
+    code, report, _ = lockgate(fresh, "import", "mlflow", store)
+    told = " ".join(f"{one['what']}: {one['why']}" for one in report["findings"] if one["level"] == "skipped")
+    assert code == 1 and all(one.name in told for one in trace[1:7]), told
+    assert "traces.json" in told and trace[0].name not in told and trace[7].name not in told
+    assert sorted(one["trace_id"] for one in traces_at(fresh)) == sorted(trace[i].name for i in (0, 1, 7))
+
+
+def test_a_trace_of_another_workspace_is_not_touched(fresh, tmp_path):
+    store = large(tmp_path / "mlruns", runs=2)
+    place = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": "1"}}
+    json_body = {"content-type": "application/json"}
+    elsewhere = {**json_body, "x-mlflow-workspace": "other"}
+    assert http("POST", f"{fresh}/api/3.0/mlflow/workspaces", json.dumps({"name": "other"}).encode(), json_body)[0] < 300
+    _, _, made = http("POST", f"{fresh}/api/2.0/mlflow/experiments/create", json.dumps({"name": "e"}).encode(), elsewhere)
+    place["mlflow_experiment"]["experiment_id"] = json.loads(made)["experiment_id"]
+    info = {"trace_id": f"tr-{1:032x}", "trace_location": place, "state": "OK", "request_time": "2026-01-01T00:00:00Z"}
+    body = json.dumps({"trace": {"trace_info": info}}).encode()
+    assert http("POST", f"{fresh}/api/3.0/mlflow/traces", body, elsewhere)[0] == 200
+    code, report, _ = lockgate(fresh, "import", "mlflow", store)
+    told = [(one["what"], one["why"]) for one in report["findings"] if one["kind"] == "traces"]
+    assert code == 1 and told == [(info["trace_id"], "a trace of another workspace has this id")], report["findings"]
+    assert [one["trace_id"] for one in traces_at(fresh)] == [f"tr-{0:032x}"]

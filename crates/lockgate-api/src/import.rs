@@ -5,7 +5,7 @@ use crate::extract::{Json, Query};
 use axum::extract::{DefaultBodyLimit, State};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
-use lockgate_control::tracking::exchange::{KnownFile, KnownRun, Outcome, Record};
+use lockgate_control::tracking::exchange::{KnownFile, KnownRun, KnownTrace, Outcome, Record};
 use lockgate_control::{Control, ControlError};
 use lockgate_core::actor::Actor;
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,7 @@ pub(crate) fn routes() -> Router<Control> {
     Router::new()
         .route("/api/v1/import/mlflow", post(take))
         .route("/api/v1/import/mlflow/runs", post(runs))
+        .route("/api/v1/import/mlflow/traces", post(traces))
         .route("/api/v1/import/mlflow/files", get(files))
         .layer(DefaultBodyLimit::max(BATCH_LIMIT))
 }
@@ -56,6 +57,23 @@ async fn runs(
     Json(body): Json<Runs>,
 ) -> Answer<Vec<KnownRun>> {
     let found = control.tracking().known_runs(&actor, body.runs).await;
+    Ok(Json(found.map_err(ControlError::from)?))
+}
+
+#[derive(Debug, Deserialize)]
+struct Traces {
+    traces: Vec<String>,
+    /// Tell the traces as well, not only their digests.
+    #[serde(default)]
+    whole: bool,
+}
+
+async fn traces(
+    State(control): State<Control>,
+    Extension(actor): Extension<Actor>,
+    Json(body): Json<Traces>,
+) -> Answer<Vec<KnownTrace>> {
+    let found = control.tracking().known_traces(&actor, body.traces, body.whole).await;
     Ok(Json(found.map_err(ControlError::from)?))
 }
 

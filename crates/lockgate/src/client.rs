@@ -166,6 +166,12 @@ impl Client {
         self.send(request).await.map(|_| ())
     }
 
+    /// GET from one of MLflow's APIs, as text: it may be as large as a file.
+    pub(crate) async fn text_of(&self, path: &str) -> anyhow::Result<String> {
+        let request = self.request_at(reqwest::Method::GET, path).timeout(FILE_LIMIT);
+        self.send(request).await?.text().await.context("the server's answer broke off")
+    }
+
     /// GET as text.
     pub(crate) async fn get_text(&self, path: &str) -> anyhow::Result<String> {
         let response = self.send(self.request(reqwest::Method::GET, path)).await?;

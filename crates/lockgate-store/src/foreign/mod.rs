@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `tables` | which tables and columns there are |
 //! | `runs`, `models`, `registry` | experiments and runs; logged models; the model registry |
+//! | `traces` | traces, their spans and links |
 //!
 //! Columns are looked up by name: what an older release doesn't have reads as nothing. Every value is cast, because an
 //! expression's type is what the value is, not what the column was declared as. Each call reads by itself, without a
@@ -15,6 +16,7 @@ mod runs;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod traces;
 
 use crate::conn::{Row, query_dynamic};
 use crate::error::StoreError;
@@ -24,6 +26,7 @@ use crate::steps;
 use std::collections::{HashMap, HashSet};
 
 pub use registry::ForeignVersion;
+pub use traces::ForeignLink;
 
 /// A database of MLflow's own store.
 pub struct Foreign {

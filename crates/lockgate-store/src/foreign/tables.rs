@@ -6,9 +6,7 @@ use crate::error::StoreError;
 use std::collections::{HashMap, HashSet};
 
 /// What is kept by newer releases of MLflow and has no place here, with its name for people.
-const OTHERS: [(&str, &str); 9] = [
-    ("traces", "trace_info"),
-    ("assessments", "assessments"),
+const OTHERS: [(&str, &str); 7] = [
     ("evaluation datasets", "evaluation_datasets"),
     ("scorers", "scorers"),
     ("webhooks", "webhooks"),
@@ -19,9 +17,10 @@ const OTHERS: [(&str, &str); 9] = [
 ];
 
 /// What is read, and what says nothing by itself.
-const KNOWN: [&str; 20] = [
+const KNOWN: [&str; 21] = [
     "alembic_version",
     "datasets",
+    "entity_associations",
     "experiment_tags",
     "experiments",
     "input_tags",
@@ -82,7 +81,7 @@ impl Foreign {
         self.columns.contains_key(table)
     }
 
-    fn has_column(&self, table: &str, column: &str) -> bool {
+    pub(super) fn has_column(&self, table: &str, column: &str) -> bool {
         self.columns.get(table).is_some_and(|columns| columns.contains(column))
     }
 
@@ -161,6 +160,13 @@ impl Foreign {
                 let name = format!("{} of other workspaces", table.replace('_', " "));
                 found.push((name, self.count(sql).await?));
             }
+        }
+        if self.has_column("entity_associations", "destination_type") {
+            // Those of traces are read; those of evaluation datasets go with these.
+            let sql = "SELECT COUNT(*) AS n FROM entity_associations WHERE source_type <> 'evaluation_dataset' \
+                       AND destination_type <> 'evaluation_dataset' AND NOT (source_type = 'trace' \
+                       AND destination_type IN ('run', 'prompt_version'))";
+            found.push(("links between other things".to_owned(), self.count(sql.to_owned()).await?));
         }
         if self.has_column("logged_models", "lifecycle_stage") {
             let sql = "SELECT COUNT(*) AS n FROM logged_models WHERE lifecycle_stage = 'deleted'";

@@ -51,6 +51,9 @@ async fn deleted_versions_leave_their_numbers_behind() {
         CREATE TABLE experiments (experiment_id INTEGER); CREATE TABLE runs (run_uuid TEXT);
         CREATE TABLE trace_info (request_id TEXT); INSERT INTO trace_info VALUES ('t');
         CREATE TABLE trace_tags (key TEXT); INSERT INTO trace_tags VALUES ('of the trace');
+        CREATE TABLE scorers (name TEXT); INSERT INTO scorers VALUES ('s');
+        CREATE TABLE entity_associations (source_type TEXT, source_id TEXT, destination_type TEXT, destination_id TEXT);
+        INSERT INTO entity_associations VALUES ('trace', 't', 'run', 'r'), ('run', 'r', 'model', 'm');
         CREATE TABLE workspaces (name TEXT); INSERT INTO workspaces VALUES ('default');
         CREATE TABLE alembic_version (v TEXT); INSERT INTO alembic_version VALUES ('x');
         CREATE TABLE secrets (id TEXT); CREATE TABLE [of tomorrow] (id TEXT); INSERT INTO [of tomorrow] VALUES ('a'), ('b');
@@ -68,8 +71,71 @@ async fn deleted_versions_leave_their_numbers_behind() {
     assert_eq!(versions[0].version.storage_location, "s3://b/x");
     assert_eq!(
         store.others().await.unwrap(),
-        [("traces".to_owned(), 1), ("rows of table `of tomorrow`".to_owned(), 2)]
+        [
+            ("scorers".to_owned(), 1),
+            ("rows of table `of tomorrow`".to_owned(), 2),
+            ("links between other things".to_owned(), 1)
+        ]
     );
+}
+
+#[tokio::test]
+async fn traces_are_read_with_what_belongs_to_them() {
+    let folder = tempfile::tempdir().unwrap();
+    // Without the columns that newer releases added.
+    let sql = "
+        CREATE TABLE experiments (experiment_id INTEGER); CREATE TABLE runs (run_uuid TEXT);
+        CREATE TABLE trace_info (request_id TEXT, experiment_id INTEGER, timestamp_ms BIGINT, execution_time_ms BIGINT,
+            status TEXT);
+        INSERT INTO trace_info VALUES ('a', 3, 5, NULL, 'OK'), ('b', 3, 6, 7, 'ERROR'), ('c', 4, 6, 7, 'OK');
+        CREATE TABLE trace_tags (key TEXT, value TEXT, request_id TEXT);
+        INSERT INTO trace_tags VALUES ('k', 'v', 'a'), ('k', NULL, 'b');
+        CREATE TABLE assessments (assessment_id TEXT, trace_id TEXT, name TEXT, assessment_type TEXT, value TEXT,
+            created_timestamp BIGINT, last_updated_timestamp BIGINT, valid BOOLEAN);
+        INSERT INTO assessments VALUES ('x', 'a', 'n', 'feedback', '3', 8, 9, 0);
+        CREATE TABLE spans (trace_id TEXT, span_id TEXT, content TEXT);
+        INSERT INTO spans VALUES ('a', '1', 'one'), ('b', '2', 'two'), ('a', '3', 'three');
+        CREATE TABLE entity_associations (source_type TEXT, source_id TEXT, destination_type TEXT, destination_id TEXT);
+        INSERT INTO entity_associations VALUES ('trace', 'a', 'run', 'r'), ('trace', 'b', 'prompt_version', 'p/1'),
+            ('trace', 'c', 'run', 'r'), ('trace', 'a', 'experiment', '3');
+    ";
+    let mut store = Foreign::open(&database(&folder, sql).await).await.unwrap();
+    let (first, place) = store.traces(3, 0, 1).await.unwrap();
+    assert_eq!((first[0].trace_id.as_str(), first[0].started, first[0].duration), ("a", 5, None));
+    assert_eq!(first[0].tag("k"), Some("v"));
+    let said = &first[0].assessments[0];
+    assert_eq!((said.value.as_str(), said.valid, said.created, said.updated), ("3", false, 8, 9));
+    let (second, place) = store.traces(3, place, 9).await.unwrap();
+    assert_eq!((second.len(), second[0].state.as_str(), second[0].tag("k")), (1, "ERROR", Some("")));
+    assert!(store.traces(3, place, 9).await.unwrap().0.is_empty());
+    let (spans, place) = store.spans("a", 0, 1).await.unwrap();
+    assert_eq!(spans, [("1".to_owned(), "one".to_owned())]);
+    assert_eq!(store.spans("a", place, 9).await.unwrap().0, [("3".to_owned(), "three".to_owned())]);
+    let (links, _) = store.trace_links(3, 0, 9).await.unwrap();
+    let links: Vec<_> = links.iter().map(|one| (&*one.kind, &*one.target, &*one.trace_id)).collect();
+    assert_eq!(links, [("run", "r", "a"), ("prompt", "p/1", "b")]);
+}
+
+#[tokio::test]
+async fn what_newer_releases_keep_in_columns_is_told_as_tags_and_metadata() {
+    let folder = tempfile::tempdir().unwrap();
+    let sql = "
+        CREATE TABLE experiments (experiment_id INTEGER); CREATE TABLE runs (run_uuid TEXT);
+        CREATE TABLE trace_info (request_id TEXT, experiment_id INTEGER, timestamp_ms BIGINT, status TEXT, trace_name TEXT,
+            session_id TEXT, input_tokens BIGINT, output_tokens BIGINT, input_cost FLOAT, total_cost FLOAT);
+        INSERT INTO trace_info VALUES ('a', 3, 5, 'OK', 'named', 's', 3, NULL, 0.5, 1), ('b', 3, 5, 'OK', NULL, NULL, NULL,
+            NULL, NULL, NULL);
+        CREATE TABLE trace_tags (key TEXT, value TEXT, request_id TEXT);
+        INSERT INTO trace_tags VALUES ('mlflow.traceName', 'of the row', 'a');
+    ";
+    let mut store = Foreign::open(&database(&folder, sql).await).await.unwrap();
+    let (found, _) = store.traces(3, 0, 9).await.unwrap();
+    assert_eq!((found[0].tag("mlflow.traceName"), found[0].tags.len()), (Some("named"), 1));
+    assert_eq!(found[0].metadata("mlflow.trace.session"), Some("s"));
+    assert_eq!(found[0].metadata("mlflow.trace.tokenUsage"), Some(r#"{"input_tokens": 3}"#));
+    let cost = r#"{"input_cost": 0.5, "total_cost": 1.0}"#;
+    assert_eq!(found[0].metadata("mlflow.trace.cost"), Some(cost));
+    assert!(found[1].tags.is_empty() && found[1].metadata.is_empty());
 }
 
 #[tokio::test]

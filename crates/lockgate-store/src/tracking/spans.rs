@@ -1,12 +1,14 @@
 //! The steps of traces.
 
-use super::rows_of;
 use super::trace_types::Span;
-use crate::conn::{Conn, Row, Tx, int, opt_text, query, text};
+use super::{CHUNK, places, rows_of};
+use crate::conn::{Conn, Row, Tx, int, opt_text, query, query_dynamic, text};
 use crate::error::{StoreError, without_nul};
 use crate::statements::statements;
 
 statements! {
+    PAGE = "SELECT trace_id, span_id, parent_id, name, kind, status, start_ns, end_ns, token_use, cost, content \
+            FROM spans WHERE trace_id = $1 AND span_id > $2 ORDER BY span_id LIMIT $3";
     PUT = "INSERT INTO spans (trace_id, span_id, parent_id, name, kind, status, start_ns, end_ns, token_use, cost, \
            content) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
            ON CONFLICT (trace_id, span_id) DO UPDATE SET parent_id = excluded.parent_id, name = excluded.name, \
@@ -47,6 +49,39 @@ impl Conn {
                 &b.span_id,
             ))
         });
+        Ok(found)
+    }
+
+    /// At most `limit` spans of a trace that follow the id `after` in the database's own order, which is nobody else's.
+    ///
+    /// # Errors
+    /// Where the database can't be read.
+    pub async fn spans_after(
+        &mut self,
+        trace: &str,
+        after: &str,
+        limit: i64,
+    ) -> Result<Vec<Span>, StoreError> {
+        let statement = query(PAGE).bind(trace.to_owned()).bind(after.to_owned()).bind(limit);
+        self.fetch_all(statement).await?.iter().map(span).collect()
+    }
+
+    /// Those of a trace's spans that have these ids.
+    ///
+    /// # Errors
+    /// Where the database can't be read.
+    pub async fn spans_named(&mut self, trace: &str, ids: &[String]) -> Result<Vec<Span>, StoreError> {
+        let head = "SELECT trace_id, span_id, parent_id, name, kind, status, start_ns, end_ns, token_use, cost, \
+                    content FROM spans WHERE trace_id = $1 AND span_id IN";
+        let mut found = Vec::new();
+        for chunk in ids.chunks(CHUNK) {
+            let text = self.nameless(format!("{head} {}", places(1, chunk.len())));
+            let statement = query_dynamic(text).bind(trace.to_owned());
+            let statement = chunk.iter().fold(statement, |statement, id| statement.bind(id.clone()));
+            for row in self.fetch_all(statement).await? {
+                found.push(span(&row)?);
+            }
+        }
         Ok(found)
     }
 }

@@ -28,6 +28,7 @@ statements! {
     DELETE_TAG = "DELETE FROM trace_tags WHERE trace_id = $1 AND key = $2 AND EXISTS (SELECT 1 FROM traces t \
                   WHERE t.trace_id = $1 AND t.workspace = $3)";
     LINK = "INSERT INTO trace_links (kind, target, trace_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+    LINKS = "SELECT kind, target FROM trace_links WHERE trace_id = $1";
     OLDEST = "SELECT trace_id FROM traces WHERE experiment_id = $1 AND started <= $2 AND workspace = $4 \
               ORDER BY started, trace_id LIMIT $3";
 }
@@ -94,6 +95,15 @@ impl Conn {
     pub async fn trace_is_elsewhere(&mut self, id: &str) -> Result<bool, StoreError> {
         let statement = query(ELSEWHERE).bind(id.to_owned()).bind(self.workspace().to_owned());
         Ok(self.scalar(statement).await?.is_some_and(|count| count > 0))
+    }
+
+    /// What a trace is linked to: pairs of the kind (`run` or `prompt`) and the target.
+    ///
+    /// # Errors
+    /// Where the database can't be read.
+    pub async fn trace_links(&mut self, trace: &str) -> Result<Vec<(String, String)>, StoreError> {
+        let rows = self.fetch_all(query(LINKS).bind(trace.to_owned())).await?;
+        rows.iter().map(|row| Ok((text(row, "kind")?, text(row, "target")?))).collect()
     }
 
     /// Searches traces.
@@ -215,7 +225,7 @@ impl Tx {
         self.execute(statement.bind(workspace)).await.map(|rows| rows > 0)
     }
 
-    /// Notes that a trace belongs to a run (`kind` is `run`) or used a prompt's version (`prompt`).
+    /// Notes that a trace belongs to a run (`kind` is `run`) or used a prompt's version (`prompt`); says whether that is new.
     ///
     /// # Errors
     /// Where it can't be stored.
@@ -224,11 +234,11 @@ impl Tx {
         kind: &'static str,
         target: &str,
         trace: &str,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         no_nul("what a trace is linked to", target)?;
         no_nul("a trace's id", trace)?;
         let statement = query(LINK).bind(kind).bind(target.to_owned()).bind(trace.to_owned());
-        self.execute(statement).await.map(|_| ())
+        self.execute(statement).await.map(|rows| rows > 0)
     }
 
     /// Deletes traces for good, with all that belongs to them; says how many there were.

@@ -6,10 +6,15 @@
 pub(crate) mod convert;
 pub(crate) mod digests;
 mod number;
+mod traces;
 
 pub(crate) use convert::{list as pairs_of, map as map_of};
 pub use convert::{points, run_record};
 pub use digests::{History, RunDigests, WholeDigest};
+pub use traces::{
+    AssessmentRecord, KnownTrace, SpanHistory, SpansRecord, TraceDigests, TraceLinkRecord, TraceRecord,
+    span_digest,
+};
 
 use lockgate_core::clock::Millis;
 use serde::{Deserialize, Serialize};
@@ -36,6 +41,12 @@ pub enum Record {
     Version(Box<VersionRecord>),
     /// An alias.
     Alias(AliasRecord),
+    /// A trace without its spans.
+    Trace(Box<TraceRecord>),
+    /// Spans of a trace.
+    Spans(SpansRecord),
+    /// What a trace is linked to.
+    TraceLink(TraceLinkRecord),
 }
 
 /// An experiment.

@@ -10,6 +10,7 @@ mod registry;
 mod runs;
 #[cfg(test)]
 mod tests;
+mod traces;
 
 use super::exchange::{Fate, Outcome, Record};
 use super::{Tracking, TrackingError, may_track};
@@ -87,6 +88,9 @@ impl Tracking {
             Record::RegisteredModel(record) => registry::take_model(tx, by, record).await,
             Record::Version(record) => registry::take_version(self, tx, by, record).await,
             Record::Alias(record) => registry::take_alias(tx, by, record).await,
+            Record::Trace(record) => traces::take(tx, record).await,
+            Record::Spans(record) => traces::take_spans(tx, record).await,
+            Record::TraceLink(record) => traces::take_link(tx, record).await,
         };
         match taken {
             // Rules that are checked before anything is written.

@@ -8,7 +8,7 @@ use lockgate_core::clock::Millis;
 use lockgate_store::Conn;
 
 /// Metadata that names the run during which something was said.
-const SOURCE_RUN: &str = "mlflow.assessment.sourceRunId";
+pub(in super::super) const SOURCE_RUN: &str = "mlflow.assessment.sourceRunId";
 
 /// What is said about a trace.
 #[derive(Debug, Clone, PartialEq)]

@@ -10,7 +10,8 @@ const LINKS: usize = 100;
 /// What a client may take away, but not set.
 const FAILURE: &str = "mlflow.trace.archivalFailure";
 /// Tags that say where a trace's spans and files are: not the client's to change.
-pub(super) const FIXED_TAGS: [&str; 4] = [LOCATION, SPANS_LOCATION, "mlflow.trace.archiveLocation", FAILURE];
+pub(in super::super) const FIXED_TAGS: [&str; 4] =
+    [LOCATION, SPANS_LOCATION, "mlflow.trace.archiveLocation", FAILURE];
 /// So many traces are deleted at a time: others who write wait for no more.
 const BATCH: usize = 500;
 

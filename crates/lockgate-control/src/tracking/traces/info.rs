@@ -135,7 +135,7 @@ fn expected(trace: &Trace) -> i64 {
 }
 
 /// Whether a trace's spans are in this store.
-pub(super) fn has_spans_here(trace: &Trace) -> bool {
+pub(in super::super) fn has_spans_here(trace: &Trace) -> bool {
     trace.tag(SPANS_LOCATION) == Some(TRACKING_STORE)
 }
 

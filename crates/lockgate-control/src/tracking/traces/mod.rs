@@ -5,6 +5,7 @@
 //! | [`tree`], `lenient` | JSON that keeps its order, written and read as Python does |
 //! | `spans` | spans as they arrive, and their rows |
 //! | `conventions`, `translate` | what other conventions than MLflow's call the same things |
+//! | `brought` | spans that other stores bring |
 //! | `intake` | keeping spans, and what they say about their trace |
 //! | `usage`, `preview` | sums of tokens and costs; the beginnings of requests and answers |
 //! | `info`, `data` | whole traces, and finding them; their spans as files |
@@ -15,6 +16,7 @@
 //! may come again. What the client says about the whole wins over what the spans say.
 
 mod assessments;
+mod brought;
 mod change;
 mod conventions;
 mod data;
@@ -29,8 +31,12 @@ mod translate;
 pub(super) mod tree;
 mod usage;
 
+pub(super) use assessments::SOURCE_RUN as SAID_BY_RUN;
 pub use assessments::{AssessmentUpdate, NewAssessment};
+pub(super) use brought::from_content;
+pub(super) use change::FIXED_TAGS;
 pub use data::TraceData;
+pub(super) use info::has_spans_here;
 pub use info::{NewTrace, TraceState};
 pub use spans::{NewSpan, SpanEvent, SpanGroup, SpanLink, SpanStatus};
 
@@ -38,17 +44,17 @@ use super::{KeyValue, Trace, TrackingError, places};
 use lockgate_store::{Conn, Tx};
 
 /// Tags and metadata that mean something here.
-const LOCATION: &str = "mlflow.artifactLocation";
-const SPANS_LOCATION: &str = "mlflow.trace.spansLocation";
+pub(super) const LOCATION: &str = "mlflow.artifactLocation";
+pub(super) const SPANS_LOCATION: &str = "mlflow.trace.spansLocation";
 /// The spans are in the database.
-const TRACKING_STORE: &str = "TRACKING_STORE";
+pub(super) const TRACKING_STORE: &str = "TRACKING_STORE";
 const FINALIZED: &str = "mlflow.trace.infoFinalized";
-const SESSION: &str = "mlflow.trace.session";
+pub(super) const SESSION: &str = "mlflow.trace.session";
 const USER: &str = "mlflow.trace.user";
 const TOKEN_USE: &str = "mlflow.trace.tokenUsage";
 const COST: &str = "mlflow.trace.cost";
 const SIZES: &str = "mlflow.trace.sizeStats";
-const SOURCE_RUN: &str = "mlflow.sourceRun";
+pub(super) const SOURCE_RUN: &str = "mlflow.sourceRun";
 
 fn pair(key: &str, value: impl Into<String>) -> KeyValue {
     KeyValue { key: key.to_owned(), value: value.into() }

@@ -15,7 +15,7 @@ pub(super) const KIND: &str = "mlflow.spanType";
 pub(super) const INPUTS: &str = "mlflow.spanInputs";
 pub(super) const OUTPUTS: &str = "mlflow.spanOutputs";
 pub(super) const TOKEN_USE: &str = "mlflow.chat.tokenUsage";
-const COST: &str = "mlflow.llm.cost";
+pub(super) const COST: &str = "mlflow.llm.cost";
 pub(super) const MODEL: &str = "mlflow.llm.model";
 const SESSIONS: [&str; 2] = ["session.id", "gen_ai.conversation.id"];
 const USER: &str = "user.id";
@@ -120,7 +120,7 @@ pub(super) fn trace_id(hex: &str) -> String {
 }
 
 /// A text that may be JSON of a text.
-fn plain(value: &str) -> String {
+pub(super) fn plain(value: &str) -> String {
     match Tree::parse(value) {
         Some(Tree::Text(text)) => text,
         _ => value.to_owned(),

@@ -1,10 +1,11 @@
-//! The move itself: experiments, then runs and logged models with their files, then the registry. What is there already is
+//! The move itself: experiments, then runs, logged models and traces with their files, then the registry. What is there already is
 //! recognised and not sent again, so that a move which was broken off goes on where it was.
 
 mod artifacts;
 mod models;
 mod registry;
 mod runs;
+mod traces;
 
 use super::report::{Kind, Level, Report};
 use super::sources::{Located, Source};
@@ -67,6 +68,7 @@ impl Mover {
                 Some(number) => {
                     self.runs(experiment, number).await?;
                     self.logged_models(experiment, number).await?;
+                    self.traces(experiment, number).await?;
                 }
                 None => self.skip_experiment(experiment).await?,
             }
@@ -95,8 +97,9 @@ impl Mover {
         self.told = Instant::now();
         let runs = self.report.of(Kind::Runs).found;
         let points = self.report.of(Kind::MetricPoints).found;
-        let files = self.report.of(Kind::Artifacts).found;
-        self.out.aside(&format!("{what}: {runs} runs, {points} points, {files} files so far"));
+        let (traces, files) = (self.report.of(Kind::Traces).found, self.report.of(Kind::Artifacts).found);
+        self.out
+            .aside(&format!("{what}: {runs} runs, {points} points, {traces} traces, {files} files so far"));
     }
 
     /// Where the target is to say that artifacts lie: nothing means with itself.
@@ -203,7 +206,7 @@ impl Mover {
         loop {
             let page = self.source.logged_models(experiment, &mut at).await?;
             if page.is_empty() {
-                return Ok(());
+                return self.skip_traces(experiment).await;
             }
             for model in page {
                 self.report.of(Kind::LoggedModels).found += 1;
@@ -224,5 +227,8 @@ fn name(record: &Record) -> String {
         Record::RegisteredModel(one) => one.name.clone(),
         Record::Version(one) => format!("{} {}", one.name, one.version),
         Record::Alias(one) => format!("{}@{}", one.name, one.alias),
+        Record::Trace(one) => one.trace_id.clone(),
+        Record::Spans(one) => one.trace_id.clone(),
+        Record::TraceLink(one) => format!("{} to {} {}", one.trace_id, one.link, one.target),
     }
 }

@@ -43,9 +43,9 @@ pub(super) fn encoded(path: &str) -> String {
     parts.join("/")
 }
 
-/// Whether a name is a run's or a logged model's id.
+/// Whether a name is a run's, a logged model's or a trace's id.
 pub(super) fn is_id(part: &str) -> bool {
-    let id = part.strip_prefix("m-").unwrap_or(part);
+    let id = part.strip_prefix("m-").or_else(|| part.strip_prefix("tr-")).unwrap_or(part);
     id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())
 }
 

@@ -20,6 +20,10 @@ pub(super) enum Kind {
     MetricPoints,
     DatasetInputs,
     LoggedModels,
+    Traces,
+    Spans,
+    Assessments,
+    TraceLinks,
     Artifacts,
     ArtifactBytes,
     RegisteredModels,
@@ -38,6 +42,10 @@ impl Kind {
             Self::MetricPoints => "metric points",
             Self::DatasetInputs => "dataset inputs",
             Self::LoggedModels => "logged models",
+            Self::Traces => "traces",
+            Self::Spans => "spans in databases",
+            Self::Assessments => "assessments",
+            Self::TraceLinks => "links of traces",
             Self::Artifacts => "artifacts",
             Self::ArtifactBytes => "bytes of artifacts",
             Self::RegisteredModels => "registered models",
@@ -107,6 +115,7 @@ pub(super) struct Report {
     findings: Vec<Finding>,
     more: u64,
     pub(super) runs: Both,
+    pub(super) traces: Both,
     pub(super) artifacts: Both,
     /// What nobody looked at.
     pub(super) unseen: Option<&'static str>,
@@ -130,6 +139,7 @@ impl Report {
             findings: Vec::new(),
             more: 0,
             runs: Both::default(),
+            traces: Both::default(),
             artifacts: Both::default(),
             unseen: None,
             out,
@@ -180,11 +190,13 @@ impl Report {
     /// Prints it.
     pub(super) fn show(self) -> anyhow::Result<()> {
         let whole = self.is_whole();
-        let Self { source, target, dry, counts, findings, more, runs, artifacts, unseen, out } = self;
-        let (runs, artifacts) = (Self::digests(runs), Self::digests(artifacts));
+        let Self { source, target, dry, counts, findings, more, runs, traces, artifacts, unseen, out } = self;
+        let (runs, traces) = (Self::digests(runs), Self::digests(traces));
+        let artifacts = Self::digests(artifacts);
         let body = serde_json::json!({
             "source": source, "target": target, "dry_run": dry, "whole": whole, "counts": counts,
-            "digests": {"runs": runs, "artifacts": artifacts}, "findings": findings, "findings_not_listed": more,
+            "digests": {"runs": runs, "traces": traces, "artifacts": artifacts},
+            "findings": findings, "findings_not_listed": more,
             "not_looked_at": unseen,
         });
         out.show(&body, || {
@@ -197,8 +209,9 @@ impl Report {
             }
             if !dry {
                 text += &format!(
-                    "\n{}\n{}\n",
+                    "\n{}\n{}\n{}\n",
                     compared("runs", &runs, whole),
+                    compared("traces", &traces, whole),
                     compared("artifacts", &artifacts, whole)
                 );
             }

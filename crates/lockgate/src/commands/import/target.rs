@@ -4,7 +4,9 @@ use super::places;
 use super::sources::Bytes;
 use crate::client::{Client, Refusal};
 use futures_util::TryStreamExt as _;
-use lockgate_control::tracking::exchange::{Fate, KnownFile, KnownRun, Outcome, Record, RunDigests};
+use lockgate_control::tracking::exchange::{
+    Fate, KnownFile, KnownRun, KnownTrace, Outcome, Record, RunDigests,
+};
 use lockgate_core::digest::Digest;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -107,6 +109,21 @@ impl Target {
             .into_iter()
             .filter_map(|known| known.digests.map(|digests| (known.run_id, digests)))
             .collect())
+    }
+
+    /// What is there of these traces; where `whole`, the traces themselves as well.
+    pub(super) async fn traces(
+        &self,
+        ids: &[&str],
+        whole: bool,
+    ) -> anyhow::Result<HashMap<String, KnownTrace>> {
+        if ids.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let body = json!({"traces": ids, "whole": whole});
+        let found: Vec<KnownTrace> = self.client.post("import/mlflow/traces", &body).await?;
+        let known = found.into_iter().filter(|known| known.digests.is_some());
+        Ok(known.map(|known| (known.trace_id.clone(), known)).collect())
     }
 
     /// The files below an artifact URI.

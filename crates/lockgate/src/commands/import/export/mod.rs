@@ -6,6 +6,7 @@
 mod artifacts;
 mod folder;
 mod registry;
+mod traces;
 mod tracking;
 mod yaml;
 
@@ -63,6 +64,7 @@ impl Exporter {
             self.experiment(experiment)?;
             self.runs(experiment).await?;
             self.logged_models(experiment).await?;
+            self.traces(experiment).await?;
         }
         self.registry().await
     }

@@ -1,5 +1,7 @@
 //! Descriptions as YAML that every reader takes the same way: names quoted, numbers bare.
 
+use lockgate_control::tracking::Tree;
+
 /// A value of a description.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Value {
@@ -57,6 +59,39 @@ fn quoted(text: &str) -> String {
     }
     out.push('"');
     out
+}
+
+/// A value of any kind as a document: a line for each of its parts.
+pub(super) fn tree(value: &Tree) -> String {
+    match value {
+        Tree::Map(pairs) => {
+            pairs.iter().map(|(key, value)| format!("{}: {}\n", quoted(key), flow(value))).collect()
+        }
+        other => flow(other) + "\n",
+    }
+}
+
+/// A value in one line. Python takes a number for one only if it has a point, and a sign before an exponent.
+fn flow(value: &Tree) -> String {
+    let list = |items: Vec<String>| items.join(", ");
+    match value {
+        Tree::Text(text) => quoted(text),
+        Tree::List(items) => format!("[{}]", list(items.iter().map(flow).collect())),
+        Tree::Map(pairs) => {
+            let pair = |(key, value): &(String, Tree)| format!("{}: {}", quoted(key), flow(value));
+            format!("{{{}}}", list(pairs.iter().map(pair).collect()))
+        }
+        Tree::Real(number) if number.is_nan() => ".nan".to_owned(),
+        Tree::Real(number) if number.is_infinite() => if *number > 0.0 { ".inf" } else { "-.inf" }.to_owned(),
+        Tree::Real(_) => {
+            let text = value.dump();
+            match text.split_once('e') {
+                Some((digits, exponent)) if !digits.contains('.') => format!("{digits}.0e{exponent}"),
+                _ => text,
+            }
+        }
+        other => other.dump(),
+    }
 }
 
 /// A description.

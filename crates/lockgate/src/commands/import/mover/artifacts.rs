@@ -10,6 +10,9 @@ use lockgate_control::tracking::exchange::KnownFile;
 use lockgate_core::digest::Digest;
 use std::path::Path;
 
+/// What the file of a trace's spans is called.
+pub(super) const SPANS: &str = "traces.json";
+
 /// Where files are to lie at the target.
 pub(super) struct Place {
     owner: String,
@@ -25,19 +28,23 @@ impl Place {
         Self { owner: model.to_owned(), path: format!("{experiment}/models/{model}/artifacts") }
     }
 
+    pub(super) fn of_trace(experiment: i64, trace: &str) -> Self {
+        Self { owner: trace.to_owned(), path: format!("{experiment}/traces/{trace}/artifacts") }
+    }
+
     fn uri(&self) -> String {
         format!("mlflow-artifacts:/{}", self.path)
     }
 }
 
 impl Mover {
-    /// Brings the files at a URI of the source.
-    pub(super) async fn artifacts(&mut self, uri: &str, stays: bool, to: &Place) -> anyhow::Result<()> {
+    /// Brings the files at a URI of the source; says whether a trace's spans are among them.
+    pub(super) async fn artifacts(&mut self, uri: &str, stays: bool, to: &Place) -> anyhow::Result<bool> {
         if stays {
             self.report.of(Kind::Artifacts).left += 1;
             let why = format!("they lie at {uri}, where this program can't read; the address is kept");
             self.report.tell(Level::Left, Kind::Artifacts, format!("those of {}", to.owner), why);
-            return Ok(());
+            return Ok(false);
         }
         let from = self.source.locate(uri);
         if let Some(why) = self.unreadable(&from, uri) {
@@ -45,7 +52,7 @@ impl Mover {
             if self.missing.insert(why.clone()) {
                 self.report.skip(Kind::Artifacts, format!("those of {} and maybe of others", to.owner), why);
             }
-            return Ok(());
+            return Ok(false);
         }
         let Listing { files, odd } = self.source.list(&from).await?;
         self.note_given(uri, &from);
@@ -55,8 +62,9 @@ impl Mover {
             self.report.skip(Kind::Artifacts, format!("{}/{}", to.owner, one.path), one.why);
         }
         if files.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
+        let has_spans = files.iter().any(|file| file.path == SPANS);
         let known = self.target.files(&to.uri()).await?;
         let mut taken: Vec<(File, Digest)> = Vec::new();
         for file in files {
@@ -70,7 +78,7 @@ impl Mover {
         if !self.dry {
             self.compare_files(&taken, to).await?;
         }
-        Ok(())
+        Ok(has_spans)
     }
 
     /// Why there is nothing to be read at a place that should be readable.
@@ -199,8 +207,10 @@ impl Mover {
     }
 }
 
-/// The folder that all artifacts of a store lie in: above experiment, run (or `models` and model) and `artifacts`.
+/// The folder that all artifacts of a store lie in: above experiment, run (or `models` and model, or `traces` and trace)
+/// and `artifacts`.
 fn root_of(folder: &Path) -> &Path {
-    let of_model = folder.ancestors().nth(2).is_some_and(|above| above.ends_with("models"));
-    folder.ancestors().nth(if of_model { 4 } else { 3 }).unwrap_or(folder)
+    let above = folder.ancestors().nth(2);
+    let between = above.is_some_and(|above| above.ends_with("models") || above.ends_with("traces"));
+    folder.ancestors().nth(if between { 4 } else { 3 }).unwrap_or(folder)
 }

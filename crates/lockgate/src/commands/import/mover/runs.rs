@@ -20,17 +20,17 @@ struct Moving {
     conflict: Option<String>,
 }
 
-/// Records that wait to be sent, each with the place of its run in the page; and what the server said no to.
+/// Records that wait to be sent, each with the place of its run or trace in the page; and what the server said no to.
 #[derive(Default)]
-struct Sending {
+pub(super) struct Sending {
     records: Vec<Record>,
     owners: Vec<usize>,
-    weight: usize,
-    conflicts: Vec<(usize, String)>,
+    pub(super) weight: usize,
+    pub(super) conflicts: Vec<(usize, String)>,
 }
 
 impl Sending {
-    fn push(&mut self, owner: usize, record: Record, weight: usize) {
+    pub(super) fn push(&mut self, owner: usize, record: Record, weight: usize) {
         self.records.push(record);
         self.owners.push(owner);
         self.weight += weight;
@@ -136,7 +136,7 @@ impl Mover {
             return Ok(());
         }
         let to = super::artifacts::Place::of_run(number, &one.run.run_id);
-        self.artifacts(&one.run.artifact_uri, one.record.artifact_uri.is_some(), &to).await
+        self.artifacts(&one.run.artifact_uri, one.record.artifact_uri.is_some(), &to).await.map(|_| ())
     }
 
     /// Reads a run's history to the end; puts it among what is sent, where the run is new.
@@ -164,7 +164,7 @@ impl Mover {
         }
     }
 
-    async fn send(&mut self, sending: &mut Sending) -> anyhow::Result<()> {
+    pub(super) async fn send(&mut self, sending: &mut Sending) -> anyhow::Result<()> {
         let (records, owners) = (std::mem::take(&mut sending.records), std::mem::take(&mut sending.owners));
         sending.weight = 0;
         let outcomes = self.target.take(&records, false).await?;

@@ -5,14 +5,16 @@ mod meta;
 mod points;
 mod reader;
 mod registry;
+mod traces;
+mod yaml;
 
 pub(crate) use reader::Reader;
 
-use super::{Cursor, Located, Source};
+use super::{Cursor, FoundTrace, Located, Source, Spans};
 use crate::commands::import::{places, walk};
 use anyhow::{Context as _, bail};
 use async_trait::async_trait;
-use lockgate_control::tracking::exchange::Point;
+use lockgate_control::tracking::exchange::{Point, TraceLinkRecord};
 use lockgate_control::tracking::{Experiment, KeyValue, LoggedModel, RegisteredModel, Run};
 use lockgate_store::foreign::ForeignVersion;
 use std::collections::HashMap;
@@ -123,13 +125,12 @@ impl Files {
     }
 
     /// Folders with a description, some at a time: the place of the next one is in the cursor.
-    fn page(&mut self, folder: &Path, at: &mut Cursor) -> anyhow::Result<Vec<PathBuf>> {
+    fn page(&mut self, folder: &Path, file: &str, at: &mut Cursor) -> anyhow::Result<Vec<PathBuf>> {
         if at.number == 0 || self.listed.as_ref().is_none_or(|(listed, _)| listed != folder) {
             let (all, bare): (Vec<_>, Vec<_>) =
-                folders(folder)?.into_iter().partition(|one| one.join(meta::FILE).is_file());
+                folders(folder)?.into_iter().partition(|one| one.join(file).is_file());
             let owners = bare.iter().filter(|one| places::is_id(name(one)));
-            self.broken
-                .extend(owners.map(|one| format!("folders without a {}: {}", meta::FILE, one.display())));
+            self.broken.extend(owners.map(|one| format!("folders without a {file}: {}", one.display())));
             self.listed = Some((folder.to_owned(), all));
         }
         let all = self.listed.as_ref().map(|(_, all)| all.as_slice()).unwrap_or_default();
@@ -171,7 +172,7 @@ impl Source for Files {
     async fn runs(&mut self, of: &Experiment, at: &mut Cursor) -> anyhow::Result<Vec<Run>> {
         let folder = self.folder(of)?.to_owned();
         loop {
-            let page = self.page(&folder, at)?;
+            let page = self.page(&folder, meta::FILE, at)?;
             if page.is_empty() {
                 return Ok(Vec::new());
             }
@@ -192,7 +193,7 @@ impl Source for Files {
     async fn logged_models(&mut self, of: &Experiment, at: &mut Cursor) -> anyhow::Result<Vec<LoggedModel>> {
         let folder = self.folder(of)?.join(MODELS);
         loop {
-            let page = self.page(&folder, at)?;
+            let page = self.page(&folder, meta::FILE, at)?;
             if page.is_empty() {
                 return Ok(Vec::new());
             }
@@ -209,6 +210,33 @@ impl Source for Files {
                 return Ok(found);
             }
         }
+    }
+
+    async fn traces(&mut self, of: &Experiment, at: &mut Cursor) -> anyhow::Result<Vec<FoundTrace>> {
+        let folder = self.folder(of)?.join(traces::FOLDER);
+        loop {
+            let page = self.page(&folder, traces::FILE, at)?;
+            if page.is_empty() {
+                return Ok(Vec::new());
+            }
+            let read = page.iter().map(|one| traces::trace(one, of)).collect();
+            let found = self.readable("traces", read);
+            if !found.is_empty() {
+                return Ok(found);
+            }
+        }
+    }
+
+    async fn spans(&mut self, of: &FoundTrace, _at: &mut Cursor) -> anyhow::Result<Spans> {
+        bail!("trace {} has no spans in a database here", of.record.trace_id)
+    }
+
+    async fn trace_links(
+        &mut self,
+        _of: &Experiment,
+        _at: &mut Cursor,
+    ) -> anyhow::Result<Vec<TraceLinkRecord>> {
+        Ok(Vec::new())
     }
 
     async fn registered_models(&mut self) -> anyhow::Result<Vec<(RegisteredModel, i64)>> {
@@ -234,12 +262,6 @@ impl Source for Files {
         for what in &self.broken {
             *counts.entry(what.clone()).or_default() += 1;
         }
-        for folder in self.folders.values() {
-            let traces = folders(&folder.join("traces"))?.len() as u64;
-            if traces > 0 {
-                *counts.entry("traces".to_owned()).or_default() += traces;
-            }
-        }
         Ok(counts.into_iter().collect())
     }
 
@@ -256,10 +278,16 @@ impl Source for Files {
         }
         // The store was moved, or its experiment deleted: the files lie beside what describes them.
         let Some(owned) = places::owner(uri) else { return self.allowed(path) };
-        let of_model = owned.owner.starts_with("m-");
+        let above = match owned.owner.get(..2) {
+            Some("m-") => &[MODELS][..],
+            Some("tr") => &[traces::FOLDER],
+            // Traces of MLflow 2 have ids like those of runs.
+            _ => &["", traces::FOLDER],
+        };
         for folder in self.folders.values() {
-            let home = if of_model { folder.join(MODELS) } else { folder.clone() }.join(&owned.owner);
-            if home.is_dir() {
+            for home in
+                above.iter().map(|above| folder.join(above).join(&owned.owner)).filter(|home| home.is_dir())
+            {
                 let place = home.join("artifacts");
                 // Not beside it either: then it is another place that is meant.
                 if path.is_dir() && !place.is_dir() {

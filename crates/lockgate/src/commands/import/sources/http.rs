@@ -1,15 +1,16 @@
 //! A running server that speaks MLflow's REST API: stock MLflow's, or Lockgate's own.
 
 mod parse;
+mod traces;
 
-use super::{Bytes, Cursor, File, Listing, Located, Odd, Source, open_file};
+use super::{Bytes, Cursor, File, FoundTrace, Listing, Located, Odd, Source, Spans, open_file};
 use crate::client::Client;
 use crate::commands::encode;
 use crate::commands::import::{places, walk};
 use anyhow::{Context as _, bail};
 use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
-use lockgate_control::tracking::exchange::Point;
+use lockgate_control::tracking::exchange::{Point, TraceLinkRecord};
 use lockgate_control::tracking::{Experiment, LoggedModel, ModelVersion, RegisteredModel, Run};
 use lockgate_core::release::is_safe_path;
 use lockgate_store::foreign::ForeignVersion;
@@ -31,8 +32,12 @@ pub(crate) struct Http {
     terse: bool,
     /// The folder in which paths of the server's own machine may be read here.
     artifacts: Option<PathBuf>,
-    /// The experiments that were found.
-    experiments: Vec<i64>,
+    /// What traces may be linked to.
+    linked: traces::Linked,
+    /// What could not be read, for the report.
+    broken: Vec<String>,
+    /// Traces of which the interface may not have shown all.
+    notes: Vec<(String, String)>,
 }
 
 impl Http {
@@ -46,12 +51,17 @@ impl Http {
             };
         let client = Client::new(address, None, token)?.with_password(password);
         let artifacts = super::real(artifacts)?;
-        Ok(Self { client, terse: true, artifacts, experiments: Vec::new() })
+        Ok(Self::new(client, true, artifacts))
     }
 
     /// This program's own server.
     pub(crate) fn ours(client: Client) -> Self {
-        Self { client, terse: false, artifacts: None, experiments: Vec::new() }
+        Self::new(client, false, None)
+    }
+
+    fn new(client: Client, terse: bool, artifacts: Option<PathBuf>) -> Self {
+        let (broken, notes) = (Vec::new(), Vec::new());
+        Self { client, terse, artifacts, linked: traces::Linked::default(), broken, notes }
     }
 
     async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
@@ -103,16 +113,6 @@ impl Http {
     }
 }
 
-fn traces_of(experiment: i64, at: &Option<String>) -> Value {
-    let place =
-        json!({"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment.to_string()}});
-    let mut body = json!({"locations": [place], "max_results": 500});
-    if let Some(at) = at {
-        body["page_token"] = json!(at);
-    }
-    body
-}
-
 /// A text in quotes for MLflow's filters.
 fn quoted(text: &str) -> String {
     let quote = if text.contains('\'') { '"' } else { '\'' };
@@ -138,7 +138,6 @@ impl Source for Http {
             }
         }
         found.sort_by_key(|experiment| experiment.id);
-        self.experiments = found.iter().map(|experiment| experiment.id).collect();
         Ok(found)
     }
 
@@ -196,6 +195,22 @@ impl Source for Http {
         }
     }
 
+    async fn traces(&mut self, of: &Experiment, at: &mut Cursor) -> anyhow::Result<Vec<FoundTrace>> {
+        self.page_of_traces(of, at).await
+    }
+
+    async fn spans(&mut self, of: &FoundTrace, at: &mut Cursor) -> anyhow::Result<Spans> {
+        self.all_spans(of, at).await
+    }
+
+    async fn trace_links(
+        &mut self,
+        of: &Experiment,
+        at: &mut Cursor,
+    ) -> anyhow::Result<Vec<TraceLinkRecord>> {
+        self.page_of_links(of, at).await
+    }
+
     async fn registered_models(&mut self) -> anyhow::Result<Vec<(RegisteredModel, i64)>> {
         let path = "registered-models/search?max_results=100";
         let mut all = self.all(path, "registered_models").await?;
@@ -239,20 +254,11 @@ impl Source for Http {
     }
 
     async fn others(&mut self) -> anyhow::Result<Vec<(String, u64)>> {
-        let mut found = Vec::new();
-        let mut traces = 0;
-        for id in &self.experiments {
-            match self.traces(*id).await {
-                Ok(count) => traces += count,
-                Err(error) => {
-                    found.push((format!("traces of experiment {id} that can't be counted: {error:#}"), 1))
-                }
-            }
-        }
-        if traces > 0 {
-            found.push(("traces".to_owned(), traces));
-        }
-        Ok(found)
+        Ok(self.broken.iter().map(|what| (what.clone(), 1)).collect())
+    }
+
+    fn cut(&mut self) -> Vec<(String, String)> {
+        std::mem::take(&mut self.notes)
     }
 
     fn unseen(&self) -> Option<&'static str> {
@@ -329,39 +335,6 @@ impl Source for Http {
 }
 
 impl Http {
-    /// How many traces an experiment has; none by releases that have no traces.
-    async fn traces(&self, experiment: i64) -> anyhow::Result<u64> {
-        let mut at = None::<String>;
-        let (mut count, mut old) = (0, false);
-        loop {
-            let answer = match old {
-                false => {
-                    self.client.post_to("api/3.0/mlflow/traces/search", &traces_of(experiment, &at)).await
-                }
-                true => {
-                    let page =
-                        at.as_ref().map(|at| format!("&page_token={}", encode(at))).unwrap_or_default();
-                    self.client
-                        .mlflow(&format!("traces?experiment_ids={experiment}&max_results=100{page}"))
-                        .await
-                }
-            };
-            let mut answer = match answer {
-                Err(error) if parse::is_missing(&error) && !old => {
-                    old = true;
-                    continue;
-                }
-                Err(error) if parse::is_missing(&error) => return Ok(count),
-                answer => answer?,
-            };
-            count += parse::list(&mut answer, "traces").len() as u64;
-            at = parse::token(&answer);
-            if at.is_none() {
-                return Ok(count);
-            }
-        }
-    }
-
     /// A run with all that belongs to it.
     async fn whole(&self, id: &str) -> anyhow::Result<Run> {
         parse::run(&self.get(&format!("runs/get?run_id={}", encode(id))).await?["run"])

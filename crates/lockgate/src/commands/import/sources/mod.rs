@@ -2,12 +2,13 @@
 
 pub(super) mod files;
 pub(super) mod http;
+pub(super) mod message;
 pub(super) mod sqlite;
 
 use super::{places, walk};
 use anyhow::{Context as _, bail};
 use async_trait::async_trait;
-use lockgate_control::tracking::exchange::Point;
+use lockgate_control::tracking::exchange::{Point, TraceLinkRecord, TraceRecord};
 use lockgate_control::tracking::{Experiment, LoggedModel, RegisteredModel, Run};
 use lockgate_store::foreign::ForeignVersion;
 use std::path::{Path, PathBuf};
@@ -59,6 +60,16 @@ pub(super) struct Listing {
 /// A file's bytes.
 pub(super) type Bytes = Box<dyn AsyncRead + Send + Unpin>;
 
+/// A trace without its spans, and where its files are.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct FoundTrace {
+    pub(super) record: TraceRecord,
+    pub(super) uri: String,
+}
+
+/// Spans, each as JSON.
+pub(super) type Spans = Vec<String>;
+
 /// A store of tracking data that can be read.
 #[async_trait]
 pub(super) trait Source: Send {
@@ -72,6 +83,17 @@ pub(super) trait Source: Send {
     async fn points(&mut self, of: &Run, at: &mut Cursor) -> anyhow::Result<Vec<Point>>;
     /// The next logged models of an experiment; none at the end.
     async fn logged_models(&mut self, of: &Experiment, at: &mut Cursor) -> anyhow::Result<Vec<LoggedModel>>;
+    /// The next traces of an experiment; none at the end.
+    async fn traces(&mut self, of: &Experiment, at: &mut Cursor) -> anyhow::Result<Vec<FoundTrace>>;
+    /// The next spans of a trace that has them in its database; none at the end.
+    async fn spans(&mut self, of: &FoundTrace, at: &mut Cursor) -> anyhow::Result<Spans>;
+    /// The next links of an experiment's traces, beside what these say themselves; none at the end.
+    async fn trace_links(&mut self, of: &Experiment, at: &mut Cursor)
+    -> anyhow::Result<Vec<TraceLinkRecord>>;
+    /// What may not have been told in full: traces with what of them.
+    fn cut(&mut self) -> Vec<(String, String)> {
+        Vec::new()
+    }
     /// All registered models, each with the number that its next version gets.
     async fn registered_models(&mut self) -> anyhow::Result<Vec<(RegisteredModel, i64)>>;
     /// The versions of a registered model, by number.

@@ -1,17 +1,19 @@
 //! A SQLite file of MLflow's own store.
 
-use super::{Cursor, Located, Source};
+use super::{Cursor, FoundTrace, Located, Source, Spans, message};
 use crate::commands::import::{places, walk};
 use async_trait::async_trait;
-use lockgate_control::tracking::exchange::{Point, points};
+use lockgate_control::tracking::exchange::{Point, TraceLinkRecord, TraceRecord, points};
 use lockgate_control::tracking::{Experiment, LoggedModel, RegisteredModel, Run};
-use lockgate_store::foreign::{Foreign, ForeignVersion};
+use lockgate_store::foreign::{Foreign, ForeignLink, ForeignVersion};
 use std::path::{Path, PathBuf};
 
 /// How many runs or models are read at a time.
 const PAGE: i64 = 100;
 /// How many points are read at a time.
 const POINTS: i64 = 5000;
+/// How many spans are read at a time: one may be large.
+const SPANS: i64 = 20;
 
 /// A SQLite file of MLflow's own store.
 #[derive(Debug)]
@@ -62,6 +64,38 @@ impl Source for Sqlite {
         let (found, last) = self.store.logged_models(of.id, at.number, PAGE).await?;
         at.number = last;
         Ok(found)
+    }
+
+    async fn traces(&mut self, of: &Experiment, at: &mut Cursor) -> anyhow::Result<Vec<FoundTrace>> {
+        let (found, last) = self.store.traces(of.id, at.number, PAGE).await?;
+        at.number = last;
+        // Its own tags say where its files are, which a record leaves out.
+        let one = |trace: &lockgate_control::tracking::Trace| {
+            let tags = trace.tags.iter().map(|tag| (tag.key.clone(), tag.value.clone())).collect();
+            message::found(TraceRecord { tags, ..TraceRecord::of(trace) }, of)
+        };
+        Ok(found.iter().map(one).collect())
+    }
+
+    async fn spans(&mut self, of: &FoundTrace, at: &mut Cursor) -> anyhow::Result<Spans> {
+        let (found, last) = self.store.spans(&of.record.trace_id, at.number, SPANS).await?;
+        at.number = last;
+        Ok(found.into_iter().map(|(_, content)| content).collect())
+    }
+
+    async fn trace_links(
+        &mut self,
+        of: &Experiment,
+        at: &mut Cursor,
+    ) -> anyhow::Result<Vec<TraceLinkRecord>> {
+        let (found, last) = self.store.trace_links(of.id, at.number, PAGE).await?;
+        at.number = last;
+        let one = |link: ForeignLink| TraceLinkRecord {
+            link: link.kind,
+            target: link.target,
+            trace_id: link.trace_id,
+        };
+        Ok(found.into_iter().map(one).collect())
     }
 
     async fn registered_models(&mut self) -> anyhow::Result<Vec<(RegisteredModel, i64)>> {

@@ -1,6 +1,7 @@
 //! Reading single things of a file store back.
 
-use super::{Cursor, experiment, points, registry};
+use super::{Cursor, experiment, points, registry, traces};
+use crate::commands::import::sources::FoundTrace;
 use anyhow::Context as _;
 use lockgate_control::tracking::exchange::{History, LoggedModelRecord, RunDigests, run_record};
 use lockgate_control::tracking::{Experiment, RegisteredModel};
@@ -34,6 +35,11 @@ impl Reader {
     pub(crate) fn logged_model(folder: &Path, experiment: i64) -> anyhow::Result<LoggedModelRecord> {
         let found = experiment::logged_model(folder, experiment)?;
         Ok(LoggedModelRecord::of(&found.context("it reads as deleted")?))
+    }
+
+    /// The trace in a folder of an experiment's.
+    pub(in crate::commands::import) fn trace(folder: &Path, of: &Experiment) -> anyhow::Result<FoundTrace> {
+        traces::trace(folder, of)
     }
 
     /// The registered model in a folder.
