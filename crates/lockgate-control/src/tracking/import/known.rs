@@ -32,11 +32,13 @@ async fn trace(conn: &mut Conn, trace_id: String, whole: bool) -> Result<KnownTr
     let record = TraceRecord::of(&found);
     let (mut history, mut after) = (SpanHistory::default(), String::new());
     // Spans of a trace whose spans are a file are not shown to anybody.
-    while record.spans_here {
-        let page = conn.spans_after(&trace_id, &after, SPANS).await?;
-        let Some(last) = page.last() else { break };
-        after.clone_from(&last.span_id);
-        page.iter().for_each(|span| history.add(&span.content));
+    if record.spans_here {
+        loop {
+            let page = conn.spans_after(&trace_id, &after, SPANS).await?;
+            let Some(last) = page.last() else { break };
+            after.clone_from(&last.span_id);
+            page.iter().for_each(|span| history.add(&span.content));
+        }
     }
     let digests = Some(TraceDigests::of(&record, history));
     if !whole {

@@ -4,7 +4,7 @@ use super::folder::is_part;
 use super::yaml::tree;
 use super::{Exporter, home};
 use crate::commands::import::places;
-use crate::commands::import::report::Kind;
+use crate::commands::import::report::{Kind, Level};
 use crate::commands::import::sources::files::Reader;
 use crate::commands::import::sources::{Cursor, FoundTrace, Source, message};
 use anyhow::Context as _;
@@ -62,7 +62,7 @@ impl Exporter {
         let in_file = self.folder.path(&files).join(SPANS);
         if record.spans_here && !was_there {
             let mut spans = self.source.spans(&found, &mut Cursor::default()).await?;
-            spans.iter_mut().for_each(|span| span.insert_str(0, "\n"));
+            spans.iter_mut().for_each(|span| span.insert(0, '\n'));
             self.folder
                 .write(&format!("{files}/{SPANS}"), &format!("{{\"spans\": [{}]}}", spans.join(",")))?;
         }
@@ -167,7 +167,14 @@ impl Exporter {
                 continue;
             }
             let what = format!("{} to {} {}", one.trace_id, one.link, one.target);
-            self.unwritable(Kind::TraceLinks, &what, "a file store of MLflow has no links of traces");
+            let counts = self.report.of(Kind::TraceLinks);
+            (counts.found, counts.left) = (counts.found + 1, counts.left + 1);
+            self.report.tell(
+                Level::Left,
+                Kind::TraceLinks,
+                what,
+                "a file store of MLflow has no links of traces",
+            );
         }
     }
 }
