@@ -9,8 +9,10 @@
 //! | `gateway` | starting, publishing tables, reading counts, stopping |
 //! | [`options`] | settings |
 //! | `table` | a routing table made ready for requests |
+//! | `protocol` | which HTTP a connection speaks |
 //! | `reactor` | one thread: its connections and its table |
 //! | `handle` | paths to answers |
+//! | `grpc` | the same protocol over gRPC |
 //! | `predict` | one prediction from assignment to record |
 //! | `attempt` | sending a request to a side's workers, and to the next side's |
 //! | `pool` | connections to one worker |
@@ -22,6 +24,7 @@
 //! | `budget` | how often may be tried again |
 //! | [`meter`], `metrics` | counters, and as Prometheus text |
 //! | [`log`] | the prediction log's near end |
+//! | `repository`, `statistics` | which models there are, and what they answered, in the protocol's form |
 //! | `random` | ids and draws without a unit |
 
 mod answer;
@@ -32,6 +35,7 @@ pub mod breaker;
 mod budget;
 mod error;
 mod gateway;
+mod grpc;
 mod handle;
 pub mod log;
 pub mod meter;
@@ -39,15 +43,18 @@ mod metrics;
 pub mod options;
 mod pool;
 mod predict;
+mod protocol;
 mod random;
 mod reactor;
-pub mod rollout;
+pub mod repository;
+mod rollout;
+mod statistics;
 mod table;
 mod units;
 
 pub use error::GatewayError;
 pub use gateway::{Deps, Drained, Gateway};
-pub use log::{LogRecord, LogSink, Protocol};
+pub use log::{BodyForm, LogRecord, LogSink, Protocol};
 pub use meter::{ErrorClass, ErrorCounts, SideTotals};
 pub use options::{BreakerOptions, GatewayOptions};
 pub use rollout::{Events, LatencyMargin, LatencyThresholds, RolloutStats, SegmentStats};
