@@ -18,6 +18,8 @@ TARGET := $(or $(CARGO_TARGET_DIR),$(ROOT)/target)
 VENV := $(ROOT)/.venv
 STOCK := $(ROOT)/.venv-stock
 MLFLOW2 := $(ROOT)/.venv-mlflow2
+TRITON := $(ROOT)/.venv-triton
+KSERVE_CLIENT := $(ROOT)/.venv-kserve
 PYTHON ?= python3
 # uv stays with the Python that is there, and trusts whom the system trusts.
 export UV_PYTHON_DOWNLOADS := never
@@ -50,14 +52,15 @@ test: tools postgres ## What CI runs: lint, build, all tests, generated pages, e
 	$(MAKE) --no-print-directory e2e
 
 .PHONY: e2e
-e2e: base postgres $(VENV)/.clients $(STOCK)/.installed $(MLFLOW2)/.installed
+e2e: base postgres $(VENV)/.clients $(STOCK)/.installed $(MLFLOW2)/.installed $(TRITON)/.installed $(if $(KSERVE),$(KSERVE_CLIENT)/.installed)
 	cargo build --locked --package lockgate --package lockgate-testkit
 	@# One after the other: each folder has a conftest of its own.
 	for engine in sqlite postgres; do \
 	  LOCKGATE_TEST_ENGINE=$$engine LOCKGATE_BIN="$(TARGET)/debug/lockgate" MLFLOW_STOCK="$(STOCK)/bin/mlflow" \
 	  MLFLOW_2="$(MLFLOW2)/bin/python" MLFLOW_318="$(STOCK)/mlflow-3.18" \
 	    "$(VENV)/bin/python" -m pytest tests/mlflow -q $(ARGS); done
-	LOCKGATE_BIN="$(TARGET)/debug/lockgate" "$(VENV)/bin/python" -m pytest tests/e2e -q $(ARGS)
+	LOCKGATE_BIN="$(TARGET)/debug/lockgate" OIP_TRITON="$(TRITON)/bin/python" OIP_KSERVE="$(if $(KSERVE),$(KSERVE_CLIENT)/bin/python)" \
+	  "$(VENV)/bin/python" -m pytest tests/e2e -q $(ARGS)
 
 lint: tools ## Format, clippy, tidy, licences
 	cargo xtask lint
@@ -111,6 +114,16 @@ $(STOCK)/.installed: tests/stock.txt $(VENV)/.uv
 $(MLFLOW2)/.installed: tests/mlflow2.txt $(VENV)/.uv
 	"$(VENV)/bin/uv" venv --quiet --clear --python $(PYTHON) "$(MLFLOW2)"
 	"$(VENV)/bin/uv" pip install --quiet --python "$(MLFLOW2)/bin/python" -r tests/mlflow2.txt
+	touch $@
+
+$(TRITON)/.installed: tests/triton.txt $(VENV)/.uv
+	"$(VENV)/bin/uv" venv --quiet --clear --python $(PYTHON) "$(TRITON)"
+	"$(VENV)/bin/uv" pip install --quiet --python "$(TRITON)/bin/python" -r tests/triton.txt
+	touch $@
+
+$(KSERVE_CLIENT)/.installed: tests/kserve.txt $(VENV)/.uv
+	"$(VENV)/bin/uv" venv --quiet --clear --python $(PYTHON) "$(KSERVE_CLIENT)"
+	"$(VENV)/bin/uv" pip install --quiet --python "$(KSERVE_CLIENT)/bin/python" -r tests/kserve.txt
 	touch $@
 
 $(VENV)/.clients: tests/requirements.txt $(VENV)/.uv

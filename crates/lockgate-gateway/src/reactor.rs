@@ -161,7 +161,13 @@ async fn connection(reactor: Rc<Reactor>, stream: std::net::TcpStream, alive: mp
     let served = async {
         let stream = TcpStream::from_std(stream)?;
         stream.set_nodelay(true)?;
-        match protocol::of(&stream, reactor.options.header_timeout).await? {
+        let mut stopped = reactor.stopping.subscribe();
+        let found = tokio::select! {
+            biased;
+            found = protocol::of(&stream, reactor.options.header_timeout) => found?,
+            _ = stopped.wait_for(|s| *s) => return Ok(()),
+        };
+        match found {
             protocol::Http::One => one(reactor, stream).await,
             protocol::Http::Two => two(reactor, stream).await,
         }
