@@ -89,6 +89,21 @@ mod tests {
     }
 
     #[test]
+    fn messages_of_grpc_read_as_the_plain_body_does() {
+        let tensor = b"\x0a\x01x\x12\x04FP32\x1a\x01\x01";
+        let head = [&b"\x0a\x01m\x2a"[..], &[u8::try_from(tensor.len()).unwrap()], tensor].concat();
+        let message = Bytes::from([&head[..], b"\x3a\x04", &1.5_f32.to_le_bytes()].concat());
+        assert_eq!(text(&message, BodyForm::default(), Protocol::Grpc, Kind::Request), PLAIN);
+        let outputs = InferRequest::parse(PLAIN.as_bytes(), &Limits::default()).unwrap().inputs;
+        let head = lockgate_wire::oip::ResponseHead { model_name: "m", ..Default::default() };
+        let answer = lockgate_wire::oip::grpc::write_response(&head, &outputs, true);
+        let said = text(&answer.into(), BodyForm::default(), Protocol::Grpc, Kind::Response);
+        assert_eq!(said, PLAIN.replace("{\"inputs\"", "{\"model_name\":\"m\",\"outputs\""));
+        let refused = Bytes::from_static(b"{\"error\":\"no\"}");
+        assert_eq!(text(&refused, BodyForm::default(), Protocol::Grpc, Kind::Response), "{\"error\":\"no\"}");
+    }
+
+    #[test]
     fn what_can_not_be_read_is_stated_and_never_garbage() {
         let bomb = Encoding::Gzip.pack(&vec![0; 2 * UNPACKED_MAX]).unwrap();
         for (body, form) in [

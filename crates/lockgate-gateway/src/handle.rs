@@ -158,7 +158,7 @@ async fn of_model(reactor: &Rc<Reactor>, request: Request<Incoming>) -> Reply {
 /// A question about a model, which is no prediction: the side that serves answers it.
 async fn ask(reactor: &Rc<Reactor>, request: &Request<Incoming>, model: &str, version: Option<u64>) -> Reply {
     let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-    let headers = predict::forwarded(request.headers());
+    let headers = attempt::forwarded(request.headers());
     let (status, kind, body) = answered(reactor, model, version, path, headers).await;
     let mut reply = Reply::new(body);
     *reply.status_mut() = status;

@@ -11,10 +11,7 @@ use crate::rollout;
 use crate::table::{Route, Side, SplitRoute};
 use bytes::Bytes;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{
-    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
-    VARY,
-};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, VARY};
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, StatusCode};
 use lockgate_core::clock::Millis;
@@ -83,7 +80,7 @@ pub(crate) async fn forward(
     let role = assignment.side.role;
     let mut pending = Pending::start(reactor, &route, assignment, protocol);
     pending.keep(unit, from, &payload);
-    let headers = forwarded(from);
+    let headers = attempt::forwarded(from);
     let out = Outbound { method, path: target.path, headers, payload };
     let outcome = attempt::send(reactor, &target.model, role, &out).await;
     pending.finish(outcome)
@@ -110,14 +107,6 @@ async fn read(reactor: &Reactor, mut body: Incoming) -> Result<Payload, (StatusC
             Ok(Payload::once(Stream::going_on(pieces, body, left)))
         }
     }
-}
-
-/// Headers that a worker has use for.
-pub(crate) fn forwarded(headers: &HeaderMap) -> HeaderMap {
-    let others =
-        [BINARY_HEADER, header::REQUEST_ID, "traceparent", "tracestate"].map(HeaderName::from_static);
-    let names = [CONTENT_TYPE, CONTENT_ENCODING, ACCEPT, ACCEPT_ENCODING].into_iter().chain(others);
-    names.filter_map(|name| headers.get(&name).map(|value| (name, value.clone()))).collect()
 }
 
 fn assign(route: &Route, unit: Option<&[u8]>, reactor: &Reactor) -> Option<Assignment> {
@@ -318,7 +307,9 @@ impl Pending {
         given.hash = text(header::ANSWER).filter(|_| own).and_then(|t| u64::from_str_radix(t, 16).ok());
         let number = |name| text(name).and_then(|t| t.parse().ok()).unwrap_or(0);
         given.work = Work { rows: number(header::ROWS), model_us: number(header::INFER_US) };
-        given.form = BodyForm::of(&parts.headers);
+        if self.reactor.log.is_on() {
+            given.form = BodyForm::of(&parts.headers);
+        }
         given.served = Some(side);
         reply
     }

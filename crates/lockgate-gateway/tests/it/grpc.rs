@@ -84,7 +84,7 @@ async fn a_prediction_is_routed_counted_recorded_and_named_in_the_metadata() {
     assert_eq!(got.body[0], 0);
     assert_eq!(u32::from_be_bytes(got.body[1..5].try_into().unwrap()) as usize, got.body.len() - 5);
     let said = String::from_utf8_lossy(&got.body[5..]);
-    assert!(said.contains(&format!("\"path\":\"{INFER}\"")) && said.contains("\"length\":13"), "{said}");
+    assert!(said.contains(&format!("\"path\":\"{INFER}\"")) && said.contains("\"length\":12"), "{said}");
     assert_eq!(got.headers["x-lockgate-variant"], "baseline");
     assert_eq!(got.headers["x-request-id"], "r-7");
     let record = world.records.recv_timeout(Duration::from_secs(5)).unwrap();
@@ -112,7 +112,7 @@ async fn packed_messages_arrive_unpacked_and_units_keep_their_side() {
         let packed = frame(1, &encoding.pack(&asks("delay", "")).unwrap());
         let more = [("x-unit", unit.as_str()), ("grpc-encoding", encoding.as_str())];
         let got = client.call(INFER, packed, &more).await;
-        assert!(String::from_utf8_lossy(&got.body).contains("\"length\":13"));
+        assert!(String::from_utf8_lossy(&got.body).contains("\"length\":12"));
         let rest = plain.infer(&unit).await;
         assert_eq!(got.headers["x-lockgate-variant"], rest.headers["x-lockgate-variant"], "{unit}");
     }
@@ -140,7 +140,7 @@ async fn errors_have_the_protocols_codes_and_words() {
         (INFER, vec![], &[], 3, "no message"),
         (INFER, vec![0, 0, 0], &[], 3, "no message"),
         (INFER, lying, &[], 3, "frame says 200 bytes"),
-        (INFER, [frame(0, &good), frame(0, &good)].concat(), &[], 3, "frame says 13 bytes"),
+        (INFER, [frame(0, &good), frame(0, &good)].concat(), &[], 3, "frame says 12 bytes"),
         (INFER, frame(7, &good), &[], 3, "neither 0 nor 1"),
         (INFER, frame(1, &good), &[], 3, "no grpc-encoding"),
         (INFER, frame(1, &good), &gzip, 3, "can't be unpacked"),

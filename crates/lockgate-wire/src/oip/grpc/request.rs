@@ -25,13 +25,19 @@ pub struct GrpcRequest {
     pub request: InferRequest,
 }
 
+/// Most fields of a message, tensors and their contents among them.
+const FIELDS_MAX: usize = 1 << 16;
+
 /// The model's name and version in a message, without a look at the rest.
 ///
 /// # Errors
-/// Where the message is damaged, or they are no text.
+/// Where the message is damaged or has too many fields, or they are no text.
 pub fn model_of(message: &[u8]) -> Result<(&str, &str), WireError> {
     let (mut model, mut version) = ("", "");
-    for field in Fields::of(message) {
+    for (i, field) in Fields::of(message).enumerate() {
+        if i >= FIELDS_MAX {
+            return Err(WireError::too_large(format!("the message has more than {FIELDS_MAX} fields")));
+        }
         let slot = match field? {
             (1, Value::Bytes(bytes)) => (&mut model, bytes),
             (2, Value::Bytes(bytes)) => (&mut version, bytes),

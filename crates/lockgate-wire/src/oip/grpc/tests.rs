@@ -40,6 +40,8 @@ fn typed_and_raw_contents_read_as_the_same() {
 fn the_model_is_found_without_decoding() {
     let message = ModelInferRequest { model_version: "3".to_owned(), ..raw(vec![], &[b"much"]) };
     assert_eq!(model_of(&message.encode_to_vec()).unwrap(), ("m", "3"));
+    let many = raw(vec![InferTensor::default(); 70_000], &[]).encode_to_vec();
+    assert_eq!(model_of(&many).unwrap_err().status, 413);
     for bad in
         [&[0x0a, 5, b'm'][..], &[0x0a, 1, 0xff], &[0x0b], &[0xff; 11], &[0x0a, 0xff, 0xff, 0xff, 0xff, 0xff]]
     {
