@@ -19,6 +19,8 @@ VENV := $(ROOT)/.venv
 STOCK := $(ROOT)/.venv-stock
 MLFLOW2 := $(ROOT)/.venv-mlflow2
 BIG := $(ROOT)/.venv-big
+TRITON := $(ROOT)/.venv-triton
+KSERVE_CLIENT := $(ROOT)/.venv-kserve
 PYTHON ?= python3
 # uv stays with the Python that is there, and trusts whom the system trusts.
 export UV_PYTHON_DOWNLOADS := never
@@ -51,7 +53,7 @@ test: tools postgres ## What CI runs: lint, build, all tests, generated pages, e
 	$(MAKE) --no-print-directory e2e
 
 .PHONY: e2e
-e2e: base postgres $(VENV)/.clients $(STOCK)/.installed $(MLFLOW2)/.installed
+e2e: base postgres $(VENV)/.clients $(STOCK)/.installed $(MLFLOW2)/.installed $(TRITON)/.installed $(if $(KSERVE),$(KSERVE_CLIENT)/.installed)
 	cargo build --locked --package lockgate --package lockgate-testkit
 	@# Both engines at once: each waits for its servers most of the time. What the second one says is kept until the first is done.
 	@others=$$(mktemp); trap 'kill $$! 2>/dev/null || true; rm -f "$$others"' EXIT; \
@@ -59,7 +61,8 @@ e2e: base postgres $(VENV)/.clients $(STOCK)/.installed $(MLFLOW2)/.installed
 	$(MAKE) --no-print-directory e2e-mlflow ENGINE=sqlite && first=0 || first=$$?; \
 	wait $$! && second=0 || second=$$?; cat "$$others"; exit $$((first + second))
 	@# Each folder has a conftest of its own.
-	LOCKGATE_BIN="$(TARGET)/debug/lockgate" "$(VENV)/bin/python" -m pytest tests/e2e -q $(ARGS)
+	LOCKGATE_BIN="$(TARGET)/debug/lockgate" OIP_TRITON="$(TRITON)/bin/python" OIP_KSERVE="$(if $(KSERVE),$(KSERVE_CLIENT)/bin/python)" \
+	  "$(VENV)/bin/python" -m pytest tests/e2e -q $(ARGS)
 
 .PHONY: e2e-mlflow
 e2e-mlflow:
@@ -130,6 +133,16 @@ $(MLFLOW2)/.installed: tests/mlflow2.txt $(VENV)/.uv
 $(BIG)/.installed: tests/big.txt tests/big-excludes.txt $(VENV)/.uv
 	"$(VENV)/bin/uv" venv --quiet --clear --python $(PYTHON) "$(BIG)"
 	"$(VENV)/bin/uv" pip install --quiet --no-cache --python "$(BIG)/bin/python" -r tests/big.txt --excludes tests/big-excludes.txt
+	touch $@
+
+$(TRITON)/.installed: tests/triton.txt $(VENV)/.uv
+	"$(VENV)/bin/uv" venv --quiet --clear --python $(PYTHON) "$(TRITON)"
+	"$(VENV)/bin/uv" pip install --quiet --python "$(TRITON)/bin/python" -r tests/triton.txt
+	touch $@
+
+$(KSERVE_CLIENT)/.installed: tests/kserve.txt $(VENV)/.uv
+	"$(VENV)/bin/uv" venv --quiet --clear --python $(PYTHON) "$(KSERVE_CLIENT)"
+	"$(VENV)/bin/uv" pip install --quiet --python "$(KSERVE_CLIENT)/bin/python" -r tests/kserve.txt
 	touch $@
 
 $(VENV)/.clients: tests/requirements.txt $(VENV)/.uv

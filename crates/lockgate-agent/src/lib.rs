@@ -18,9 +18,10 @@
 //! | `link` | the loops that talk to the server |
 //! | `crash` | where tests let it die |
 //! | `live` | what is seen right now, for people |
-//! | `predictions` | the prediction log |
+//! | `predictions`, `bodies` | the prediction log, and what it says of bodies |
 //! | [`python`] | Python environments |
 
+mod bodies;
 mod caller;
 mod crash;
 mod error;

@@ -5,6 +5,7 @@
 //! times of their first and last record, so that a prediction is found by the time in its id.
 
 use crate::AgentError;
+use crate::bodies::{self, Kind};
 use arrow::array::{Array as _, ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray};
 use bytes::Bytes;
 use lockgate_core::id::ModelName;
@@ -158,7 +159,12 @@ fn batch(rows: &[LogRecord]) -> Result<RecordBatch, arrow::error::ArrowError> {
     let text = |f: &dyn Fn(&LogRecord) -> Option<String>| -> ArrayRef {
         Arc::new(rows.iter().map(f).collect::<StringArray>())
     };
-    let body = |bytes: &Option<Bytes>| bytes.as_ref().map(|b| String::from_utf8_lossy(b).into_owned());
+    let request = |r: &LogRecord| {
+        r.request.as_ref().map(|b| bodies::text(b, r.request_form, r.protocol, Kind::Request))
+    };
+    let response = |r: &LogRecord| {
+        r.response.as_ref().map(|b| bodies::text(b, r.response_form, r.protocol, Kind::Response))
+    };
     let columns: Vec<(&str, ArrayRef)> = vec![
         ("id", text(&|r| Some(r.id.clone()))),
         ("at_ms", Arc::new(rows.iter().map(|r| r.at_ms).collect::<Int64Array>())),
@@ -177,8 +183,8 @@ fn batch(rows: &[LogRecord]) -> Result<RecordBatch, arrow::error::ArrowError> {
         ),
         ("protocol", text(&|r| Some(r.protocol.as_str().to_owned()))),
         ("request_id", text(&|r| r.request_id.clone())),
-        ("request", text(&|r| body(&r.request))),
-        ("response", text(&|r| body(&r.response))),
+        ("request", text(&request)),
+        ("response", text(&response)),
     ];
     RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, array)| (name, array, true)))
 }
@@ -265,13 +271,17 @@ fn find_in(path: &Path, id: &str) -> Result<Option<serde_json::Value>, AgentErro
     Ok(None)
 }
 
-/// The latest recorded Open Inference requests of a model, for a replay.
+/// The latest recorded Open Inference requests of a model, for a replay: those whose body is known, and that were not refused
+/// as wrong (4xx), which proves nothing of a model.
 pub(crate) fn requests(folder: &Path, model: &ModelName) -> Result<Vec<Bytes>, AgentError> {
     let mut found = Vec::new();
     for path in files(folder)?.into_iter().rev() {
         for row in batches(&path)?.iter().flat_map(json_rows) {
-            let fits = row["model"] == model.as_str() && row["protocol"] == "oip";
-            if let (true, Some(body)) = (fits, row["request"].as_str()) {
+            let refused = row["status"].as_i64().is_some_and(|status| (400..500).contains(&status));
+            let protocol = matches!(row["protocol"].as_str(), Some("oip" | "grpc"));
+            let fits = row["model"] == model.as_str() && protocol && !refused;
+            if let (true, Some(body)) = (fits, row["request"].as_str().filter(|body| bodies::is_shown(body)))
+            {
                 found.push(Bytes::from(body.to_owned()));
             }
         }
@@ -287,7 +297,7 @@ mod tests {
     use super::*;
     use lockgate_core::digest::Digest;
     use lockgate_core::route::Role;
-    use lockgate_gateway::Protocol;
+    use lockgate_gateway::{BodyForm, Protocol};
     use std::sync::mpsc::sync_channel;
 
     fn record(id: &str, at_ms: i64) -> LogRecord {
@@ -304,7 +314,9 @@ mod tests {
             latency_us: 700,
             protocol: Protocol::Oip,
             request: Some(Bytes::from_static(b"{\"inputs\":[]}")),
+            request_form: BodyForm::default(),
             response: None,
+            response_form: BodyForm::default(),
             request_id: None,
         }
     }
@@ -328,5 +340,21 @@ mod tests {
         assert_eq!((&found["unit"], &found["latency_us"]), (&"case 1".into(), &700.into()));
         assert_eq!(requests(dir.path(), &ModelName::new("toy").unwrap()).unwrap().len(), 500);
         assert!(requests(dir.path(), &ModelName::new("other").unwrap()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_replay_gets_neither_refused_requests_nor_statements_about_bodies() {
+        let dir = tempfile::tempdir().unwrap();
+        let (sender, receiver) = sync_channel(10);
+        let (_, thread) = PredictionLog::start(dir.path().to_owned(), receiver);
+        let good = record("01M8AY7JZFMHB6BY6FXZAJM001", 1_795_663_590_383);
+        let refused = LogRecord { status: 400, ..good.clone() };
+        let failed = LogRecord { status: 500, protocol: Protocol::Oip, ..good.clone() };
+        let raw = BodyForm { json: Some(0), encoding: None };
+        let unknown = LogRecord { request_form: raw, ..good.clone() };
+        [good, refused, failed, unknown].into_iter().for_each(|r| sender.send(r).unwrap());
+        drop(sender);
+        thread.join().unwrap();
+        assert_eq!(requests(dir.path(), &ModelName::new("toy").unwrap()).unwrap().len(), 2);
     }
 }

@@ -17,6 +17,10 @@ pub(crate) mod header {
     pub(crate) const NONFINITE: &str = "x-lockgate-nonfinite";
     /// Set by workers: a hash of the answer.
     pub(crate) const ANSWER: &str = "x-lockgate-answer";
+    /// Set by workers: how many rows they answered.
+    pub(crate) const ROWS: &str = "x-lockgate-rows";
+    /// Set by workers: how long the model ran, in microseconds.
+    pub(crate) const INFER_US: &str = "x-lockgate-infer-us";
     pub(crate) const REQUEST_ID: &str = "x-request-id";
 }
 
@@ -44,7 +48,7 @@ pub(crate) fn error_body(status: StatusCode, message: &str, protocol: Protocol) 
         _ => "BAD_REQUEST",
     };
     match protocol {
-        Protocol::Oip | Protocol::Tfs => oip_error(message).into(),
+        Protocol::Oip | Protocol::Tfs | Protocol::Grpc => oip_error(message).into(),
         Protocol::Mlflow => mlflow_error(code, message).into(),
     }
 }

@@ -3,6 +3,7 @@
 //! Inference changes nothing, so a request whose body is in memory may be sent again: freely where it never reached a
 //! worker, within the [`budget`](crate::budget) where it may have.
 
+use crate::answer::header;
 use crate::body::{self, Broken, Read, Stream};
 use crate::meter::ErrorClass;
 use crate::pool::{Unanswered, Upstream};
@@ -10,11 +11,14 @@ use crate::reactor::Reactor;
 use crate::table::{Route, Side};
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::{HOST, HeaderMap, HeaderValue};
+use hyper::header::{
+    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue,
+};
 use hyper::http::response::Parts;
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, StatusCode, Uri};
 use lockgate_core::route::Role;
+use lockgate_wire::oip::BINARY_HEADER;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -86,6 +90,14 @@ impl Outbound {
         request.headers_mut().insert(HOST, HeaderValue::from_static("worker"));
         Some(request)
     }
+}
+
+/// Headers that a worker has use for.
+pub(crate) fn forwarded(headers: &HeaderMap) -> HeaderMap {
+    let others =
+        [BINARY_HEADER, header::REQUEST_ID, "traceparent", "tracestate"].map(HeaderName::from_static);
+    let names = [CONTENT_TYPE, CONTENT_ENCODING, ACCEPT, ACCEPT_ENCODING].into_iter().chain(others);
+    names.filter_map(|name| headers.get(&name).map(|value| (name, value.clone()))).collect()
 }
 
 /// A worker's answer.
@@ -258,7 +270,7 @@ fn failure(answer: &Answered) -> Option<ErrorClass> {
     if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
         return Some(ErrorClass::Http5xx);
     }
-    answer.parts.headers.contains_key(crate::answer::header::NONFINITE).then_some(ErrorClass::Nonfinite)
+    answer.parts.headers.contains_key(header::NONFINITE).then_some(ErrorClass::Nonfinite)
 }
 
 async fn attempt(

@@ -3,12 +3,14 @@
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::header::HeaderMap;
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 
 /// What ended a body before its end.
@@ -79,20 +81,50 @@ pub(crate) struct Stream {
     rest: Option<Incoming>,
     /// How many bytes the rest may still have.
     left: usize,
+    /// Pieces that others send in, until one of them is the end.
+    feed: Option<mpsc::Receiver<Fed>>,
+    /// What follows the last piece.
+    trailers: Option<HeaderMap>,
     /// Where the sender of a request body learns why it broke.
     broken: Option<Rc<Cell<Option<Broken>>>>,
+}
+
+/// What is sent into a body.
+#[derive(Debug)]
+pub(crate) enum Fed {
+    /// Some bytes.
+    Piece(Bytes),
+    /// The end, with its trailers.
+    End(HeaderMap),
 }
 
 impl Stream {
     /// A body that is whole.
     pub(crate) fn whole(bytes: Bytes) -> Self {
         let pieces = if bytes.is_empty() { VecDeque::new() } else { VecDeque::from([bytes]) };
-        Self { pieces, rest: None, left: 0, broken: None }
+        Self { pieces, rest: None, left: 0, feed: None, trailers: None, broken: None }
     }
 
     /// A body of which only the beginning is here. Its rest may have `left` bytes.
     pub(crate) fn going_on(pieces: VecDeque<Bytes>, rest: Incoming, left: usize) -> Self {
-        Self { pieces, rest: Some(rest), left, broken: None }
+        Self { pieces, rest: Some(rest), left, feed: None, trailers: None, broken: None }
+    }
+
+    /// A body whose pieces are sent in one after the other.
+    pub(crate) fn fed(feed: mpsc::Receiver<Fed>) -> Self {
+        Self { feed: Some(feed), ..Self::whole(Bytes::new()) }
+    }
+
+    /// The same with a piece before it.
+    pub(crate) fn after(mut self, piece: Bytes) -> Self {
+        self.pieces.push_front(piece);
+        self
+    }
+
+    /// The same with trailers behind it.
+    pub(crate) fn with_trailers(mut self, trailers: HeaderMap) -> Self {
+        self.trailers = Some(trailers);
+        self
     }
 
     /// Says why it broke, where it does.
@@ -123,13 +155,23 @@ impl Body for Stream {
         if let Some(piece) = this.pieces.pop_front() {
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
-        loop {
-            let Some(rest) = &mut this.rest else { return Poll::Ready(None) };
-            match std::task::ready!(Pin::new(rest).poll_frame(cx)) {
-                None => {
-                    this.rest = None;
-                    return Poll::Ready(None);
+        if let Some(feed) = &mut this.feed {
+            return match std::task::ready!(feed.poll_recv(cx)) {
+                Some(Fed::Piece(piece)) => Poll::Ready(Some(Ok(Frame::data(piece)))),
+                Some(Fed::End(trailers)) => {
+                    this.feed = None;
+                    Poll::Ready(Some(Ok(Frame::trailers(trailers))))
                 }
+                // Whoever sends has stopped without an end.
+                None => this.fail(Broken::Peer),
+            };
+        }
+        loop {
+            let Some(rest) = &mut this.rest else {
+                return Poll::Ready(this.trailers.take().map(|t| Ok(Frame::trailers(t))));
+            };
+            match std::task::ready!(Pin::new(rest).poll_frame(cx)) {
+                None => this.rest = None,
                 Some(Err(_)) => return this.fail(Broken::Peer),
                 Some(Ok(frame)) => {
                     let Ok(data) = frame.into_data() else { continue };
@@ -144,11 +186,15 @@ impl Body for Stream {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.pieces.is_empty() && self.rest.as_ref().is_none_or(Body::is_end_stream)
+        let more = self.feed.is_some() || self.trailers.is_some();
+        !more && self.pieces.is_empty() && self.rest.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
         let here: u64 = self.pieces.iter().map(|p| p.len() as u64).sum();
+        if self.feed.is_some() {
+            return SizeHint::new();
+        }
         let Some(rest) = &self.rest else { return SizeHint::with_exact(here) };
         let rest = rest.size_hint();
         let mut hint = SizeHint::new();

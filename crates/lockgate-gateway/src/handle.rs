@@ -3,26 +3,33 @@
 use crate::answer::{self, Reply, failed, json, wrong_method};
 use crate::attempt::{self, Answer, End, Outbound, Payload};
 use crate::body::Stream;
+use crate::grpc;
 use crate::log::Protocol;
 use crate::predict::{self, Target};
 use crate::reactor::Reactor;
+use crate::repository;
+use crate::statistics;
 use crate::tfs;
 use bytes::Bytes;
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, StatusCode};
 use lockgate_core::route::Role;
-use lockgate_wire::oip::{ModelPath, Verb, decode};
+use lockgate_wire::oip::{ModelPath, Verb, decode, encode, server_metadata};
 use lockgate_wire::tensor::shown;
 use std::borrow::Cow;
 use std::rc::Rc;
 
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Answers one request.
 pub(crate) async fn handle(reactor: Rc<Reactor>, request: Request<Incoming>) -> Reply {
+    if grpc::is_call(&request) {
+        return Box::pin(grpc::call(reactor, request)).await;
+    }
     let get = matches!(*request.method(), Method::GET | Method::HEAD);
     let path = request.uri().path();
     if path == "/invocations" {
@@ -30,6 +37,9 @@ pub(crate) async fn handle(reactor: Rc<Reactor>, request: Request<Incoming>) -> 
     }
     if path.starts_with("/v2/models/") {
         return of_model(&reactor, request).await;
+    }
+    if path.starts_with("/v2/repository/") {
+        return repository::answer(&reactor, request).await;
     }
     if tfs::is_ours(path) {
         return tfs::handle(&reactor, request).await;
@@ -40,7 +50,7 @@ pub(crate) async fn handle(reactor: Rc<Reactor>, request: Request<Incoming>) -> 
     if !get {
         return match path {
             "/v2/health/live" | "/v2/health/ready" | "/ping" | "/health" | "/version" | "/v2" | "/v2/"
-            | "/v1/models" | "/metrics" => wrong_method("GET", Protocol::Oip),
+            | "/v1/models" | "/v2/models" | "/metrics" => wrong_method("GET", Protocol::Oip),
             _ => nothing(path),
         };
     }
@@ -51,11 +61,9 @@ pub(crate) async fn handle(reactor: Rc<Reactor>, request: Request<Incoming>) -> 
         "/v2/health/ready" => json(status, format!("{{\"ready\":{ready}}}")),
         "/ping" | "/health" => json(status, Bytes::from_static(b"\n")),
         "/version" => answer::text(StatusCode::OK, TEXT, VERSION),
-        "/v2" | "/v2/" => {
-            let body = format!("{{\"name\":\"lockgate\",\"version\":\"{VERSION}\",\"extensions\":[]}}");
-            json(StatusCode::OK, body)
-        }
         "/v1/models" => tfs::list(&reactor),
+        "/v2" | "/v2/" => json(StatusCode::OK, server_metadata(VERSION)),
+        "/v2/models" => json(StatusCode::OK, repository::models(&reactor)),
         "/metrics" => answer::text(StatusCode::OK, "text/plain; version=0.0.4", reactor.metrics()),
         _ => nothing(path),
     }
@@ -118,6 +126,13 @@ async fn of_model_mlflow(reactor: &Rc<Reactor>, request: Request<Incoming>) -> R
 /// The Open Inference Protocol's paths of a model.
 async fn of_model(reactor: &Rc<Reactor>, request: Request<Incoming>) -> Reply {
     let not_found = |message: String| failed(StatusCode::NOT_FOUND, &message, Protocol::Oip);
+    // Triton's path for the statistics of all; a model of that name is still reached by its other paths.
+    if request.uri().path() == "/v2/models/stats" && request.method() == Method::GET {
+        return match statistics::of(reactor, None) {
+            Ok(found) => json(StatusCode::OK, statistics::to_json(&found)),
+            Err(message) => not_found(message),
+        };
+    }
     let asked = match ModelPath::parse(request.uri().path()) {
         Ok(asked) => asked,
         Err(message) => return not_found(message),
@@ -138,13 +153,19 @@ async fn of_model(reactor: &Rc<Reactor>, request: Request<Incoming>) -> Reply {
             predict::predict(reactor, target, request).await
         }
         Verb::Infer => wrong_method("POST", Protocol::Oip),
-        Verb::Metadata | Verb::Ready if !matches!(*request.method(), Method::GET | Method::HEAD) => {
+        Verb::Metadata | Verb::Ready | Verb::Config | Verb::Stats
+            if !matches!(*request.method(), Method::GET | Method::HEAD) =>
+        {
             wrong_method("GET", Protocol::Oip)
         }
-        Verb::Metadata | Verb::Ready => {
+        Verb::Stats => match statistics::of(reactor, Some((&model, version))) {
+            Ok(found) => json(StatusCode::OK, statistics::to_json(&found)),
+            Err(message) => not_found(message),
+        },
+        Verb::Metadata | Verb::Ready | Verb::Config => {
             let path = request.uri().path_and_query().cloned();
             let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
-            ask(reactor, &request, path, &model, (version, Protocol::Oip)).await
+            ask(reactor, &request, path, &model, version).await
         }
     }
 }
@@ -155,11 +176,48 @@ pub(crate) async fn ask(
     request: &Request<Incoming>,
     path: PathAndQuery,
     model: &str,
-    (version, protocol): (Option<u64>, Protocol),
+    version: Option<u64>,
 ) -> Reply {
+    let headers = attempt::forwarded(request.headers());
+    let (status, kind, body) = answered(reactor, model, version, path, headers).await;
+    let mut reply = Reply::new(body);
+    *reply.status_mut() = status;
+    if let Some(kind) = kind {
+        reply.headers_mut().insert(CONTENT_TYPE, kind);
+    }
+    reply
+}
+
+/// The same by the model's name alone: `what` is the rest of the path. Gives the whole answer.
+pub(crate) async fn question(
+    reactor: &Rc<Reactor>,
+    model: &str,
+    version: Option<u64>,
+    what: &str,
+) -> (StatusCode, Bytes) {
+    let version_path = version.map(|v| format!("/versions/{v}")).unwrap_or_default();
+    let path = format!("/v2/models/{}{version_path}{what}", encode(model));
+    // Any name that is encoded is a path.
+    let path = PathAndQuery::try_from(path).unwrap_or_else(|_| PathAndQuery::from_static("/"));
+    let (status, _, body) = answered(reactor, model, version, path, HeaderMap::new()).await;
+    let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    (status, body)
+}
+
+async fn answered(
+    reactor: &Rc<Reactor>,
+    model: &str,
+    version: Option<u64>,
+    path: PathAndQuery,
+    headers: HeaderMap,
+) -> (StatusCode, Option<HeaderValue>, Stream) {
+    let refused = |status, message: String| {
+        let (parts, body) = failed(status, &message, Protocol::Oip).into_parts();
+        (parts.status, parts.headers.get(CONTENT_TYPE).cloned(), body)
+    };
     let Some(route) = reactor.route(model) else {
         let message = format!("there is no model `{}` in this environment", shown(model));
-        return failed(StatusCode::NOT_FOUND, &message, protocol);
+        return refused(StatusCode::NOT_FOUND, message);
     };
     let mut role = Role::Baseline;
     if let Some(version) = version {
@@ -167,27 +225,22 @@ pub(crate) async fn ask(
             Some(side) => role = side.role,
             None => {
                 let message = format!("model `{}` has no version {version} here", shown(model));
-                return failed(StatusCode::NOT_FOUND, &message, protocol);
+                return refused(StatusCode::NOT_FOUND, message);
             }
         }
     }
-    let headers = predict::forwarded(request.headers());
     let out = Outbound { method: Method::GET, path, headers, payload: Payload::Whole(Bytes::new()) };
     match attempt::send(reactor, model, role, &out).await.end {
         End::Answered(answered) => {
-            let mut reply = Reply::new(match answered.body {
+            let body = match answered.body {
                 Answer::Whole(bytes) => Stream::whole(bytes),
                 Answer::Streaming(stream) => stream,
-            });
-            *reply.status_mut() = answered.parts.status;
-            if let Some(kind) = answered.parts.headers.get(CONTENT_TYPE) {
-                reply.headers_mut().insert(CONTENT_TYPE, kind.clone());
-            }
-            reply
+            };
+            (answered.parts.status, answered.parts.headers.get(CONTENT_TYPE).cloned(), body)
         }
         _ => {
             let message = format!("no worker of model `{}` can be reached", shown(model));
-            failed(StatusCode::SERVICE_UNAVAILABLE, &message, protocol)
+            refused(StatusCode::SERVICE_UNAVAILABLE, message)
         }
     }
 }

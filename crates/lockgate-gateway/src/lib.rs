@@ -9,9 +9,11 @@
 //! | `gateway` | starting, publishing tables, reading counts, stopping |
 //! | [`options`] | settings |
 //! | `table` | a routing table made ready for requests |
+//! | `protocol` | which HTTP a connection speaks |
 //! | `reactor` | one thread: its connections and its table |
 //! | `handle` | paths to answers |
 //! | `tfs` | paths of TensorFlow Serving, KServe V1 and SageMaker |
+//! | `grpc` | the same protocol over gRPC |
 //! | `predict` | one prediction from assignment to record |
 //! | `attempt` | sending a request to a side's workers, and to the next side's |
 //! | `pool` | connections to one worker |
@@ -23,6 +25,7 @@
 //! | `budget` | how often may be tried again |
 //! | [`meter`], `metrics` | counters, and as Prometheus text |
 //! | [`log`] | the prediction log's near end |
+//! | `repository`, `statistics` | which models there are, and what they answered, in the protocol's form |
 //! | `random` | ids and draws without a unit |
 
 mod answer;
@@ -33,6 +36,7 @@ pub mod breaker;
 mod budget;
 mod error;
 mod gateway;
+mod grpc;
 mod handle;
 pub mod log;
 pub mod meter;
@@ -40,16 +44,19 @@ mod metrics;
 pub mod options;
 mod pool;
 mod predict;
+mod protocol;
 mod random;
 mod reactor;
-pub mod rollout;
+pub mod repository;
+mod rollout;
+mod statistics;
 mod table;
 mod tfs;
 mod units;
 
 pub use error::GatewayError;
 pub use gateway::{Deps, Drained, Gateway};
-pub use log::{LogRecord, LogSink, Protocol};
+pub use log::{BodyForm, LogRecord, LogSink, Protocol};
 pub use meter::{ErrorClass, ErrorCounts, SideTotals};
 pub use options::{BreakerOptions, GatewayOptions};
 pub use rollout::{Events, LatencyMargin, LatencyThresholds, RolloutStats, SegmentStats};

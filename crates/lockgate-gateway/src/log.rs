@@ -1,10 +1,14 @@
 //! The prediction log's near end: a bounded channel. It never makes a request wait: what doesn't fit is dropped and counted.
 
 use bytes::Bytes;
+use hyper::header::{CONTENT_ENCODING, HeaderMap};
 use lockgate_core::clock::Millis;
 use lockgate_core::digest::Digest;
 use lockgate_core::id::ModelName;
 use lockgate_core::route::Role;
+use lockgate_wire::Encoding;
+use lockgate_wire::oip::BINARY_HEADER;
+use lockgate_wire::oip::binary::header_length;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -18,6 +22,8 @@ pub enum Protocol {
     Mlflow,
     /// TensorFlow Serving's REST API.
     Tfs,
+    /// Open Inference Protocol V2 over gRPC.
+    Grpc,
 }
 
 impl Protocol {
@@ -28,7 +34,26 @@ impl Protocol {
             Self::Oip => "oip",
             Self::Mlflow => "mlflow",
             Self::Tfs => "tfs",
+            Self::Grpc => "grpc",
         }
+    }
+}
+
+/// How a body is written, as its headers say: what a reader of the log needs to make sense of its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BodyForm {
+    /// How it is packed.
+    pub encoding: Option<Encoding>,
+    /// How many of its bytes (unpacked) are JSON, where tensors follow in binary form.
+    pub json: Option<usize>,
+}
+
+impl BodyForm {
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        let encoding =
+            headers.get(CONTENT_ENCODING).and_then(|v| Encoding::parse(v.as_bytes()).ok().flatten());
+        let json = headers.get(BINARY_HEADER).and_then(|v| header_length(v.as_bytes()).ok());
+        Self { encoding, json }
     }
 }
 
@@ -59,8 +84,12 @@ pub struct LogRecord {
     pub protocol: Protocol,
     /// The request's body, unless it was too large.
     pub request: Option<Bytes>,
+    /// How the request's body is written.
+    pub request_form: BodyForm,
     /// The answer's body, unless it was too large.
     pub response: Option<Bytes>,
+    /// How the answer's body is written.
+    pub response_form: BodyForm,
     /// The client's `x-request-id`.
     pub request_id: Option<String>,
 }

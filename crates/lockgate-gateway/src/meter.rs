@@ -118,6 +118,48 @@ pub(crate) struct SideMeter {
     pub(crate) failovers: AtomicU64,
     pub(crate) latency: LatencyMeter,
     pub(crate) latency_sum_us: AtomicU64,
+    pub(crate) work: WorkMeter,
+}
+
+/// What the good answers were made of.
+#[derive(Debug, Default)]
+pub(crate) struct WorkMeter {
+    rows: AtomicU64,
+    /// How long the model ran, as the workers say it.
+    model_us: AtomicU64,
+    /// How long clients waited.
+    waited_us: AtomicU64,
+    /// When the latest one was asked for.
+    last_ms: AtomicU64,
+}
+
+impl WorkMeter {
+    /// Counts one good answer.
+    pub(crate) fn add(&self, work: Work, waited_us: u64, at_ms: i64) {
+        self.rows.fetch_add(work.rows, Ordering::Relaxed);
+        self.model_us.fetch_add(work.model_us, Ordering::Relaxed);
+        self.waited_us.fetch_add(waited_us, Ordering::Relaxed);
+        self.last_ms.fetch_max(u64::try_from(at_ms).unwrap_or(0), Ordering::Relaxed);
+    }
+}
+
+/// What a worker says of one good answer.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Work {
+    pub(crate) rows: u64,
+    pub(crate) model_us: u64,
+}
+
+/// All that one release answered, on whatever side it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Served {
+    pub(crate) good: u64,
+    pub(crate) good_us: u64,
+    pub(crate) bad: u64,
+    pub(crate) bad_us: u64,
+    pub(crate) rows: u64,
+    pub(crate) model_us: u64,
+    pub(crate) last_ms: u64,
 }
 
 impl SideMeter {
@@ -214,6 +256,27 @@ impl Meters {
         let sides = self.sides.lock().unwrap_or_else(PoisonError::into_inner);
         let of = sides.get(model);
         of.into_iter().flatten().map(|((role, release), meter)| meter.read(*role, *release)).collect()
+    }
+
+    /// What a release of a model answered so far.
+    pub(crate) fn served(&self, model: &ModelName, release: Digest) -> Served {
+        let sides = self.sides.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = sides.get(model).into_iter().flatten().filter(|((_, r), _)| *r == release);
+        let mut sum = Served::default();
+        for (_, meter) in of {
+            let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+            let [_, good, ..] = &meter.by_class;
+            let (good, all) = (read(good), meter.by_class.iter().map(read).sum::<u64>());
+            let (good_us, all_us) = (read(&meter.work.waited_us), read(&meter.latency_sum_us));
+            sum.good += good;
+            sum.good_us += good_us;
+            sum.bad += all.saturating_sub(good);
+            sum.bad_us += all_us.saturating_sub(good_us);
+            sum.rows += read(&meter.work.rows);
+            sum.model_us += read(&meter.work.model_us);
+            sum.last_ms = sum.last_ms.max(read(&meter.work.last_ms));
+        }
+        sum
     }
 
     pub(crate) fn models(&self) -> Vec<ModelName> {

@@ -4,18 +4,16 @@ use crate::answer::{self, Reply, header};
 use crate::assign;
 use crate::attempt::{self, Answer, Answered, End, Outbound, Outcome, Payload};
 use crate::body::{self, Broken, Read, Stream};
-use crate::log::{LogRecord, Protocol};
-use crate::meter::{ErrorClass, micros};
+use crate::log::{BodyForm, LogRecord, Protocol};
+use crate::meter::{ErrorClass, Work, micros};
 use crate::reactor::Reactor;
 use crate::rollout;
 use crate::table::{Route, Side, SplitRoute};
 use bytes::Bytes;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{
-    ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
-};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, VARY};
 use hyper::http::uri::PathAndQuery;
-use hyper::{Request, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use lockgate_core::clock::Millis;
 use lockgate_core::route::{Role, WHOLE};
 use lockgate_wire::oip::BINARY_HEADER;
@@ -47,15 +45,25 @@ struct Assignment {
 
 /// Answers one prediction.
 pub(crate) async fn predict(reactor: &Rc<Reactor>, target: Target, request: Request<Incoming>) -> Reply {
-    let protocol = target.protocol;
     let (parts, body) = request.into_parts();
-    let payload = match read(reactor, body).await {
-        Ok(payload) => payload,
-        Err(refused) => return answer::failed(refused.0, &refused.1, protocol),
-    };
+    match read(reactor, body).await {
+        Ok(payload) => forward(reactor, target, parts.method, &parts.headers, payload).await,
+        Err(refused) => answer::failed(refused.0, &refused.1, target.protocol),
+    }
+}
+
+/// Answers one prediction whose body is here, or comes in.
+pub(crate) async fn forward(
+    reactor: &Rc<Reactor>,
+    target: Target,
+    method: Method,
+    from: &HeaderMap,
+    payload: Payload,
+) -> Reply {
+    let protocol = target.protocol;
     // Only now: the table may have changed while the body came in.
     let Some(route) = reactor.route(&target.model) else { return unknown_model(reactor, &target) };
-    let unit = route.unit.as_ref().and_then(|name| parts.headers.get(name)).map(HeaderValue::as_bytes);
+    let unit = route.unit.as_ref().and_then(|name| from.get(name)).map(HeaderValue::as_bytes);
     let assignment = match target.version {
         Some(version) => match pinned(&route, version, reactor) {
             Some(assignment) => assignment,
@@ -71,9 +79,9 @@ pub(crate) async fn predict(reactor: &Rc<Reactor>, target: Target, request: Requ
     };
     let role = assignment.side.role;
     let mut pending = Pending::start(reactor, &route, assignment, protocol);
-    pending.keep(unit, parts.headers.get(header::REQUEST_ID), &payload);
-    let headers = forwarded(&parts.headers);
-    let out = Outbound { method: parts.method, path: target.path, headers, payload };
+    pending.keep(unit, from, &payload);
+    let headers = attempt::forwarded(from);
+    let out = Outbound { method, path: target.path, headers, payload };
     let outcome = attempt::send(reactor, &target.model, role, &out).await;
     pending.finish(outcome)
 }
@@ -99,14 +107,6 @@ async fn read(reactor: &Reactor, mut body: Incoming) -> Result<Payload, (StatusC
             Ok(Payload::once(Stream::going_on(pieces, body, left)))
         }
     }
-}
-
-/// Headers that a worker has use for.
-pub(crate) fn forwarded(headers: &HeaderMap) -> HeaderMap {
-    let others =
-        [BINARY_HEADER, header::REQUEST_ID, "traceparent", "tracestate"].map(HeaderName::from_static);
-    let names = [CONTENT_TYPE, CONTENT_ENCODING, ACCEPT].into_iter().chain(others);
-    names.filter_map(|name| headers.get(&name).map(|value| (name, value.clone()))).collect()
 }
 
 fn assign(route: &Route, unit: Option<&[u8]>, reactor: &Reactor) -> Option<Assignment> {
@@ -164,6 +164,16 @@ fn unknown_version(route: &Route, version: u64, protocol: Protocol) -> Reply {
     answer::failed(StatusCode::NOT_FOUND, &message, protocol)
 }
 
+/// What there is to note of a worker's answer.
+#[derive(Default)]
+struct Given {
+    served: Option<Arc<Side>>,
+    body: Option<Bytes>,
+    form: BodyForm,
+    hash: Option<u64>,
+    work: Work,
+}
+
 /// A prediction that is being worked on. However it ends, it is counted once: where the client goes away, the request is
 /// dropped with it and counts as abandoned.
 struct Pending {
@@ -177,6 +187,7 @@ struct Pending {
     unit_text: Option<String>,
     request_id: Option<HeaderValue>,
     request: Option<Bytes>,
+    form: BodyForm,
     finished: bool,
 }
 
@@ -197,6 +208,7 @@ impl Pending {
             unit_text: None,
             request_id: None,
             request: None,
+            form: BodyForm::default(),
             finished: false,
         };
         if let Some((arm, split)) = pending.split() {
@@ -208,10 +220,11 @@ impl Pending {
     }
 
     /// Keeps what the record will need.
-    fn keep(&mut self, unit: Option<&[u8]>, request_id: Option<&HeaderValue>, payload: &Payload) {
-        self.request_id = request_id.cloned();
+    fn keep(&mut self, unit: Option<&[u8]>, headers: &HeaderMap, payload: &Payload) {
+        self.request_id = headers.get(header::REQUEST_ID).cloned();
         if self.reactor.log.is_on() {
             self.unit_text = unit.map(|u| String::from_utf8_lossy(u).into_owned());
+            self.form = BodyForm::of(headers);
             let limit = self.reactor.options.log_body_limit;
             // A copy: the bytes are part of a connection's read buffer, which a record would keep from being used again.
             self.request = payload.bytes().filter(|b| b.len() <= limit).map(|b| Bytes::copy_from_slice(b));
@@ -229,22 +242,21 @@ impl Pending {
     fn finish(mut self, outcome: Outcome) -> Reply {
         let Outcome { end, error } = outcome;
         let failed = |status: StatusCode, message: &str| answer::failed(status, message, self.protocol);
-        let (mut reply, served, body, hash) = match end {
-            End::Answered(answered) => self.answer(*answered),
+        let mut given = Given::default();
+        let mut reply = match end {
+            End::Answered(answered) => self.answer(*answered, &mut given),
             End::TimedOut => {
                 let message = format!("the model didn't answer within {} ms", self.route.timeout.as_millis());
-                (failed(StatusCode::GATEWAY_TIMEOUT, &message), None, None, None)
+                failed(StatusCode::GATEWAY_TIMEOUT, &message)
             }
             End::Unreachable => {
                 let message = format!("no worker of model `{}` can be reached", self.route.model);
-                (failed(StatusCode::SERVICE_UNAVAILABLE, &message), None, None, None)
+                failed(StatusCode::SERVICE_UNAVAILABLE, &message)
             }
             End::Client(Broken::TooLarge) => {
-                (failed(StatusCode::PAYLOAD_TOO_LARGE, &Broken::TooLarge.to_string()), None, None, None)
+                failed(StatusCode::PAYLOAD_TOO_LARGE, &Broken::TooLarge.to_string())
             }
-            End::Client(Broken::Peer) => {
-                (failed(StatusCode::BAD_REQUEST, &Broken::Peer.to_string()), None, None, None)
-            }
+            End::Client(Broken::Peer) => failed(StatusCode::BAD_REQUEST, &Broken::Peer.to_string()),
         };
         let headers = reply.headers_mut();
         if let Ok(id) = HeaderValue::from_str(&self.id) {
@@ -259,27 +271,28 @@ impl Pending {
             error,
             client_error: (400..500).contains(&status) && error.is_none(),
             abandoned: false,
-            answer: hash,
+            answer: given.hash,
         };
-        self.count(status, served.as_deref(), &outcome, body);
+        self.count(status, given, &outcome);
         reply
     }
 
-    /// The worker's answer as the client gets it, who served it, its bytes, and its hash.
-    fn answer(&self, answered: Answered) -> (Reply, Option<Arc<Side>>, Option<Bytes>, Option<u64>) {
+    /// The worker's answer as the client gets it; what there is to note of it goes into `given`.
+    fn answer(&self, answered: Answered, given: &mut Given) -> Reply {
         let Answered { parts, body, side } = answered;
-        let bytes = match &body {
-            Answer::Whole(bytes) => Some(bytes.clone()),
-            Answer::Streaming(_) => None,
-        };
         let stream = match body {
-            Answer::Whole(bytes) => Stream::whole(bytes),
+            Answer::Whole(bytes) => {
+                given.body = Some(bytes.clone());
+                Stream::whole(bytes)
+            }
             Answer::Streaming(stream) => stream,
         };
         let mut reply = Reply::new(stream);
         *reply.status_mut() = parts.status;
         let headers = reply.headers_mut();
-        for name in [CONTENT_TYPE, CONTENT_ENCODING, RETRY_AFTER, HeaderName::from_static(BINARY_HEADER)] {
+        for name in
+            [CONTENT_TYPE, CONTENT_ENCODING, VARY, RETRY_AFTER, HeaderName::from_static(BINARY_HEADER)]
+        {
             if let Some(value) = parts.headers.get(&name) {
                 headers.insert(name, value.clone());
             }
@@ -290,18 +303,18 @@ impl Pending {
         headers.insert(HeaderName::from_static(header::VARIANT), variant);
         // The hash speaks for the assigned side only where that side answered.
         let own = side.role == self.assignment.side.role && parts.status.is_success();
-        let text = parts.headers.get(header::ANSWER).filter(|_| own).and_then(|v| v.to_str().ok());
-        let hash = text.and_then(|t| u64::from_str_radix(t, 16).ok());
-        (reply, Some(side), bytes, hash)
+        let text = |name| parts.headers.get(name).and_then(|v| v.to_str().ok());
+        given.hash = text(header::ANSWER).filter(|_| own).and_then(|t| u64::from_str_radix(t, 16).ok());
+        let number = |name| text(name).and_then(|t| t.parse().ok()).unwrap_or(0);
+        given.work = Work { rows: number(header::ROWS), model_us: number(header::INFER_US) };
+        if self.reactor.log.is_on() {
+            given.form = BodyForm::of(&parts.headers);
+        }
+        given.served = Some(side);
+        reply
     }
 
-    fn count(
-        &mut self,
-        status: u16,
-        served: Option<&Side>,
-        outcome: &rollout::Outcome,
-        response: Option<Bytes>,
-    ) {
+    fn count(&mut self, status: u16, given: Given, outcome: &rollout::Outcome) {
         self.finished = true;
         let assigned = &self.assignment.side;
         let meter = &assigned.meter;
@@ -309,12 +322,15 @@ impl Pending {
         if let Some(class) = outcome.error {
             meter.errors.add(class);
         }
-        if served.is_some_and(|s| s.role != assigned.role) {
+        if given.served.as_ref().is_some_and(|s| s.role != assigned.role) {
             meter.failovers.fetch_add(1, Ordering::Relaxed);
         }
         meter.finish(status, outcome.latency_us);
+        if (200..300).contains(&status) {
+            meter.work.add(given.work, outcome.latency_us, self.at_ms);
+        }
         self.judge(outcome);
-        self.record(status, served, outcome.latency_us, response);
+        self.record(status, given, outcome.latency_us);
     }
 
     fn judge(&self, outcome: &rollout::Outcome) {
@@ -328,12 +344,13 @@ impl Pending {
         }
     }
 
-    fn record(&mut self, status: u16, served: Option<&Side>, latency_us: u64, response: Option<Bytes>) {
+    fn record(&mut self, status: u16, given: Given, latency_us: u64) {
         if !self.reactor.log.is_on() {
             return;
         }
         let limit = self.reactor.options.log_body_limit;
-        let side = served.unwrap_or(&self.assignment.side);
+        let Given { served, body, form, .. } = given;
+        let side = served.as_ref().unwrap_or(&self.assignment.side);
         let request_id = self.request_id.as_ref().and_then(|v| v.to_str().ok());
         self.reactor.log.put(LogRecord {
             id: std::mem::take(&mut self.id),
@@ -342,13 +359,15 @@ impl Pending {
             release: side.release,
             revision: side.revision,
             assigned: self.assignment.side.role,
-            served: served.map(|s| s.role),
+            served: served.as_ref().map(|s| s.role),
             unit: self.unit_text.take(),
             status,
             latency_us,
             protocol: self.protocol,
             request: self.request.take(),
-            response: response.filter(|b| b.len() <= limit).map(|b| Bytes::copy_from_slice(&b)),
+            request_form: self.form,
+            response: body.filter(|b| b.len() <= limit).map(|b| Bytes::copy_from_slice(&b)),
+            response_form: form,
             request_id: request_id.map(str::to_owned),
         });
     }
@@ -359,7 +378,7 @@ impl Drop for Pending {
         if !self.finished {
             let latency_us = micros(self.started.elapsed());
             let outcome = rollout::Outcome { latency_us, abandoned: true, ..rollout::Outcome::default() };
-            self.count(499, None, &outcome, None);
+            self.count(499, Given::default(), &outcome);
         }
     }
 }

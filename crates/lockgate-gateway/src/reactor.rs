@@ -6,6 +6,7 @@ use crate::handle::handle;
 use crate::log::LogSink;
 use crate::options::GatewayOptions;
 use crate::pool::Upstream;
+use crate::protocol;
 use crate::random::Random;
 use crate::table::{Counters, Route, Table};
 use hyper::Request;
@@ -49,6 +50,8 @@ pub(crate) struct Reactor {
     table: RefCell<Arc<Table>>,
     upstreams: RefCell<HashMap<WorkerAddress, Rc<Upstream>>>,
     turn: Cell<usize>,
+    /// Says when connections have to end.
+    pub(crate) stopping: watch::Sender<bool>,
 }
 
 impl std::fmt::Debug for Reactor {
@@ -70,6 +73,7 @@ impl Reactor {
             table: RefCell::new(table),
             upstreams: RefCell::default(),
             turn: Cell::new(0),
+            stopping: watch::Sender::new(false),
         }
     }
 
@@ -120,7 +124,6 @@ impl Reactor {
 
 /// Runs a reactor until it is told to stop and its connections have ended, or nobody can tell it anything any more.
 pub(crate) async fn run(reactor: Rc<Reactor>, mut commands: mpsc::UnboundedReceiver<Command>) {
-    let (stopping, stopped) = watch::channel(false);
     // Every connection holds one end of this channel: when all are gone, the other end hears it.
     let (alive, mut all_done) = mpsc::channel::<()>(1);
     while let Some(command) = commands.recv().await {
@@ -130,12 +133,12 @@ pub(crate) async fn run(reactor: Rc<Reactor>, mut commands: mpsc::UnboundedRecei
                 let _ = done.send(());
             }
             Command::Serve(stream) => {
-                spawn_local(connection(Rc::clone(&reactor), stream, stopped.clone(), alive.clone()));
+                spawn_local(connection(Rc::clone(&reactor), stream, alive.clone()));
             }
             Command::Stop => break,
         }
     }
-    let _ = stopping.send(true);
+    reactor.stopping.send_replace(true);
     drop(alive);
     let tables = async {
         // A table that is published while the gateway drains still has to be applied.
@@ -153,33 +156,21 @@ pub(crate) async fn run(reactor: Rc<Reactor>, mut commands: mpsc::UnboundedRecei
     }
 }
 
-async fn connection(
-    reactor: Rc<Reactor>,
-    stream: std::net::TcpStream,
-    mut stopped: watch::Receiver<bool>,
-    alive: mpsc::Sender<()>,
-) {
+async fn connection(reactor: Rc<Reactor>, stream: std::net::TcpStream, alive: mpsc::Sender<()>) {
     let core = Arc::clone(&reactor.core);
     let served = async {
         let stream = TcpStream::from_std(stream)?;
         stream.set_nodelay(true)?;
-        let timeout = reactor.options.header_timeout;
-        let service = service_fn(move |request: Request<Incoming>| {
-            let reactor = Rc::clone(&reactor);
-            async move { Ok::<_, Infallible>(handle(reactor, request).await) }
-        });
-        let mut http = http1::Builder::new();
-        http.half_close(false).timer(TokioTimer::new()).header_read_timeout(timeout);
-        let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
-        let ended = tokio::select! {
+        let mut stopped = reactor.stopping.subscribe();
+        let found = tokio::select! {
             biased;
-            ended = connection.as_mut() => ended,
-            _ = stopped.wait_for(|s| *s) => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
+            found = protocol::of(&stream, reactor.options.header_timeout) => found?,
+            _ = stopped.wait_for(|s| *s) => return Ok(()),
         };
-        ended.map_err(std::io::Error::other)
+        match found {
+            protocol::Http::One => one(reactor, stream).await,
+            protocol::Http::Two => two(reactor, stream).await,
+        }
     };
     if let Err(error) = served.await {
         // Half a request, or a peer that went away: its own matter.
@@ -187,4 +178,47 @@ async fn connection(
     }
     core.connections.fetch_sub(1, Ordering::AcqRel);
     drop(alive);
+}
+
+/// Serves a connection as HTTP/1.1.
+async fn one(reactor: Rc<Reactor>, stream: TcpStream) -> std::io::Result<()> {
+    let timeout = reactor.options.header_timeout;
+    let mut stopped = reactor.stopping.subscribe();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let reactor = Rc::clone(&reactor);
+        async move { Ok::<_, Infallible>(handle(reactor, request).await) }
+    });
+    let mut http = http1::Builder::new();
+    http.half_close(false).timer(TokioTimer::new()).header_read_timeout(timeout);
+    let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        biased;
+        ended = connection.as_mut() => ended,
+        _ = stopped.wait_for(|s| *s) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    ended.map_err(std::io::Error::other)
+}
+
+/// Serves a connection as HTTP/2, which gRPC is spoken over.
+async fn two(reactor: Rc<Reactor>, stream: TcpStream) -> std::io::Result<()> {
+    let timeout = reactor.options.header_timeout;
+    let mut stopped = reactor.stopping.subscribe();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let reactor = Rc::clone(&reactor);
+        async move { Ok::<_, Infallible>(handle(reactor, request).await) }
+    });
+    let http = protocol::http2(timeout);
+    let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        biased;
+        ended = connection.as_mut() => ended,
+        _ = stopped.wait_for(|s| *s) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    ended.map_err(std::io::Error::other)
 }

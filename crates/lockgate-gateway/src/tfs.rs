@@ -49,7 +49,7 @@ pub(crate) async fn handle(reactor: &Rc<Reactor>, request: Request<Incoming>) ->
     let path = without_label(request.uri().path_and_query(), matches!(asked.pick, Pick::Label(_)));
     match verb {
         TfsVerb::Status if get => status(reactor, &model, version),
-        TfsVerb::Metadata if get => ask(reactor, &request, path, &model, (version, Protocol::Tfs)).await,
+        TfsVerb::Metadata if get => ask(reactor, &request, path, &model, version).await,
         TfsVerb::Status | TfsVerb::Metadata => wrong_method("GET", Protocol::Tfs),
         _ if !post => wrong_method("POST", Protocol::Tfs),
         _ => {

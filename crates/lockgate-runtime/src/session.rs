@@ -173,6 +173,8 @@ fn datatype(element: TensorElementType) -> Option<Datatype> {
         TensorElementType::Int16 => Datatype::Int16,
         TensorElementType::Int32 => Datatype::Int32,
         TensorElementType::Int64 => Datatype::Int64,
+        TensorElementType::Float16 => Datatype::Fp16,
+        TensorElementType::Bfloat16 => Datatype::Bf16,
         TensorElementType::Float32 => Datatype::Fp32,
         TensorElementType::Float64 => Datatype::Fp64,
         TensorElementType::String => Datatype::Bytes,
@@ -213,6 +215,8 @@ fn to_value(shape: Vec<usize>, data: Data) -> Result<DynValue, String> {
         Data::Int16(v) => Value::from_array((shape, v)).map(Value::into_dyn),
         Data::Int32(v) => Value::from_array((shape, v)).map(Value::into_dyn),
         Data::Int64(v) => Value::from_array((shape, v)).map(Value::into_dyn),
+        Data::Fp16(v) => Value::from_array((shape, v)).map(Value::into_dyn),
+        Data::Bf16(v) => Value::from_array((shape, v)).map(Value::into_dyn),
         Data::Fp32(v) => Value::from_array((shape, v)).map(Value::into_dyn),
         Data::Fp64(v) => Value::from_array((shape, v)).map(Value::into_dyn),
         Data::Bytes(v) => {
@@ -242,6 +246,8 @@ fn extract(value: &DynValue, datatype: Datatype) -> ort::Result<(Vec<i64>, Data)
         Datatype::Int16 => numbers!(i16, Data::Int16),
         Datatype::Int32 => numbers!(i32, Data::Int32),
         Datatype::Int64 => numbers!(i64, Data::Int64),
+        Datatype::Fp16 => numbers!(half::f16, Data::Fp16),
+        Datatype::Bf16 => numbers!(half::bf16, Data::Bf16),
         Datatype::Fp32 => numbers!(f32, Data::Fp32),
         Datatype::Fp64 => numbers!(f64, Data::Fp64),
         Datatype::Bytes => {

@@ -4,15 +4,17 @@
 //!
 //! | module | subject |
 //! |---|---|
+//! | [`encoding`] | packed bodies: gzip and deflate |
 //! | [`error`] | what is wrong with a request, with each protocol's own error body |
 //! | [`tensor`] | named, typed, shaped data |
 //! | [`json`] | our own JSON scanner and writer: fast numbers, `NaN` and `Infinity` tokens, strict limits |
-//! | [`oip`] | Open Inference Protocol V2, REST |
+//! | [`oip`] | Open Inference Protocol V2 |
 //! | [`mlflow`] | MLflow's scoring protocol (`/invocations`) |
 //! | [`tfs`] | TensorFlow Serving's REST API |
 //! | [`table`] | the mapping between named columns and a model's tensor inputs |
 //! | [`fuzz`] | the entry for a fuzzer |
 
+pub mod encoding;
 pub mod error;
 pub mod fuzz;
 pub mod json;
@@ -22,6 +24,7 @@ pub mod table;
 pub mod tensor;
 pub mod tfs;
 
+pub use encoding::Encoding;
 pub use error::WireError;
 pub use json::Limits;
 pub use tensor::{Data, Datatype, Tensor};

@@ -2,7 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
-use lockgate_wire::oip::{InferRequest, InferResponse, Parameter};
+use half::{bf16, f16};
+use lockgate_wire::oip::grpc::{parse_response, write_response as write_response_message};
+use lockgate_wire::oip::{
+    InferRequest, InferResponse, Parameter, RequestedOutput, ResponseHead, write_binary_response,
+};
 use lockgate_wire::{Data, Limits, Tensor, fuzz};
 use proptest::prelude::*;
 
@@ -18,6 +22,10 @@ fn data() -> impl Strategy<Value = Data> {
         prop::collection::vec(any::<i16>(), len.clone()).prop_map(Data::Int16),
         prop::collection::vec(any::<i32>(), len.clone()).prop_map(Data::Int32),
         prop::collection::vec(any::<i64>(), len.clone()).prop_map(Data::Int64),
+        prop::collection::vec(any::<u16>(), len.clone())
+            .prop_map(|v| Data::Fp16(v.into_iter().map(f16::from_bits).collect())),
+        prop::collection::vec(any::<u16>(), len.clone())
+            .prop_map(|v| Data::Bf16(v.into_iter().map(bf16::from_bits).collect())),
         prop::collection::vec(prop::num::f32::ANY, len.clone()).prop_map(Data::Fp32),
         prop::collection::vec(prop::num::f64::ANY, len.clone()).prop_map(Data::Fp64),
         prop::collection::vec(any::<String>(), len).prop_map(Data::Bytes),
@@ -55,7 +63,7 @@ proptest! {
     fn requests_and_responses_round_trip(
         id in any::<Option<String>>(), parameters in parameters(), inputs in tensors(), version in any::<Option<String>>(),
     ) {
-        let request = InferRequest { id: id.clone(), parameters: parameters.clone(), inputs: inputs.clone(), outputs: vec!["y".to_owned()] };
+        let request = InferRequest { id: id.clone(), parameters: parameters.clone(), inputs: inputs.clone(), outputs: vec![RequestedOutput { name: "y".to_owned(), binary: Some(true) }] };
         let read = InferRequest::parse(&request.to_bytes(), &Limits::default()).unwrap();
         prop_assert_eq!(bits(&read.inputs), bits(&inputs));
         prop_assert_eq!((&read.id, &read.parameters, &read.outputs), (&id, &parameters, &request.outputs));
@@ -63,6 +71,22 @@ proptest! {
         let read = InferResponse::parse(&response.to_bytes(), &Limits::default()).unwrap();
         prop_assert_eq!(bits(&read.outputs), bits(&response.outputs));
         prop_assert_eq!((&read.id, &read.parameters, &read.model_version), (&response.id, &response.parameters, &response.model_version));
+    }
+
+    #[test]
+    fn outputs_in_binary_form_keep_every_bit(outputs in tensors(), which in any::<u8>()) {
+        let is_binary = |t: &Tensor| which >> (t.name().as_bytes()[0] % 8) & 1 == 1;
+        let head = ResponseHead { model_name: "m", ..ResponseHead::default() };
+        let (body, json) = write_binary_response(&head, &outputs, is_binary);
+        let read = InferResponse::parse_binary(&body, json, &Limits::default()).unwrap();
+        prop_assert_eq!(bits(&read.outputs), bits(&outputs));
+        for (read, written) in read.outputs.iter().zip(&outputs).filter(|(_, t)| is_binary(t)) {
+            let bytes = |t: &Tensor| { let mut out = Vec::new(); lockgate_wire::oip::binary::append(&mut out, t.data()); out };
+            prop_assert_eq!(bytes(read), bytes(written), "NaN payloads too");
+        }
+        for cut in [json.saturating_sub(1), json + 1] {
+            prop_assert!(InferResponse::parse_binary(&body, cut, &Limits::default()).is_err());
+        }
     }
 
     #[test]
@@ -84,5 +108,18 @@ proptest! {
         prop_assert_eq!(fuzz::read_everything(&bytes), Ok(()));
         bytes.truncate(cut);
         prop_assert_eq!(fuzz::read_everything(&bytes), Ok(()));
+    }
+
+    #[test]
+    fn damaged_messages_never_panic(outputs in tensors(), raw in any::<bool>(), at in any::<prop::sample::Index>(), with in any::<u8>(), cut in any::<prop::sample::Index>()) {
+        let head = ResponseHead { model_name: "m", ..ResponseHead::default() };
+        let mut message = write_response_message(&head, &outputs, raw);
+        let read = parse_response(message.clone().into(), &Limits::default()).unwrap();
+        prop_assert_eq!(bits(&read.outputs), bits(&outputs));
+        let at = at.index(message.len());
+        message[at] = with;
+        prop_assert_eq!(fuzz::read_everything(&message), Ok(()));
+        message.truncate(cut.index(message.len()));
+        prop_assert_eq!(fuzz::read_everything(&message), Ok(()));
     }
 }

@@ -4,6 +4,7 @@
 
 mod common;
 mod failover;
+mod grpc;
 mod hostile;
 mod routing;
 mod splits;

@@ -5,7 +5,8 @@ use http_body_util::Full;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 use lockgate_wire::error::{mlflow_error, oip_error};
-use lockgate_wire::{Data, Tensor, WireError};
+use lockgate_wire::oip::{BINARY_HEADER, binary};
+use lockgate_wire::{Tensor, WireError};
 use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -31,9 +32,13 @@ pub(super) enum Dialect {
 }
 
 pub(super) fn json(status: StatusCode, body: impl Into<Bytes>) -> Reply {
+    of_kind(status, body, "application/json")
+}
+
+fn of_kind(status: StatusCode, body: impl Into<Bytes>, kind: &'static str) -> Reply {
     let mut reply = Response::new(Full::new(body.into()));
     *reply.status_mut() = status;
-    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     reply
 }
 
@@ -52,9 +57,34 @@ pub(super) fn failed(status: StatusCode, message: &str, dialect: Dialect) -> Rep
     json(status, if dialect == Dialect::Mlflow { mlflow_error(code, message) } else { oip_error(message) })
 }
 
+/// What an inference answer is written in.
+#[derive(Debug)]
+pub(super) enum Written {
+    /// JSON.
+    Json(Vec<u8>),
+    /// JSON of so many bytes, and the outputs' bytes behind it.
+    Binary(Vec<u8>, usize),
+    /// A message of gRPC.
+    Message(Vec<u8>),
+}
+
+impl Written {
+    fn reply(self) -> Reply {
+        match self {
+            Self::Json(body) => json(StatusCode::OK, body),
+            Self::Binary(body, length) => {
+                let mut reply = of_kind(StatusCode::OK, body, "application/octet-stream");
+                reply.headers_mut().insert(HeaderName::from_static(BINARY_HEADER), HeaderValue::from(length));
+                reply
+            }
+            Self::Message(body) => of_kind(StatusCode::OK, body, "application/protobuf"),
+        }
+    }
+}
+
 /// An inference answer.
-pub(super) fn inferred(body: Vec<u8>, rows: usize, outputs: &[Tensor], took: Duration) -> Reply {
-    let mut reply = json(StatusCode::OK, body);
+pub(super) fn inferred(written: Written, rows: usize, outputs: &[Tensor], took: Duration) -> Reply {
+    let mut reply = written.reply();
     let headers = reply.headers_mut();
     headers.insert(HeaderName::from_static(header::ROWS), HeaderValue::from(rows));
     let nonfinite: usize = outputs.iter().map(|t| t.data().nonfinite()).sum();
@@ -76,34 +106,15 @@ fn hash(outputs: &[Tensor]) -> u64 {
         buffer.clear();
         buffer.extend_from_slice(tensor.datatype().as_str().as_bytes());
         tensor.shape().iter().for_each(|d| buffer.extend_from_slice(&(*d as u64).to_le_bytes()));
-        append(&mut buffer, tensor.data());
+        binary::append(&mut buffer, tensor.data());
         xxh3_64_with_seed(&buffer, seed)
     })
-}
-
-fn append(out: &mut Vec<u8>, data: &Data) {
-    match data {
-        Data::Bool(v) => v.iter().for_each(|x| out.push(u8::from(*x))),
-        Data::Uint8(v) => out.extend_from_slice(v),
-        Data::Uint16(v) => v.iter().for_each(|x| out.extend_from_slice(&x.to_le_bytes())),
-        Data::Uint32(v) => v.iter().for_each(|x| out.extend_from_slice(&x.to_le_bytes())),
-        Data::Uint64(v) => v.iter().for_each(|x| out.extend_from_slice(&x.to_le_bytes())),
-        Data::Int8(v) => v.iter().for_each(|x| out.extend_from_slice(&x.to_le_bytes())),
-        Data::Int16(v) => v.iter().for_each(|x| out.extend_from_slice(&x.to_le_bytes())),
-        Data::Int32(v) => v.iter().for_each(|x| out.extend_from_slice(&x.to_le_bytes())),
-        Data::Int64(v) => v.iter().for_each(|x| out.extend_from_slice(&x.to_le_bytes())),
-        Data::Fp32(v) => v.iter().for_each(|x| out.extend_from_slice(&x.to_le_bytes())),
-        Data::Fp64(v) => v.iter().for_each(|x| out.extend_from_slice(&x.to_le_bytes())),
-        Data::Bytes(v) => v.iter().for_each(|x| {
-            out.extend_from_slice(&(x.len() as u64).to_le_bytes());
-            out.extend_from_slice(x.as_bytes());
-        }),
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lockgate_wire::Data;
 
     #[test]
     fn the_hash_sees_every_value_type_and_shape() {

@@ -1,59 +1,108 @@
 //! Inference requests in both dialects.
 
-use super::answer::{Dialect, Reply, failed, inferred, refused};
+use super::answer::{Dialect, Reply, Written, failed, inferred, refused};
+use super::body;
 use super::model::Model;
 use crate::session::RunError;
-use bytes::{Bytes, BytesMut};
-use http_body_util::BodyExt as _;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Request, StatusCode};
 use lockgate_wire::mlflow::{ContentType, Invocation, write_predictions};
-use lockgate_wire::oip::{BINARY_HEADER, InferRequest, ResponseHead, binary_refused, write_response};
+use lockgate_wire::oip::binary::header_length;
+use lockgate_wire::oip::grpc::{self, GrpcRequest};
+use lockgate_wire::oip::{
+    BINARY_HEADER, InferRequest, RequestedOutput, ResponseHead, write_binary_response, write_response,
+};
 use lockgate_wire::tensor::shown;
 use lockgate_wire::{Tensor, WireError};
-use std::time::Duration;
-
-/// How long a body may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// `POST /v2/models/{m}/infer`.
 pub(super) async fn oip(model: &Model, request: Request<Incoming>) -> Reply {
     let refuse = |e: WireError| refused(&e, Dialect::Oip);
-    if request.headers().contains_key(BINARY_HEADER) {
-        return refuse(binary_refused());
-    }
-    if let Err(error) = json_or_none(&request) {
-        return refuse(error);
-    }
-    let body = match read(request, model.max_body).await {
+    let json = match json_length(&request) {
+        Ok(json) => json,
+        Err(error) => return refuse(error),
+    };
+    let liked = body::liked(request.headers());
+    let body = match body::read(request, model.max_body).await {
         Ok(body) => body,
         Err(error) => return refuse(error),
     };
-    let parsed = InferRequest::parse(&body, &model.limits).and_then(|request| {
-        if let Some(unknown) = request.outputs.iter().find(|o| !model.outputs.iter().any(|m| m.name == **o)) {
-            return Err(WireError::bad(format!("the model has no output `{}`", shown(unknown))).at("outputs"));
-        }
-        let inputs = model.plan.accept(request.inputs)?;
-        Ok((inputs, request.id, request.outputs))
-    });
-    let (inputs, id, wanted) = match parsed {
-        Ok(parsed) => parsed,
+    let parsed = match json {
+        None => InferRequest::parse(&body, &model.limits),
+        Some(0) => InferRequest::parse_raw(&body, model.plan.inputs()),
+        Some(json) => InferRequest::parse_binary(&body, json, &model.limits),
+    };
+    drop(body);
+    let asked = match parsed {
+        Ok(asked) => asked,
         Err(error) => return refuse(error),
+    };
+    let reply = run(model, asked, |asked, outputs| {
+        let is_binary = |t: &Tensor| asked.wants_binary(t.name());
+        if outputs.iter().any(is_binary) {
+            let (body, json) = write_binary_response(&head(model, asked), outputs, is_binary);
+            return Written::Binary(body, json);
+        }
+        Written::Json(write_response(&head(model, asked), outputs))
+    });
+    body::pack(reply.await, liked).await
+}
+
+/// A `ModelInferRequest` as the body of an HTTP request, as a gateway sends it on.
+pub(super) async fn message(model: &Model, request: Request<Incoming>) -> Reply {
+    let refuse = |e: WireError| refused(&e, Dialect::Oip);
+    let body = match body::read(request, model.max_body).await {
+        Ok(body) => body,
+        Err(error) => return refuse(error),
+    };
+    let asked = match GrpcRequest::parse(body, &model.limits) {
+        Ok(asked) => asked,
+        Err(error) => return refuse(error),
+    };
+    if let Err(message) = model.is_asked(&asked.model, Some(asked.version.as_str()).filter(|v| !v.is_empty()))
+    {
+        return failed(StatusCode::NOT_FOUND, &message, Dialect::Oip);
+    }
+    let GrpcRequest { raw, request, .. } = asked;
+    let write = |asked: &InferRequest, outputs: &[Tensor]| {
+        Written::Message(grpc::write_response(&head(model, asked), outputs, raw))
+    };
+    run(model, request, write).await
+}
+
+/// Runs a request of the Open Inference Protocol; `write` gives the outputs that it asks for their form.
+pub(super) async fn run(
+    model: &Model,
+    asked: InferRequest,
+    write: impl Fn(&InferRequest, &[Tensor]) -> Written,
+) -> Reply {
+    let mut asked = asked;
+    let unknown = asked.outputs.iter().find(|o| !model.outputs.iter().any(|m| m.name == o.name));
+    if let Some(unknown) = unknown {
+        let message = format!("the model has no output `{}`", shown(&unknown.name));
+        return refused(&WireError::bad(message).at("outputs"), Dialect::Oip);
+    }
+    let inputs = match model.plan.accept(std::mem::take(&mut asked.inputs)) {
+        Ok(inputs) => inputs,
+        Err(error) => return refused(&error, Dialect::Oip),
     };
     let rows = rows(&inputs);
     match model.pool.run(inputs, rows).await {
         Ok((outputs, took)) => {
-            let outputs = if wanted.is_empty() { outputs } else { pick(outputs, &wanted) };
-            let head = ResponseHead {
-                model_name: &model.name,
-                model_version: Some(&model.version),
-                id: id.as_deref(),
-                parameters: &[],
-            };
-            inferred(write_response(&head, &outputs), rows, &outputs, took)
+            let outputs = if asked.outputs.is_empty() { outputs } else { pick(outputs, &asked.outputs) };
+            inferred(write(&asked, &outputs), rows, &outputs, took)
         }
         Err(error) => not_run(&error, Dialect::Oip),
+    }
+}
+
+fn head<'a>(model: &'a Model, asked: &'a InferRequest) -> ResponseHead<'a> {
+    ResponseHead {
+        model_name: &model.name,
+        model_version: Some(&model.version),
+        id: asked.id.as_deref(),
+        parameters: &[],
     }
 }
 
@@ -66,7 +115,8 @@ pub(super) async fn mlflow(model: &Model, request: Request<Incoming>) -> Reply {
         Ok(kind) => kind,
         Err(error) => return refuse(error),
     };
-    let body = match read(request, model.max_body).await {
+    let liked = body::liked(request.headers());
+    let body = match body::read(request, model.max_body).await {
         Ok(body) => body,
         Err(error) => return refuse(error),
     };
@@ -78,7 +128,7 @@ pub(super) async fn mlflow(model: &Model, request: Request<Incoming>) -> Reply {
     let rows = rows(&inputs);
     match model.pool.run(inputs, rows).await {
         Ok((outputs, took)) => match write_predictions(&outputs) {
-            Ok(body) => inferred(body, rows, &outputs, took),
+            Ok(body) => body::pack(inferred(Written::Json(body), rows, &outputs, took), liked).await,
             Err(error) => refuse(error),
         },
         Err(error) => not_run(&error, Dialect::Mlflow),
@@ -91,11 +141,11 @@ pub(super) fn rows(inputs: &[Tensor]) -> usize {
 }
 
 /// The outputs that were asked for, in the order of the request.
-fn pick(outputs: Vec<Tensor>, wanted: &[String]) -> Vec<Tensor> {
+fn pick(outputs: Vec<Tensor>, wanted: &[RequestedOutput]) -> Vec<Tensor> {
     let mut outputs = outputs;
     wanted
         .iter()
-        .filter_map(|w| outputs.iter().position(|t| t.name() == w).map(|i| outputs.swap_remove(i)))
+        .filter_map(|w| outputs.iter().position(|t| t.name() == w.name).map(|i| outputs.swap_remove(i)))
         .collect()
 }
 
@@ -111,52 +161,20 @@ pub(super) fn not_run(error: &RunError, dialect: Dialect) -> Reply {
     }
 }
 
-/// The Open Inference Protocol is JSON; its stock clients may send no Content-Type at all.
-fn json_or_none(request: &Request<Incoming>) -> Result<(), WireError> {
-    let Some(header) = request.headers().get(CONTENT_TYPE) else { return Ok(()) };
+/// How much of the body is JSON, where other bytes follow it. Stock clients may send no Content-Type at all.
+fn json_length(request: &Request<Incoming>) -> Result<Option<usize>, WireError> {
+    let header = request.headers().get(BINARY_HEADER);
+    let json = header.map(|value| header_length(value.as_bytes())).transpose()?;
+    let Some(header) = request.headers().get(CONTENT_TYPE) else { return Ok(json) };
     let kind = header.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    if kind.eq_ignore_ascii_case("application/json") || kind.eq_ignore_ascii_case("text/json") {
-        return Ok(());
+    let is = |wanted: &str| kind.eq_ignore_ascii_case(wanted);
+    if is("application/json") || is("text/json") || (json.is_some() && is("application/octet-stream")) {
+        return Ok(json);
     }
+    let expected = if json.is_some() { "`application/octet-stream`" } else { "`application/json`" };
     let message = format!(
-        "the Content-Type is `{}`; expected `application/json`",
+        "the Content-Type is `{}`; expected {expected}",
         shown(&String::from_utf8_lossy(header.as_bytes()))
     );
     Err(WireError::unsupported(message))
-}
-
-/// Reads a body within the limit of size and time.
-pub(super) async fn read(request: Request<Incoming>, limit: usize) -> Result<Bytes, WireError> {
-    let too_large = || WireError::too_large(format!("the body is larger than {limit} bytes"));
-    let mut body = request.into_body();
-    let announced = body.size_hint().lower();
-    if announced > limit as u64 {
-        return Err(too_large());
-    }
-    let collect = async {
-        let mut first = Bytes::new();
-        let mut rest = BytesMut::new();
-        while let Some(frame) = body.frame().await {
-            let broken = |_| WireError::bad("the connection broke before the body was complete");
-            let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
-            if first.len() + rest.len() + data.len() > limit {
-                return Err(too_large());
-            }
-            // Most bodies come in one piece, which is then not copied.
-            if first.is_empty() && rest.is_empty() {
-                first = data;
-            } else {
-                if rest.is_empty() {
-                    rest.reserve(usize::try_from(announced).unwrap_or(0).max(first.len() + data.len()));
-                    rest.extend_from_slice(&std::mem::take(&mut first));
-                }
-                rest.extend_from_slice(&data);
-            }
-        }
-        Ok(if rest.is_empty() { first } else { rest.freeze() })
-    };
-    match tokio::time::timeout(BODY_TIMEOUT, collect).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(WireError { status: 408, ..WireError::bad("the body didn't arrive in time") }),
-    }
 }

@@ -3,6 +3,7 @@
 //! It loads and warms the model first and listens after, so whoever can connect finds it ready.
 
 mod answer;
+mod body;
 mod infer;
 mod model;
 mod route;

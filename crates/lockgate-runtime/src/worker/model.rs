@@ -9,8 +9,9 @@ use lockgate_core::digest::Digest;
 use lockgate_core::release::{Manifest, Runtime};
 use lockgate_core::schema::ColumnType;
 use lockgate_wire::Limits;
-use lockgate_wire::oip::{InputSpec, model_metadata};
+use lockgate_wire::oip::{InputSpec, model_config, model_metadata};
 use lockgate_wire::table::{ColumnKind, ColumnSpec, Plan};
+use lockgate_wire::tensor::shown;
 use std::path::Path;
 
 /// One loaded model.
@@ -22,6 +23,7 @@ pub(super) struct Model {
     pub(super) outputs: Vec<InputSpec>,
     pub(super) pool: Pool,
     pub(super) metadata: Bytes,
+    pub(super) config: Bytes,
     pub(super) limits: Limits,
     pub(super) max_body: usize,
 }
@@ -51,10 +53,28 @@ impl Model {
         let name = manifest.model.as_str().to_owned();
         let version = manifest.model_version.to_string();
         let metadata = model_metadata(&name, Some(&version), "onnxruntime_onnx", &inputs, &outputs).into();
+        let config = model_config(&name, "onnxruntime_onnx", &inputs, &outputs).into();
         let pool = Pool::new(sessions, options.queue)
             .map_err(WorkerError::io("can't start a thread for the model"))?;
         let limits = Limits::default();
-        Ok(Self { name, version, plan, outputs, pool, metadata, limits, max_body: options.max_body })
+        Ok(Self { name, version, plan, outputs, pool, metadata, config, limits, max_body: options.max_body })
+    }
+}
+
+impl Model {
+    /// Whether a request for this model and version is for this worker; a sentence where it is not.
+    pub(super) fn is_asked(&self, model: &str, version: Option<&str>) -> Result<(), String> {
+        let (name, here) = (&self.name, &self.version);
+        if model != name {
+            return Err(format!("there is no model `{}` here; this worker serves `{name}`", shown(model)));
+        }
+        match version {
+            Some(version) if version != here => Err(format!(
+                "model `{name}` has no version `{}` here; this worker serves version {here}",
+                shown(version)
+            )),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -7,8 +7,7 @@ use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, StatusCode};
-use lockgate_wire::oip::{ModelPath, Verb};
-use lockgate_wire::tensor::shown;
+use lockgate_wire::oip::{ModelPath, Verb, grpc, server_metadata};
 use lockgate_wire::tfs::TfsPath;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -20,6 +19,7 @@ pub(super) async fn answer(model: &Model, ready: bool, request: Request<Incoming
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     match path {
         "/invocations" if request.method() == Method::POST => return infer::mlflow(model, request).await,
+        grpc::INFER_PATH if request.method() == Method::POST => return infer::message(model, request).await,
         "/invocations" => return wrong_method("POST", Dialect::Mlflow),
         "/v2/health/live" if get => return json(StatusCode::OK, Bytes::from_static(b"{\"live\":true}")),
         "/v2/health/ready" if get => {
@@ -32,10 +32,7 @@ pub(super) async fn answer(model: &Model, ready: bool, request: Request<Incoming
             return reply;
         }
         "/v2" | "/v2/" if get => {
-            return json(
-                StatusCode::OK,
-                format!("{{\"name\":\"lockgate\",\"version\":\"{VERSION}\",\"extensions\":[]}}"),
-            );
+            return json(StatusCode::OK, server_metadata(VERSION));
         }
         "/v2/health/live" | "/v2/health/ready" | "/ping" | "/health" | "/version" | "/v2" | "/v2/" => {
             return wrong_method("GET", Dialect::Oip);
@@ -52,8 +49,15 @@ pub(super) async fn answer(model: &Model, ready: bool, request: Request<Incoming
     match verb {
         Verb::Infer if request.method() == Method::POST => infer::oip(model, request).await,
         Verb::Infer => wrong_method("POST", Dialect::Oip),
-        Verb::Metadata | Verb::Ready if !get => wrong_method("GET", Dialect::Oip),
+        Verb::Metadata | Verb::Ready | Verb::Config | Verb::Stats if !get => {
+            wrong_method("GET", Dialect::Oip)
+        }
         Verb::Metadata => json(StatusCode::OK, model.metadata.clone()),
+        Verb::Config => json(StatusCode::OK, model.config.clone()),
+        Verb::Stats => {
+            let message = "a worker keeps no statistics; ask the gateway";
+            failed(StatusCode::NOT_FOUND, message, Dialect::Oip)
+        }
         Verb::Ready => {
             let name = serde_json::Value::from(model.name.as_str());
             json(status, format!("{{\"name\":{name},\"ready\":{ready}}}"))
@@ -71,15 +75,5 @@ pub(super) fn wrong_method(allowed: &'static str, dialect: Dialect) -> Reply {
 /// What a path asks of this worker's model; a sentence where it is another one's.
 fn of_model(model: &Model, path: &str) -> Result<Verb, String> {
     let asked = ModelPath::parse(path)?;
-    let (name, here) = (&model.name, &model.version);
-    if asked.model != *name {
-        return Err(format!("there is no model `{}` here; this worker serves `{name}`", shown(&asked.model)));
-    }
-    match asked.version {
-        Some(version) if version != here => Err(format!(
-            "model `{name}` has no version `{}` here; this worker serves version {here}",
-            shown(version)
-        )),
-        _ => Ok(asked.verb),
-    }
+    model.is_asked(&asked.model, asked.version).map(|()| asked.verb)
 }

@@ -1,7 +1,8 @@
 //! TensorFlow Serving's REST API, for this worker's model.
 
-use super::answer::{Dialect, Reply, failed, inferred, json, refused};
-use super::infer::{not_run, read, rows};
+use super::answer::{Dialect, Reply, Written, failed, inferred, json, refused};
+use super::body;
+use super::infer::{not_run, rows};
 use super::model::Model;
 use super::route::wrong_method;
 use hyper::body::Incoming;
@@ -54,7 +55,8 @@ fn of_model(model: &Model, path: &str) -> Result<TfsVerb, String> {
 
 async fn infer(model: &Model, verb: TfsVerb, request: Request<Incoming>) -> Reply {
     let refuse = |e: WireError| refused(&e, Dialect::Oip);
-    let body = match read(request, model.max_body).await {
+    let liked = body::liked(request.headers());
+    let body = match body::read(request, model.max_body).await {
         Ok(body) => body,
         Err(error) => return refuse(error),
     };
@@ -70,7 +72,7 @@ async fn infer(model: &Model, verb: TfsVerb, request: Request<Incoming>) -> Repl
     let rows = rows(&inputs);
     match model.pool.run(inputs, rows).await {
         Ok((outputs, took)) => match write(verb, form, &outputs) {
-            Ok(body) => inferred(body, rows, &outputs, took),
+            Ok(body) => body::pack(inferred(Written::Json(body), rows, &outputs, took), liked).await,
             Err(error) => refuse(error),
         },
         Err(error) => not_run(&error, Dialect::Oip),

@@ -5,8 +5,8 @@ use http_body_util::Full;
 use hyper::{Request, StatusCode};
 use lockgate_core::schema::ColumnType::{Double, Float, String as Text};
 use lockgate_runtime::worker::header;
-use lockgate_wire::oip::InferResponse;
-use lockgate_wire::{Data, Limits};
+use lockgate_wire::oip::{InferResponse, ResponseHead, write_binary_response};
+use lockgate_wire::{Data, Encoding, Limits};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -164,10 +164,12 @@ async fn bad_input_is_400_with_the_field_and_never_500() {
     assert_eq!(client.send(bare).await.unwrap().status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
     let bare = Request::post("/v2/models/delay/infer").body(Full::from(rows("[1,2,3,4]", 1))).unwrap();
     assert_eq!(client.send(bare).await.unwrap().status, StatusCode::OK, "stock clients send no Content-Type");
-    let binary = Request::post("/v2/models/delay/infer").header("inference-header-content-length", "9");
-    let answer = client.send(binary.body(Full::from(rows("[1,2,3,4]", 1))).unwrap()).await.unwrap();
-    assert_eq!(answer.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
-    assert!(answer.text().contains("binary tensor extension"));
+    for length in ["9", "-1", "1e3", "99999999999999999999", "1000"] {
+        let binary =
+            Request::post("/v2/models/delay/infer").header("inference-header-content-length", length);
+        let answer = client.send(binary.body(Full::from(rows("[1,2,3,4]", 1))).unwrap()).await.unwrap();
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{length}: {}", answer.text());
+    }
     assert_eq!(client.infer(rows("[1,2,3,4]", 1)).await.status, StatusCode::OK, "and it still answers");
 }
 
@@ -198,9 +200,32 @@ async fn every_type_passes_unchanged() {
         {"name":"d","shape":[2],"datatype":"FP64","data":[0.1,NaN]},
         {"name":"l","shape":[2],"datatype":"INT64","data":[-9223372036854775808,9223372036854775807]},
         {"name":"i","shape":[2],"datatype":"INT32","data":[-2147483648,1]},
+        {"name":"h","shape":[2],"datatype":"FP16","data":[-65504,0.1]},
+        {"name":"g","shape":[2],"datatype":"BF16","data":[3e38,1]},
         {"name":"b","shape":[2],"datatype":"BOOL","data":[true,false]}]}"#;
     let answer = client.infer(body).await;
     let response = outputs(&answer);
+    passed_unchanged(&response);
+    assert_eq!(answer.header(header::NONFINITE), Some("2"));
+
+    // The same in binary form, both ways.
+    let asked = lockgate_wire::oip::InferRequest::parse(body.as_bytes(), &Limits::default()).unwrap();
+    let head = ResponseHead { model_name: "m", ..ResponseHead::default() };
+    let (bytes, json) = write_binary_response(&head, &asked.inputs, |_| true);
+    let text = std::str::from_utf8(&bytes[..json]).unwrap();
+    let text = text.replace(r#""outputs":"#, r#""parameters":{"binary_data_output":true},"inputs":"#);
+    let whole = [text.as_bytes(), &bytes[json..]].concat();
+    let request =
+        Request::post("/v2/models/delay/infer").header("inference-header-content-length", text.len());
+    let binary = client.send(request.body(Full::from(whole)).unwrap()).await.unwrap();
+    assert_eq!(binary.status, StatusCode::OK, "{}", binary.text());
+    assert_eq!(binary.header("content-type"), Some("application/octet-stream"));
+    let json = binary.header("inference-header-content-length").unwrap().parse().unwrap();
+    passed_unchanged(&InferResponse::parse_binary(&binary.body, json, &Limits::default()).unwrap());
+    assert_eq!(binary.header(header::ANSWER), answer.header(header::ANSWER), "the form is not the answer");
+}
+
+fn passed_unchanged(response: &InferResponse) {
     let find = |name: &str| response.outputs.iter().find(|t| t.name() == name).unwrap().data().clone();
     assert_eq!(find("s_out"), Data::Bytes(vec!["é\n".to_owned(), String::new()]));
     assert_eq!(find("f_out"), Data::Fp32(vec![0.1, f32::NEG_INFINITY]));
@@ -208,7 +233,38 @@ async fn every_type_passes_unchanged() {
     assert_eq!(find("l_out"), Data::Int64(vec![i64::MIN, i64::MAX]));
     assert_eq!(find("i_out"), Data::Int32(vec![i32::MIN, 1]));
     assert_eq!(find("b_out"), Data::Bool(vec![true, false]));
-    assert_eq!(answer.header(header::NONFINITE), Some("2"));
+    assert!(matches!(find("h_out"), Data::Fp16(v) if v[0] == half::f16::MIN && v[1].to_bits() == 0x2e66));
+    assert!(matches!(find("g_out"), Data::Bf16(v) if v[0].to_f32() > 2.9e38 && v[1].to_f32() == 1.0));
+}
+
+#[tokio::test]
+async fn bodies_are_packed_both_ways_and_a_bomb_is_413() {
+    let release = logreg();
+    let worker = release.serve(&[]).await;
+    let mut client = Client::connect(&socket(&worker)).await;
+    let many = rows(&format!("[{}]", vec!["1,2,3,4"; 500].join(",")), 500);
+    for encoding in [Encoding::Gzip, Encoding::Deflate] {
+        let post = |body: &[u8], accept: &str| {
+            let packed = encoding.pack(body).unwrap();
+            let request =
+                Request::post("/v2/models/delay/infer").header("content-encoding", encoding.as_str());
+            request.header("accept-encoding", accept).body(Full::from(packed)).unwrap()
+        };
+        let answer = client.send(post(many.as_bytes(), encoding.as_str())).await.unwrap();
+        assert_eq!(answer.header("content-encoding"), Some(encoding.as_str()));
+        let unpacked = encoding.unpack(&answer.body, 1 << 20).unwrap();
+        let plain = client.send(post(many.as_bytes(), "identity")).await.unwrap();
+        assert_eq!(plain.header("content-encoding"), None);
+        assert_eq!(unpacked, plain.body);
+        let bomb = client.send(post(&vec![b' '; 70 << 20], "")).await.unwrap();
+        assert_eq!(bomb.status, StatusCode::PAYLOAD_TOO_LARGE, "{}", bomb.text());
+        let broken = Request::post("/v2/models/delay/infer").header("content-encoding", encoding.as_str());
+        let broken = client.send(broken.body(Full::from(&b"\xff\xffno"[..])).unwrap()).await.unwrap();
+        assert_eq!(broken.status, StatusCode::BAD_REQUEST, "{}", broken.text());
+    }
+    let brotli = Request::post("/v2/models/delay/infer").header("content-encoding", "br");
+    let brotli = client.send(brotli.body(Full::from(many)).unwrap()).await.unwrap();
+    assert_eq!(brotli.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
 }
 
 #[tokio::test]

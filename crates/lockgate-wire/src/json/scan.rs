@@ -369,6 +369,37 @@ macro_rules! floats {
 }
 floats!(f32 => "FP32", f64 => "FP64");
 
+/// A 16-bit floating-point type, which is read as the nearest value to the number that is written.
+pub(crate) trait Half: Sized {
+    /// The protocol's name of the type.
+    const NAME: &'static str;
+    /// The nearest value; none where a finite number is too large.
+    fn nearest(value: f64) -> Option<Self>;
+}
+
+macro_rules! halves {
+    ($($t:ty => $name:literal),*) => {$(
+        impl Half for $t {
+            const NAME: &'static str = $name;
+            fn nearest(value: f64) -> Option<Self> {
+                let nearest = <$t>::from_f64(value);
+                (nearest.is_finite() || !value.is_finite()).then_some(nearest)
+            }
+        }
+    )*};
+}
+halves!(half::f16 => "FP16", half::bf16 => "BF16");
+
+impl Scanner<'_> {
+    /// A 16-bit float, from the same tokens as [`Scanner::float`].
+    pub(crate) fn half<T: Half>(&mut self) -> Result<T, WireError> {
+        let value = self.float::<f64>(false)?;
+        T::nearest(value).ok_or_else(|| {
+            WireError::bad(format!("a number is out of the range of {} (at byte {})", T::NAME, self.at))
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -94,6 +94,8 @@ pub fn span(out: &mut Vec<u8>, data: &Data, from: usize, to: usize) {
         Data::Int16(v) => each(out, v, from, to, |o, x| integer(o, *x)),
         Data::Int32(v) => each(out, v, from, to, |o, x| integer(o, *x)),
         Data::Int64(v) => each(out, v, from, to, |o, x| integer(o, *x)),
+        Data::Fp16(v) => each(out, v, from, to, |o, x| f32(o, x.to_f32())),
+        Data::Bf16(v) => each(out, v, from, to, |o, x| f32(o, x.to_f32())),
         Data::Fp32(v) => each(out, v, from, to, |o, x| f32(o, *x)),
         Data::Fp64(v) => each(out, v, from, to, |o, x| f64(o, *x)),
         Data::Bytes(v) => each(out, v, from, to, |o, x| string(o, x)),

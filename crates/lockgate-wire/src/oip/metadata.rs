@@ -80,6 +80,29 @@ pub fn model_metadata(
     out
 }
 
+/// The body of `GET /v2/models/{model}/config`, in the form of Triton's model configuration. `max_batch_size` is 0, which
+/// means there that a shape names the rows' axis too.
+#[must_use]
+pub fn model_config(name: &str, platform: &str, inputs: &[InputSpec], outputs: &[InputSpec]) -> Vec<u8> {
+    let mut out = b"{\"name\":".to_vec();
+    write::string(&mut out, name);
+    out.extend_from_slice(b",\"platform\":");
+    write::string(&mut out, platform);
+    out.extend_from_slice(b",\"backend\":\"onnxruntime\",\"max_batch_size\":0");
+    for (key, specs) in [(&b",\"input\":"[..], inputs), (b",\"output\":", outputs)] {
+        out.extend_from_slice(key);
+        write::list(&mut out, specs, |out, spec| {
+            out.extend_from_slice(b"{\"name\":");
+            write::string(out, &spec.name);
+            let kind = if spec.datatype == Datatype::Bytes { "STRING" } else { spec.datatype.as_str() };
+            let shape = spec.shape_text();
+            out.extend_from_slice(format!(",\"data_type\":\"TYPE_{kind}\",\"dims\":{shape}}}").as_bytes());
+        });
+    }
+    out.push(b'}');
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,5 +119,11 @@ mod tests {
         let body = model_metadata("m", Some("3"), "onnxruntime_onnx", &[spec], &[]);
         let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(body["inputs"][0]["shape"], serde_json::json!([-1, 2]));
+        let text = InputSpec { name: "s".to_owned(), datatype: Datatype::Bytes, shape: vec![None] };
+        let body: serde_json::Value = serde_json::from_slice(&model_config("m", "p", &[text], &[])).unwrap();
+        assert_eq!(
+            body["input"][0],
+            serde_json::json!({"name": "s", "data_type": "TYPE_STRING", "dims": [-1]})
+        );
     }
 }

@@ -64,12 +64,45 @@ pub(super) fn write_member(out: &mut Vec<u8>, parameters: &[(String, Parameter)]
     out.push(b'}');
 }
 
-/// Refuses what only the binary tensor extension could answer.
-pub(super) fn refuse_binary(parameters: &[(String, Parameter)]) -> Result<(), WireError> {
-    let asked = parameters.iter().any(|(name, value)| match name.as_str() {
-        "binary_data_size" => true,
-        "binary_data" | "binary_data_output" => *value == Parameter::Bool(true),
-        _ => false,
-    });
-    if asked { Err(super::binary_refused()) } else { Ok(()) }
+/// The number that `binary_data_size` gives, where it is there.
+pub(super) fn binary_size(parameters: &[(String, Parameter)]) -> Result<Option<usize>, WireError> {
+    match find(parameters, "binary_data_size") {
+        None => Ok(None),
+        Some(Parameter::Integer(size)) if *size >= 0 => usize::try_from(*size)
+            .map(Some)
+            .map_err(|_| WireError::bad("the size is too large").at("binary_data_size")),
+        Some(_) => {
+            Err(WireError::bad("a whole number of bytes, 0 or more, was expected").at("binary_data_size"))
+        }
+    }
+}
+
+/// The switch `name`, where it is there.
+pub(super) fn switch(parameters: &[(String, Parameter)], name: &str) -> Result<Option<bool>, WireError> {
+    match find(parameters, name) {
+        None => Ok(None),
+        Some(Parameter::Bool(on)) => Ok(Some(*on)),
+        Some(_) => Err(WireError::bad("true or false was expected").at(name)),
+    }
+}
+
+fn find<'a>(parameters: &'a [(String, Parameter)], name: &str) -> Option<&'a Parameter> {
+    parameters.iter().find(|(n, _)| n == name).map(|(_, value)| value)
+}
+
+/// Refuses what a tensor's parameters may ask for in Triton, and what would change the answer's meaning if it were
+/// passed over.
+pub(super) fn refuse_elsewhere(parameters: &[(String, Parameter)]) -> Result<(), WireError> {
+    let shared = parameters.iter().find(|(name, _)| name.starts_with("shared_memory_"));
+    if let Some((name, _)) = shared {
+        let message = "this server has no shared memory with its clients; send the tensor in the body";
+        return Err(WireError::bad(message).at(name));
+    }
+    match find(parameters, "classification") {
+        None | Some(Parameter::Integer(0)) => Ok(()),
+        Some(_) => {
+            let message = "this server doesn't sort outputs into classes; ask for the output itself";
+            Err(WireError::bad(message).at("classification"))
+        }
+    }
 }

@@ -10,11 +10,15 @@ pub enum Verb {
     Metadata,
     /// Whether it can answer.
     Ready,
+    /// What it is made of, in Triton's form.
+    Config,
+    /// How many predictions it made, and how long they took.
+    Stats,
     /// A prediction.
     Infer,
 }
 
-/// `/v2/models/{model}[/versions/{version}][/ready|/infer]`
+/// `/v2/models/{model}[/versions/{version}][/ready|/config|/stats|/infer]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelPath<'a> {
     /// The model's name, percent-decoded.
@@ -43,6 +47,8 @@ impl<'a> ModelPath<'a> {
         let verb = match next {
             None => Verb::Metadata,
             Some("ready") => Verb::Ready,
+            Some("config") => Verb::Config,
+            Some("stats") => Verb::Stats,
             Some("infer") => Verb::Infer,
             Some(_) => return Err(nothing()),
         };
@@ -72,6 +78,19 @@ pub fn decode(text: &str) -> Option<Cow<'_, str>> {
     String::from_utf8(bytes).ok().map(Cow::Owned)
 }
 
+/// Percent-encodes one part of a path.
+#[must_use]
+pub fn encode(part: &str) -> String {
+    let mut out = String::with_capacity(part.len());
+    for byte in part.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(char::from(byte)),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,6 +113,7 @@ mod tests {
     fn percent_encoding_is_undone_or_refused() {
         assert_eq!(decode("a-b").as_deref(), Some("a-b"));
         assert_eq!(decode("a%20b%C3%A9").as_deref(), Some("a bé"));
+        assert_eq!(decode(&encode("a b/é%")).as_deref(), Some("a b/é%"));
         for bad in ["%", "%2", "%zz", "%ff"] {
             assert_eq!(decode(bad), None);
         }

@@ -1,7 +1,8 @@
 //! The inference request.
 
+use super::binary::{self, Tail};
 use super::parameter::{self, Parameter};
-use super::{once, tensor};
+use super::{InputSpec, once, tensor};
 use crate::error::WireError;
 use crate::json::{Limits, Scanner, write};
 use crate::tensor::Tensor;
@@ -15,8 +16,17 @@ pub struct InferRequest {
     pub parameters: Vec<(String, Parameter)>,
     /// At least one tensor; names differ.
     pub inputs: Vec<Tensor>,
-    /// Names of the outputs that are wanted; empty means all.
-    pub outputs: Vec<String>,
+    /// The outputs that are wanted; empty means all.
+    pub outputs: Vec<RequestedOutput>,
+}
+
+/// An output that a request asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestedOutput {
+    /// Its name.
+    pub name: String,
+    /// Whether it is wanted in binary form; none where the request's own parameters say it.
+    pub binary: Option<bool>,
 }
 
 impl InferRequest {
@@ -25,7 +35,44 @@ impl InferRequest {
     /// # Errors
     /// What is wrong, with the field.
     pub fn parse(body: &[u8], limits: &Limits) -> Result<Self, WireError> {
-        let mut s = Scanner::new(body, limits);
+        Self::parse_parts(body, None, limits)
+    }
+
+    /// Reads the body of a request with tensors in binary form; `json` is how many of its bytes are JSON.
+    ///
+    /// # Errors
+    /// What is wrong, with the field.
+    pub fn parse_binary(body: &[u8], json: usize, limits: &Limits) -> Result<Self, WireError> {
+        Self::parse_parts(body, Some(json), limits)
+    }
+
+    /// A request whose body is nothing but the bytes of the model's one input; its outputs are wanted in binary form.
+    ///
+    /// # Errors
+    /// Where the model has other inputs, or the bytes don't fit this one.
+    pub fn parse_raw(body: &[u8], inputs: &[InputSpec]) -> Result<Self, WireError> {
+        let [only] = inputs else {
+            return Err(WireError::bad(format!(
+                "a body without JSON (Inference-Header-Content-Length: 0) is for models with one input; this one has {}",
+                inputs.len()
+            )));
+        };
+        let parameters = vec![("binary_data_output".to_owned(), Parameter::Bool(true))];
+        let inputs = vec![binary::whole_body(only, body)?];
+        Ok(Self { id: None, parameters, inputs, outputs: Vec::new() })
+    }
+
+    /// Whether an output is wanted in binary form: what is said of it counts more than what is said of all.
+    #[must_use]
+    pub fn wants_binary(&self, output: &str) -> bool {
+        let said = self.outputs.iter().find(|o| o.name == output).and_then(|o| o.binary);
+        let all = || self.parameters.contains(&("binary_data_output".to_owned(), Parameter::Bool(true)));
+        said.unwrap_or_else(all)
+    }
+
+    fn parse_parts(body: &[u8], json: Option<usize>, limits: &Limits) -> Result<Self, WireError> {
+        let (json, mut tail) = Tail::split(body, json)?;
+        let mut s = Scanner::new(json, limits);
         let (mut id, mut parameters, mut inputs, mut outputs) = (None, None, None, None);
         s.object("an object with `inputs`", |s, key| match &*key {
             "id" => {
@@ -34,11 +81,11 @@ impl InferRequest {
             }
             "parameters" => {
                 let found = parameter::read(s).map_err(|e| e.at("parameters"))?;
-                parameter::refuse_binary(&found)?;
+                parameter::switch(&found, "binary_data_output").map_err(|e| e.at("parameters"))?;
                 once(&mut parameters, found, "parameters")
             }
             "inputs" => {
-                let found = tensor::read_list(s, limits.max_names).map_err(|e| e.at("inputs"))?;
+                let found = tensor::read_list(s, limits.max_names, &mut tail).map_err(|e| e.at("inputs"))?;
                 once(&mut inputs, found, "inputs")
             }
             "outputs" => {
@@ -48,6 +95,7 @@ impl InferRequest {
             _ => s.skip(),
         })?;
         s.end()?;
+        tail.end()?;
         let inputs = inputs.ok_or_else(|| WireError::bad("the request has no `inputs`"))?;
         if inputs.is_empty() {
             return Err(WireError::bad("there must be at least one tensor").at("inputs"));
@@ -56,7 +104,7 @@ impl InferRequest {
         Ok(Self { id, parameters, inputs, outputs })
     }
 
-    /// Writes the request's body.
+    /// Writes the request's body, all of it JSON.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = b"{".to_vec();
@@ -70,9 +118,13 @@ impl InferRequest {
         parameter::write_member(&mut out, &self.parameters);
         if !self.outputs.is_empty() {
             out.extend_from_slice(b",\"outputs\":");
-            write::list(&mut out, &self.outputs, |out, name| {
+            write::list(&mut out, &self.outputs, |out, output| {
                 out.extend_from_slice(b"{\"name\":");
-                write::string(out, name);
+                write::string(out, &output.name);
+                if let Some(binary) = output.binary {
+                    let parameters = [("binary_data".to_owned(), Parameter::Bool(binary))];
+                    parameter::write_member(out, &parameters);
+                }
                 out.push(b'}');
             });
         }
@@ -81,28 +133,33 @@ impl InferRequest {
     }
 }
 
-fn read_outputs(s: &mut Scanner<'_>) -> Result<Vec<String>, WireError> {
-    let mut names: Vec<String> = Vec::new();
+fn read_outputs(s: &mut Scanner<'_>) -> Result<Vec<RequestedOutput>, WireError> {
+    let mut outputs: Vec<RequestedOutput> = Vec::new();
     s.list("an array of outputs", |s, i| {
-        let mut name = None;
+        let (mut name, mut binary) = (None, None);
         let fail = |e: WireError| e.at(&format!("[{i}]"));
         s.object("an object with `name`", |s, key| match &*key {
             "name" => {
                 let text = s.string("a string")?.into_owned();
                 once(&mut name, text, "name")
             }
-            "parameters" => parameter::refuse_binary(&parameter::read(s)?),
+            "parameters" => {
+                let found = parameter::read(s).map_err(|e| e.at("parameters"))?;
+                parameter::refuse_elsewhere(&found).map_err(|e| e.at("parameters"))?;
+                binary = parameter::switch(&found, "binary_data").map_err(|e| e.at("parameters"))?;
+                Ok(())
+            }
             _ => s.skip(),
         })
         .map_err(fail)?;
         let name = name.ok_or_else(|| fail(WireError::bad("the output has no `name`")))?;
-        if names.contains(&name) || names.len() >= 1024 {
+        if outputs.iter().any(|o| o.name == name) || outputs.len() >= 1024 {
             return Err(fail(WireError::bad("an output is asked for twice, or there are more than 1024")));
         }
-        names.push(name);
+        outputs.push(RequestedOutput { name, binary });
         Ok(())
     })?;
-    Ok(names)
+    Ok(outputs)
 }
 
 #[cfg(test)]
@@ -118,7 +175,7 @@ mod tests {
     fn members_may_come_in_any_order_and_data_nested_or_flat() {
         let flat = r#"{"id":"7","inputs":[{"name":"x","shape":[2,2],"datatype":"FP32","data":[1,NaN,-Infinity,4.5]}],
             "parameters":{"a":1,"b":"s","c":true,"d":1.5},"outputs":[{"name":"y"}],"unknown":{"deep":[1,null]}}"#;
-        let nested = r#"{"outputs":[{"name":"y","parameters":{"binary_data":false}}],"id":"7",
+        let nested = r#"{"outputs":[{"name":"y","parameters":{"whatever":false}}],"id":"7",
             "parameters":{"a":1,"b":"s","c":true,"d":1.5},
             "inputs":[{"data":[[1,NaN],[-Infinity,4.5]],"shape":[2,2],"datatype":"FP32","name":"x"}]}"#;
         let (flat, nested) = (parse(flat).unwrap(), parse(nested).unwrap());
@@ -163,12 +220,20 @@ mod tests {
                 "data has the shape [2, 2]",
             ),
             (
-                tensor(r#"{"name":"x","shape":[1],"datatype":"FP16","data":[1]}"#),
-                "inputs[0].datatype: the datatype FP16",
+                tensor(r#"{"name":"x","shape":[1],"datatype":"FP16","data":[70000]}"#),
+                "inputs[0].data: a number is out of the range of FP16",
             ),
             (
                 tensor(r#"{"name":"x","shape":[1],"datatype":"FP32","parameters":{"binary_data_size":4}}"#),
-                "binary tensor",
+                "inputs[0]: the tensor has a `binary_data_size`, but the request lacks the header",
+            ),
+            (
+                tensor(r#"{"name":"x","parameters":{"shared_memory_region":"r"}}"#),
+                "inputs[0].parameters.shared_memory_region: this server has no shared memory",
+            ),
+            (
+                r#"{"outputs":[{"name":"y","parameters":{"classification":3}}]}"#.to_owned(),
+                "outputs[0].parameters.classification: this server",
             ),
             (r#"{"inputs":[],"inputs":[]}"#.to_owned(), "inputs: this member is given twice"),
             (

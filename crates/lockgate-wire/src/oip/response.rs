@@ -1,5 +1,6 @@
 //! The inference response.
 
+use super::binary::{self, Tail};
 use super::parameter::{self, Parameter};
 use super::{once, tensor};
 use crate::error::WireError;
@@ -39,19 +40,42 @@ pub struct ResponseHead<'a> {
 pub fn write_response(head: &ResponseHead<'_>, outputs: &[Tensor]) -> Vec<u8> {
     let elements: usize = outputs.iter().map(|t| t.data().len()).sum();
     let mut out = Vec::with_capacity(elements.saturating_mul(12).saturating_add(256));
-    out.extend_from_slice(b"{\"model_name\":");
-    write::string(&mut out, head.model_name);
-    for (name, value) in [(&b",\"model_version\":"[..], head.model_version), (b",\"id\":", head.id)] {
-        if let Some(text) = value {
-            out.extend_from_slice(name);
-            write::string(&mut out, text);
-        }
-    }
-    parameter::write_member(&mut out, head.parameters);
-    out.extend_from_slice(b",\"outputs\":");
+    write_head(&mut out, head);
     write::list(&mut out, outputs, tensor::write);
     out.push(b'}');
     out
+}
+
+/// Writes a response with the outputs that `is_binary` names in binary form behind the JSON. Gives the JSON's length too.
+#[must_use]
+pub fn write_binary_response(
+    head: &ResponseHead<'_>,
+    outputs: &[Tensor],
+    is_binary: impl Fn(&Tensor) -> bool,
+) -> (Vec<u8>, usize) {
+    let bytes: usize = outputs.iter().map(|t| binary::size(t.data())).sum();
+    let mut out = Vec::with_capacity(bytes.saturating_add(512));
+    write_head(&mut out, head);
+    write::list(&mut out, outputs, |out, t| {
+        if is_binary(t) { tensor::write_binary(out, t) } else { tensor::write(out, t) }
+    });
+    out.push(b'}');
+    let json = out.len();
+    outputs.iter().filter(|t| is_binary(t)).for_each(|t| binary::append(&mut out, t.data()));
+    (out, json)
+}
+
+fn write_head(out: &mut Vec<u8>, head: &ResponseHead<'_>) {
+    out.extend_from_slice(b"{\"model_name\":");
+    write::string(out, head.model_name);
+    for (name, value) in [(&b",\"model_version\":"[..], head.model_version), (b",\"id\":", head.id)] {
+        if let Some(text) = value {
+            out.extend_from_slice(name);
+            write::string(out, text);
+        }
+    }
+    parameter::write_member(out, head.parameters);
+    out.extend_from_slice(b",\"outputs\":");
 }
 
 impl InferResponse {
@@ -60,7 +84,20 @@ impl InferResponse {
     /// # Errors
     /// What is wrong, with the field. A response without outputs is an error.
     pub fn parse(body: &[u8], limits: &Limits) -> Result<Self, WireError> {
-        let mut s = Scanner::new(body, limits);
+        Self::parse_parts(body, None, limits)
+    }
+
+    /// Reads the body of a response with outputs in binary form; `json` is how many of its bytes are JSON.
+    ///
+    /// # Errors
+    /// As [`InferResponse::parse`].
+    pub fn parse_binary(body: &[u8], json: usize, limits: &Limits) -> Result<Self, WireError> {
+        Self::parse_parts(body, Some(json), limits)
+    }
+
+    fn parse_parts(body: &[u8], json: Option<usize>, limits: &Limits) -> Result<Self, WireError> {
+        let (json, mut tail) = Tail::split(body, json)?;
+        let mut s = Scanner::new(json, limits);
         let (mut name, mut version, mut id, mut parameters, mut outputs) = (None, None, None, None, None);
         s.object("an object with `outputs`", |s, key| match &*key {
             "model_name" => text(s, &mut name, "model_name"),
@@ -71,12 +108,13 @@ impl InferResponse {
             }
             "parameters" => Ok(()),
             "outputs" => {
-                let found = tensor::read_list(s, limits.max_names).map_err(|e| e.at("outputs"))?;
+                let found = tensor::read_list(s, limits.max_names, &mut tail).map_err(|e| e.at("outputs"))?;
                 once(&mut outputs, found, "outputs")
             }
             _ => s.skip(),
         })?;
         s.end()?;
+        tail.end()?;
         let outputs = outputs.filter(|o: &Vec<Tensor>| !o.is_empty());
         Ok(Self {
             model_name: name.ok_or_else(|| WireError::bad("the response has no `model_name`"))?,
@@ -87,7 +125,7 @@ impl InferResponse {
         })
     }
 
-    /// Writes the response's body.
+    /// Writes the response's body, all of it JSON.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let head = ResponseHead {

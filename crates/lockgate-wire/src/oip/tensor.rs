@@ -1,13 +1,15 @@
 //! One tensor: `{"name","shape","datatype","data"}`.
 
+use super::binary::{self, Tail};
 use super::{once, parameter};
 use crate::error::WireError;
 use crate::json::{Scanner, write};
 use crate::tensor::{Data, Datatype, Tensor, elements, shown};
 
 /// Reads one tensor. Its members may come in any order.
-pub(super) fn read(s: &mut Scanner<'_>) -> Result<Tensor, WireError> {
+pub(super) fn read(s: &mut Scanner<'_>, tail: &mut Tail<'_>) -> Result<Tensor, WireError> {
     let (mut name, mut shape, mut datatype, mut data) = (None, None, None, None);
+    let mut size = None;
     let mut waiting = None;
     s.object("a tensor", |s, key| match &*key {
         "name" => {
@@ -40,7 +42,9 @@ pub(super) fn read(s: &mut Scanner<'_>) -> Result<Tensor, WireError> {
         }
         "parameters" => {
             let parameters = parameter::read(s).map_err(|e| e.at("parameters"))?;
-            parameter::refuse_binary(&parameters)
+            parameter::refuse_elsewhere(&parameters).map_err(|e| e.at("parameters"))?;
+            size = parameter::binary_size(&parameters).map_err(|e| e.at("parameters"))?;
+            Ok(())
         }
         _ => s.skip(),
     })?;
@@ -54,6 +58,13 @@ pub(super) fn read(s: &mut Scanner<'_>) -> Result<Tensor, WireError> {
         let found = read_data(s, datatype).map_err(|e| e.at("data"))?;
         once(&mut data, found, "data")?;
         s.go_on(end);
+    }
+    if let Some(size) = size {
+        if data.is_some() {
+            let both = "the tensor has `data` and `binary_data_size`; it takes one of them";
+            return Err(WireError::bad(both));
+        }
+        return binary::tensor(name, shape, datatype, tail.take(size)?);
     }
     let (data, found) = data.ok_or_else(|| missing("data"))?;
     if found.len() > 1 && found != shape {
@@ -93,6 +104,8 @@ fn read_data(s: &mut Scanner<'_>, datatype: Datatype) -> Result<(Data, Vec<usize
         Datatype::Int16 => pair(s.elements(Scanner::integer)?, Data::Int16),
         Datatype::Int32 => pair(s.elements(Scanner::integer)?, Data::Int32),
         Datatype::Int64 => pair(s.elements(Scanner::integer)?, Data::Int64),
+        Datatype::Fp16 => pair(s.elements(Scanner::half)?, Data::Fp16),
+        Datatype::Bf16 => pair(s.elements(Scanner::half)?, Data::Bf16),
         Datatype::Fp32 => pair(s.elements(|s| s.float(false))?, Data::Fp32),
         Datatype::Fp64 => pair(s.elements(|s| s.float(false))?, Data::Fp64),
         Datatype::Bytes => pair(s.elements(|s| s.string("BYTES (a string)").map(Into::into))?, Data::Bytes),
@@ -104,13 +117,17 @@ fn pair<T>((values, shape): (Vec<T>, Vec<usize>), wrap: impl Fn(Vec<T>) -> Data)
 }
 
 /// Reads a list of tensors with different names.
-pub(super) fn read_list(s: &mut Scanner<'_>, max: usize) -> Result<Vec<Tensor>, WireError> {
+pub(super) fn read_list(
+    s: &mut Scanner<'_>,
+    max: usize,
+    tail: &mut Tail<'_>,
+) -> Result<Vec<Tensor>, WireError> {
     let mut tensors: Vec<Tensor> = Vec::new();
     s.list("an array of tensors", |s, i| {
         if i >= max {
             return Err(WireError::too_large(format!("there are more than {max} tensors")));
         }
-        tensors.push(read(s).map_err(|e| e.at(&format!("[{i}]")))?);
+        tensors.push(read(s, tail).map_err(|e| e.at(&format!("[{i}]")))?);
         Ok(())
     })?;
     let mut names: Vec<&str> = tensors.iter().map(Tensor::name).collect();
@@ -123,13 +140,26 @@ pub(super) fn read_list(s: &mut Scanner<'_>, max: usize) -> Result<Vec<Tensor>, 
 
 /// Writes one tensor, its data flat.
 pub(super) fn write(out: &mut Vec<u8>, tensor: &Tensor) {
+    head(out, tensor);
+    out.extend_from_slice(b",\"data\":[");
+    write::span(out, tensor.data(), 0, tensor.data().len());
+    out.extend_from_slice(b"]}");
+}
+
+/// Writes one tensor whose data follow the JSON in binary form.
+pub(super) fn write_binary(out: &mut Vec<u8>, tensor: &Tensor) {
+    head(out, tensor);
+    out.extend_from_slice(b",\"parameters\":{\"binary_data_size\":");
+    write::integer(out, binary::size(tensor.data()));
+    out.extend_from_slice(b"}}");
+}
+
+fn head(out: &mut Vec<u8>, tensor: &Tensor) {
     out.extend_from_slice(b"{\"name\":");
     write::string(out, tensor.name());
     out.extend_from_slice(b",\"shape\":");
     write::list(out, tensor.shape(), |o, d| write::integer(o, *d));
     out.extend_from_slice(b",\"datatype\":\"");
     out.extend_from_slice(tensor.datatype().as_str().as_bytes());
-    out.extend_from_slice(b"\",\"data\":[");
-    write::span(out, tensor.data(), 0, tensor.data().len());
-    out.extend_from_slice(b"]}");
+    out.push(b'"');
 }

@@ -144,6 +144,8 @@ impl Array {
             Data::Int16(v) => v.iter().map(|x| Cell::Integer(i64::from(*x))).collect(),
             Data::Int32(v) => v.iter().map(|x| Cell::Integer(i64::from(*x))).collect(),
             Data::Int64(v) => v.iter().map(|x| Cell::Integer(*x)).collect(),
+            Data::Fp16(v) => v.iter().map(|x| Cell::Float(x.to_f64())).collect(),
+            Data::Bf16(v) => v.iter().map(|x| Cell::Float(x.to_f64())).collect(),
             Data::Fp32(v) => v.iter().map(|x| Cell::Float(f64::from(*x))).collect(),
             Data::Fp64(v) => v.iter().map(|x| Cell::Float(*x)).collect(),
             Data::Bytes(v) => v.iter().map(|x| Cell::Text(x.clone())).collect(),

@@ -4,6 +4,7 @@ use super::cell::Cell;
 use super::plan::ColumnKind;
 use crate::error::WireError;
 use crate::tensor::{Data, Datatype};
+use half::{bf16, f16};
 
 /// How cells become elements.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +29,8 @@ pub(super) fn empty(datatype: Datatype, room: usize) -> Data {
         Datatype::Int16 => Data::Int16(Vec::with_capacity(room)),
         Datatype::Int32 => Data::Int32(Vec::with_capacity(room)),
         Datatype::Int64 => Data::Int64(Vec::with_capacity(room)),
+        Datatype::Fp16 => Data::Fp16(Vec::with_capacity(room)),
+        Datatype::Bf16 => Data::Bf16(Vec::with_capacity(room)),
         Datatype::Fp32 => Data::Fp32(Vec::with_capacity(room)),
         Datatype::Fp64 => Data::Fp64(Vec::with_capacity(room)),
         Datatype::Bytes => Data::Bytes(Vec::with_capacity(room)),
@@ -46,6 +49,8 @@ pub(super) fn push(out: &mut Data, cell: &Cell, rule: Rule) -> Result<(), WireEr
         Data::Int16(v) => v.push(whole(cell, rule)?),
         Data::Int32(v) => v.push(whole(cell, rule)?),
         Data::Int64(v) => v.push(whole(cell, rule)?),
+        Data::Fp16(v) => v.push(half(real(cell, rule)?, f16::from_f64, |v| v.is_finite(), rule)?),
+        Data::Bf16(v) => v.push(half(real(cell, rule)?, bf16::from_f64, |v| v.is_finite(), rule)?),
         Data::Fp32(v) => v.push(single(real(cell, rule)?)?),
         Data::Fp64(v) => v.push(real(cell, rule)?),
         Data::Bytes(v) => v.push(text(cell, rule)?),
@@ -133,6 +138,19 @@ fn single(value: f64) -> Result<f32, WireError> {
     let narrow = value as f32;
     if narrow.is_infinite() && value.is_finite() {
         return Err(WireError::bad(format!("{value} is out of the range of FP32")));
+    }
+    Ok(narrow)
+}
+
+fn half<T>(
+    value: f64,
+    narrow: impl Fn(f64) -> T,
+    finite: impl Fn(&T) -> bool,
+    rule: Rule,
+) -> Result<T, WireError> {
+    let narrow = narrow(value);
+    if value.is_finite() && !finite(&narrow) {
+        return Err(WireError::bad(format!("{value} is out of the range of {}", rule.datatype)));
     }
     Ok(narrow)
 }

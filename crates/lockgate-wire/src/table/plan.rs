@@ -50,7 +50,7 @@ impl ColumnKind {
     fn of(datatype: Datatype) -> Self {
         match datatype {
             Datatype::Bool => Self::Boolean,
-            Datatype::Fp32 => Self::Float,
+            Datatype::Fp16 | Datatype::Bf16 | Datatype::Fp32 => Self::Float,
             Datatype::Fp64 => Self::Double,
             Datatype::Bytes => Self::String,
             _ => Self::Long,
