@@ -16,6 +16,7 @@
 //! | `pool` | connections to one worker |
 //! | `body` | bodies, held in memory or streaming |
 //! | `answer` | answers and errors in each protocol's own form |
+//! | `shadow`, `shadow_meter` | mirrored requests, and what they are judged by |
 //! | [`assign`] | which side a unit belongs to |
 //! | [`rollout`], `units` | what a rollout is judged by |
 //! | [`breaker`] | the last line of defence |
@@ -42,6 +43,8 @@ mod predict;
 mod random;
 mod reactor;
 pub mod rollout;
+mod shadow;
+mod shadow_meter;
 mod table;
 mod units;
 
@@ -51,3 +54,4 @@ pub use log::{LogRecord, LogSink, Protocol};
 pub use meter::{ErrorClass, ErrorCounts, SideTotals};
 pub use options::{BreakerOptions, GatewayOptions};
 pub use rollout::{Events, LatencyMargin, LatencyThresholds, RolloutStats, SegmentStats};
+pub use shadow_meter::{DifferenceCounts, ShadowStats};

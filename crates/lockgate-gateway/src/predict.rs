@@ -8,6 +8,7 @@ use crate::log::{LogRecord, Protocol};
 use crate::meter::{ErrorClass, micros};
 use crate::reactor::Reactor;
 use crate::rollout;
+use crate::shadow::{self, Primary};
 use crate::table::{Route, Side, SplitRoute};
 use bytes::Bytes;
 use hyper::body::{Body as _, Incoming};
@@ -70,12 +71,18 @@ pub(crate) async fn predict(reactor: &Rc<Reactor>, target: Target, request: Requ
         },
     };
     let role = assignment.side.role;
+    let of = shadow::Unit { hash: assignment.unit, named: assignment.named };
     let mut pending = Pending::start(reactor, &route, assignment, protocol);
     pending.keep(unit, parts.headers.get(header::REQUEST_ID), &payload);
     let headers = forwarded(&parts.headers);
     let out = Outbound { method: parts.method, path: target.path, headers, payload };
     let outcome = attempt::send(reactor, &target.model, role, &out).await;
-    pending.finish(outcome)
+    let (reply, primary) = pending.finish(outcome);
+    // A request that names a version is nobody's but its sender's.
+    if target.version.is_none() {
+        shadow::mirror(reactor, &target.model, of, out, primary);
+    }
+    reply
 }
 
 /// Reads the body as far as it is held in memory.
@@ -226,7 +233,7 @@ impl Pending {
         self.assignment.drawn.zip(self.route.split.as_ref())
     }
 
-    fn finish(mut self, outcome: Outcome) -> Reply {
+    fn finish(mut self, outcome: Outcome) -> (Reply, Primary) {
         let Outcome { end, error } = outcome;
         let failed = |status: StatusCode, message: &str| answer::failed(status, message, self.protocol);
         let (mut reply, served, body, hash) = match end {
@@ -261,12 +268,17 @@ impl Pending {
             abandoned: false,
             answer: hash,
         };
+        let own = served.as_ref().is_some_and(|s| s.role == Role::Baseline) && reply.status().is_success();
+        let kept = body.clone().filter(|_| own && error.is_none());
+        let primary = Primary { outcome, started_us: self.started_us(), body: kept };
         self.count(status, served.as_deref(), &outcome, body);
-        reply
+        (reply, primary)
     }
 
     /// The worker's answer as the client gets it, who served it, its bytes, and its hash.
     fn answer(&self, answered: Answered) -> (Reply, Option<Arc<Side>>, Option<Bytes>, Option<u64>) {
+        // The hash speaks for the assigned side only where that side answered.
+        let hash = shadow::answer_hash(&answered).filter(|_| answered.side.role == self.assignment.side.role);
         let Answered { parts, body, side } = answered;
         let bytes = match &body {
             Answer::Whole(bytes) => Some(bytes.clone()),
@@ -288,10 +300,6 @@ impl Pending {
         headers.insert(HeaderName::from_static(header::VERSION), side.version_header.clone());
         let variant = HeaderValue::from_static(side.role.as_str());
         headers.insert(HeaderName::from_static(header::VARIANT), variant);
-        // The hash speaks for the assigned side only where that side answered.
-        let own = side.role == self.assignment.side.role && parts.status.is_success();
-        let text = parts.headers.get(header::ANSWER).filter(|_| own).and_then(|v| v.to_str().ok());
-        let hash = text.and_then(|t| u64::from_str_radix(t, 16).ok());
         (reply, Some(side), bytes, hash)
     }
 

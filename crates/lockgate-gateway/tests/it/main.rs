@@ -6,4 +6,5 @@ mod common;
 mod failover;
 mod hostile;
 mod routing;
+mod shadow;
 mod splits;
