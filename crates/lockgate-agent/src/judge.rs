@@ -105,6 +105,8 @@ struct Seen<'a> {
     thresholds: bool,
     /// Of mirrored requests, what else is known of them.
     shadow: Option<&'a Shadow>,
+    /// Of users' requests, what mirrored ones told before.
+    before: &'a [Weighed],
 }
 
 /// One guard's numbers.
@@ -119,13 +121,14 @@ struct Numbers {
 impl Evidence {
     fn live(&self) -> Seen<'_> {
         let Self { weights, compared, thresholds, .. } = self;
-        Seen { weights, compared: *compared, thresholds: *thresholds, shadow: None }
+        let before = self.shadow.as_ref().map_or(&[][..], |s| &s.weights);
+        Seen { weights, compared: *compared, thresholds: *thresholds, shadow: None, before }
     }
 
     fn mirrored(&self) -> Option<Seen<'_>> {
         let shadow = self.shadow.as_ref()?;
         let Shadow { weights, thresholds, .. } = shadow;
-        Some(Seen { weights, compared: self.compared, thresholds: *thresholds, shadow: Some(shadow) })
+        Some(Seen { weights, compared: self.compared, thresholds: *thresholds, shadow: Some(shadow), before: &[] })
     }
 
     fn is_shadow(&self) -> bool {
@@ -349,7 +352,9 @@ fn at_whole(evidence: Seen<'_>, margin: f64, floor: f64) -> Option<f64> {
     let whole = || evidence.weights.iter().filter(|w| evidence.share(w) >= 1.0);
     let (bad, units) =
         whole().fold((0, 0), |(bad, units), w| (bad + w.candidate.first_bad, units + w.candidate.units));
-    let before = (evidence.sum(|w| w.baseline.first_bad), evidence.sum(|w| w.baseline.units));
+    let all = || evidence.weights.iter().chain(evidence.before);
+    let before: (u64, u64) =
+        (all().map(|w| w.baseline.first_bad).sum(), all().map(|w| w.baseline.units).sum());
     let usual = if before.1 == 0 { 0.0 } else { before.0 as f64 / before.1 as f64 };
     (units > 0)
         .then(|| rate::log_e(bad.min(units), units, (usual * margin).max(floor).min(0.999), Bound::Above))

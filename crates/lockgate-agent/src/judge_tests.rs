@@ -231,3 +231,17 @@ fn what_a_shadow_proved_is_no_proof_for_users_and_its_harm_is_remembered() {
     let j = judge(&with_disagreement(), &evidence, &mut Peaks::default());
     assert_eq!(j.worst().unwrap().guard.as_str(), "errors");
 }
+
+#[test]
+fn straight_from_the_shadow_to_all_it_is_judged_by_what_the_baseline_did_in_the_shadow() {
+    let usual = Counts { errors: 60, first_bad: 60, ..healthy(3000) };
+    let mut evidence = mirrored(usual, usual, agreeing(400));
+    evidence.shadow.as_mut().unwrap().is_now = false;
+    let at_whole = |candidate: Counts| {
+        let weights = vec![Weighed { weight: 1.0, candidate, baseline: Counts::default() }];
+        judge(&with_disagreement(), &Evidence { weights, ..evidence.clone() }, &mut Peaks::default())
+    };
+    assert!(at_whole(usual).worst().is_none(), "{:#?}", at_whole(usual).readings);
+    let broken = Counts { errors: 600, first_bad: 600, ..healthy(3000) };
+    assert_eq!(at_whole(broken).worst().unwrap().guard.as_str(), "errors");
+}
