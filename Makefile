@@ -18,6 +18,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),$(ROOT)/target)
 VENV := $(ROOT)/.venv
 STOCK := $(ROOT)/.venv-stock
 MLFLOW2 := $(ROOT)/.venv-mlflow2
+BIG := $(ROOT)/.venv-big
 PYTHON ?= python3
 # uv stays with the Python that is there, and trusts whom the system trusts.
 export UV_PYTHON_DOWNLOADS := never
@@ -36,10 +37,10 @@ $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-r
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench soak wheel tools base postgres
+.PHONY: help demo test test-big lint bench soak wheel tools base postgres
 
 help: ## Show this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: base $(VENV)/.uv ## The whole story on real data: train, promote, break, roll back (ARGS="--rps 5" is passed on)
 	cargo build --release --locked --package lockgate
@@ -52,12 +53,24 @@ test: tools postgres ## What CI runs: lint, build, all tests, generated pages, e
 .PHONY: e2e
 e2e: base postgres $(VENV)/.clients $(STOCK)/.installed $(MLFLOW2)/.installed
 	cargo build --locked --package lockgate --package lockgate-testkit
-	@# One after the other: each folder has a conftest of its own.
-	for engine in sqlite postgres; do \
-	  LOCKGATE_TEST_ENGINE=$$engine LOCKGATE_BIN="$(TARGET)/debug/lockgate" MLFLOW_STOCK="$(STOCK)/bin/mlflow" \
-	  MLFLOW_2="$(MLFLOW2)/bin/python" MLFLOW_318="$(STOCK)/mlflow-3.18" \
-	    "$(VENV)/bin/python" -m pytest tests/mlflow -q $(ARGS); done
+	@# Both engines at once: each waits for its servers most of the time. What the second one says is kept until the first is done.
+	@others=$$(mktemp); trap 'kill $$! 2>/dev/null || true; rm -f "$$others"' EXIT; \
+	$(MAKE) --no-print-directory e2e-mlflow ENGINE=postgres >"$$others" 2>&1 & \
+	$(MAKE) --no-print-directory e2e-mlflow ENGINE=sqlite && first=0 || first=$$?; \
+	wait $$! && second=0 || second=$$?; cat "$$others"; exit $$((first + second))
+	@# Each folder has a conftest of its own.
 	LOCKGATE_BIN="$(TARGET)/debug/lockgate" "$(VENV)/bin/python" -m pytest tests/e2e -q $(ARGS)
+
+.PHONY: e2e-mlflow
+e2e-mlflow:
+	LOCKGATE_TEST_ENGINE=$(ENGINE) LOCKGATE_BIN="$(TARGET)/debug/lockgate" MLFLOW_STOCK="$(STOCK)/bin/mlflow" \
+	MLFLOW_2="$(MLFLOW2)/bin/python" MLFLOW_318="$(STOCK)/mlflow-3.18" \
+	  "$(VENV)/bin/python" -m pytest tests/mlflow -q $(ARGS)
+
+test-big: base $(BIG)/.installed ## PyTorch and TensorFlow with stock MLflow: 6 GB of disk, so not in CI (LOCKGATE_BIN=… spares the build)
+	[ -n "$${LOCKGATE_BIN:-}" ] || cargo build --locked --package lockgate
+	LOCKGATE_BIN="$${LOCKGATE_BIN:-$(TARGET)/debug/lockgate}" LOCKGATE_TEST_BIG=1 CUDA_VISIBLE_DEVICES= TF_CPP_MIN_LOG_LEVEL=2 \
+	  "$(BIG)/bin/python" -m pytest tests/mlflow/test_mlflow_big_wheels.py -q -W ignore $(ARGS)
 
 lint: tools ## Format, clippy, tidy, licences
 	cargo xtask lint
@@ -111,6 +124,12 @@ $(STOCK)/.installed: tests/stock.txt $(VENV)/.uv
 $(MLFLOW2)/.installed: tests/mlflow2.txt $(VENV)/.uv
 	"$(VENV)/bin/uv" venv --quiet --clear --python $(PYTHON) "$(MLFLOW2)"
 	"$(VENV)/bin/uv" pip install --quiet --python "$(MLFLOW2)/bin/python" -r tests/mlflow2.txt
+	touch $@
+
+# Without uv's cache, so that removing the folder gives all of its disk back.
+$(BIG)/.installed: tests/big.txt tests/big-excludes.txt $(VENV)/.uv
+	"$(VENV)/bin/uv" venv --quiet --clear --python $(PYTHON) "$(BIG)"
+	"$(VENV)/bin/uv" pip install --quiet --no-cache --python "$(BIG)/bin/python" -r tests/big.txt --excludes tests/big-excludes.txt
 	touch $@
 
 $(VENV)/.clients: tests/requirements.txt $(VENV)/.uv

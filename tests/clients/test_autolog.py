@@ -163,6 +163,45 @@ def test_a_classifier_is_evaluated(client, experiment, cancer):
     assert [m.model_id for m in best] == [info.model_id]
 
 
+@pytest.mark.parametrize("reference", ["/1", "@champion"])
+def test_a_registered_model_is_evaluated(client, experiment, unique, cancer, reference):
+    train, test, y, y_test = cancer
+    name = f"judged-{unique}"
+    models = [make_pipeline(StandardScaler(), LogisticRegression(C=c)).fit(train, y) for c in (1, 1e-4)]
+    with mlflow.start_run():
+        for model in models:
+            mlflow.sklearn.log_model(
+                model, name="model", registered_model_name=name, input_example=train.head(2), serialization_format="cloudpickle",
+                pip_requirements=["scikit-learn"],
+            )  # fmt: skip
+    client.set_registered_model_alias(name, "champion", "1")
+
+    def mistakes(predictions, targets, metrics):
+        wrong = (predictions != targets).astype(float)
+        return mlflow.metrics.MetricValue(scores=list(wrong), aggregate_results={"sum": wrong.sum()})
+
+    uri = f"models:/{name}{reference}"
+    model_id = mlflow.models.get_model_info(uri).model_id
+    with mlflow.start_run() as run:
+        result = mlflow.models.evaluate(
+            uri, test.assign(label=y_test), targets="label", model_type="classifier", evaluators="default", model_id=model_id,
+            extra_metrics=[mlflow.metrics.make_metric(eval_fn=mistakes, greater_is_better=False, name="mistakes")],
+            evaluator_config={"log_model_explainability": False},
+        )  # fmt: skip
+    predicted = models[0].predict(test)
+    assert result.metrics["accuracy_score"] == (predicted == y_test).mean() != (models[1].predict(test) == y_test).mean()
+    # All is on the server: metrics of the run and of the version's model, the table row by row, the plots.
+    found = client.get_run(run.info.run_id)
+    assert {key: found.data.metrics[key] for key in result.metrics} == result.metrics
+    assert found.data.metrics["mistakes/sum"] == (predicted != y_test).sum()
+    table = mlflow.load_table("eval_results_table.json", run_ids=[run.info.run_id])
+    assert (len(table), list(table["label"])) == (len(test), list(y_test))
+    assert list(table["mistakes/score"]) == list((predicted != y_test).astype(float))
+    assert set(files(client, run.info.run_id)) >= {item.uri.split("/artifacts/")[-1] for item in result.artifacts.values()}
+    logged = client.get_logged_model(model_id)
+    assert {m.key: m.value for m in logged.metrics}["accuracy_score"] == result.metrics["accuracy_score"]
+
+
 def test_a_static_table_is_evaluated_and_validated(client, experiment, cancer):
     train, test, y, y_test = cancer
     model = make_pipeline(StandardScaler(), LogisticRegression()).fit(train, y)

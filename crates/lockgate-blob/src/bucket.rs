@@ -5,6 +5,7 @@
 
 mod sending;
 mod service;
+mod sweeping;
 
 use crate::blocks::Blocks;
 use crate::error::BlobError;

@@ -108,7 +108,7 @@ fn size(path: &Path) -> Result<u64, BlobError> {
 }
 
 /// The names in a folder, in order; none where it is no folder.
-fn names(folder: &Path) -> Result<Vec<String>, BlobError> {
+pub(crate) fn names(folder: &Path) -> Result<Vec<String>, BlobError> {
     let items = match std::fs::read_dir(folder) {
         Err(error) if matches!(error.kind(), ErrorKind::NotADirectory | ErrorKind::NotFound) => {
             return Ok(Vec::new());

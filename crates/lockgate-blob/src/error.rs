@@ -122,6 +122,14 @@ pub enum BlobError {
         /// The folder.
         folder: String,
     },
+    /// Somebody else takes bytes away, or takes them along, at this moment.
+    #[error(
+        "another `lockgate db gc`, `backup` or `restore` is at work in {folder}: try again when it is done"
+    )]
+    InHand {
+        /// Where.
+        folder: String,
+    },
     /// There is no such upload in parts (any more).
     #[error("there is no such upload, or it has ended: begin a new one")]
     NoUpload,

@@ -10,6 +10,8 @@
 //! | [`materialise`] | a release's files as a folder that a worker can open |
 //! | [`copy`] | all bytes into a backup, and back |
 //! | `incoming` | files under way, and cleaning up after a crash |
+//! | `sweep` | taking bytes away that nothing refers to |
+//! | `owners` | whose bytes they are |
 //! | [`place`] | a folder, or a bucket |
 //! | `bucket` | bytes in a bucket of a service that speaks S3 |
 //! | [`error`] | what can go wrong, and what to do about it |
@@ -27,11 +29,13 @@ pub mod copy;
 pub mod error;
 mod incoming;
 pub mod materialise;
+mod owners;
 pub mod parts;
 pub mod place;
 mod put;
 mod reading;
 pub mod store;
+mod sweep;
 #[cfg(test)]
 mod tests;
 
@@ -43,3 +47,4 @@ pub use parts::{Part, UploadId};
 pub use place::{BlobPlace, BucketName, NoPlace};
 pub use put::{Blob, Expect};
 pub use store::{BlobReader, BlobStore};
+pub use sweep::{Alone, Resting};

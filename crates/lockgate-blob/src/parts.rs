@@ -172,7 +172,9 @@ impl BlobStore {
         .await?;
         let (incoming, blob) = match joined {
             Ok(fresh) => fresh,
-            Err(done) => return Ok(done),
+            // Long after it was joined the bytes may have been taken away again.
+            Err(done) if self.exists(&done.digest).await? => return Ok(done),
+            Err(_) => return Err(BlobError::NoUpload),
         };
         self.settle(incoming, &blob).await?;
         blocking(move || {
@@ -204,6 +206,31 @@ impl BlobStore {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             Err(error) => Err(failed("write", &mark)(error)),
             Ok(()) => sync_folder(&folder),
+        })
+        .await
+    }
+
+    /// What uploads became that may still be put to their use.
+    ///
+    /// # Errors
+    /// Where one can't be read or understood.
+    pub async fn joined_uploads(&self) -> Result<Vec<Digest>, BlobError> {
+        let all = self.uploads();
+        blocking(move || {
+            let mut found = Vec::new();
+            for name in names(&all)? {
+                let path = all.join(name).join(JOINED);
+                let text = match std::fs::read_to_string(&path) {
+                    Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                        continue;
+                    }
+                    text => text.map_err(failed("read", &path))?,
+                };
+                let digest = text.split(' ').next().unwrap_or_default().parse();
+                let unclear = |_| io::Error::new(ErrorKind::InvalidData, "it names no digest");
+                found.push(digest.map_err(unclear).map_err(failed("understand", &path))?);
+            }
+            Ok(found)
         })
         .await
     }

@@ -114,8 +114,9 @@ impl BlobStore {
             let kept = tokio::spawn(async move { bucket.put(&incoming, &blob).await });
             return kept.await.unwrap_or(Err(BlobError::Ending));
         }
-        let target = self.path(&blob.digest);
+        let (target, gate) = (self.path(&blob.digest), self.gate());
         blocking(move || {
+            let _open = gate.pass()?;
             let read_only = std::fs::Permissions::from_mode(0o444);
             incoming.handle()?.set_permissions(read_only).map_err(failed("write", incoming.path()))?;
             if let Some(folder) = target.parent() {

@@ -112,12 +112,20 @@ impl BlobStore {
     /// # Errors
     /// Where it can't be read.
     pub async fn existing_at(place: &BlobPlace) -> Result<Option<Self>, BlobError> {
+        Self::existing_over(place, None).await
+    }
+
+    /// The same, where it is known which folder takes what is under way into a bucket.
+    ///
+    /// # Errors
+    /// Where it can't be read.
+    pub async fn existing_over(place: &BlobPlace, scratch: Option<&Path>) -> Result<Option<Self>, BlobError> {
         match place {
             BlobPlace::Folder(folder) => Self::existing(folder).await,
             BlobPlace::Bucket(name) => {
                 let bucket = Bucket::open(name, Intent::Read).await?;
                 // Nothing is written, so the folder is never looked at.
-                Ok(Some(Self::at(Path::new("/nonexistent"), Some(bucket))))
+                Ok(Some(Self::at(scratch.unwrap_or(Path::new("/nonexistent")), Some(bucket))))
             }
         }
     }

@@ -44,7 +44,7 @@ pub(crate) fn error_body(status: StatusCode, message: &str, protocol: Protocol) 
         _ => "BAD_REQUEST",
     };
     match protocol {
-        Protocol::Oip => oip_error(message).into(),
+        Protocol::Oip | Protocol::Tfs => oip_error(message).into(),
         Protocol::Mlflow => mlflow_error(code, message).into(),
     }
 }

@@ -6,6 +6,7 @@ use crate::body::Stream;
 use crate::log::Protocol;
 use crate::predict::{self, Target};
 use crate::reactor::Reactor;
+use crate::tfs;
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
@@ -30,13 +31,16 @@ pub(crate) async fn handle(reactor: Rc<Reactor>, request: Request<Incoming>) -> 
     if path.starts_with("/v2/models/") {
         return of_model(&reactor, request).await;
     }
-    if path.starts_with("/models/") {
+    if tfs::is_ours(path) {
+        return tfs::handle(&reactor, request).await;
+    }
+    if path == "/models" || path.starts_with("/models/") {
         return of_model_mlflow(&reactor, request).await;
     }
     if !get {
         return match path {
             "/v2/health/live" | "/v2/health/ready" | "/ping" | "/health" | "/version" | "/v2" | "/v2/"
-            | "/metrics" => wrong_method("GET", Protocol::Oip),
+            | "/v1/models" | "/metrics" => wrong_method("GET", Protocol::Oip),
             _ => nothing(path),
         };
     }
@@ -51,6 +55,7 @@ pub(crate) async fn handle(reactor: Rc<Reactor>, request: Request<Incoming>) -> 
             let body = format!("{{\"name\":\"lockgate\",\"version\":\"{VERSION}\",\"extensions\":[]}}");
             json(StatusCode::OK, body)
         }
+        "/v1/models" => tfs::list(&reactor),
         "/metrics" => answer::text(StatusCode::OK, "text/plain; version=0.0.4", reactor.metrics()),
         _ => nothing(path),
     }
@@ -58,7 +63,7 @@ pub(crate) async fn handle(reactor: Rc<Reactor>, request: Request<Incoming>) -> 
 
 fn nothing(path: &str) -> Reply {
     let message = format!(
-        "there is nothing at `{}`; predictions are at /v2/models/MODEL/infer and /invocations",
+        "there is nothing at `{}`; predictions are at /v2/models/MODEL/infer, /v1/models/MODEL:predict and /invocations",
         shown(path)
     );
     failed(StatusCode::NOT_FOUND, &message, Protocol::Oip)
@@ -68,6 +73,9 @@ fn nothing(path: &str) -> Reply {
 async fn invocations(reactor: &Rc<Reactor>, request: Request<Incoming>) -> Reply {
     if request.method() != Method::POST {
         return wrong_method("POST", Protocol::Mlflow);
+    }
+    if let Some(model) = tfs::target(&request) {
+        return invoke(reactor, request, model).await;
     }
     let names = reactor.model_names();
     match names.as_slice() {
@@ -86,7 +94,7 @@ async fn invocations(reactor: &Rc<Reactor>, request: Request<Incoming>) -> Reply
     }
 }
 
-async fn invoke(reactor: &Rc<Reactor>, request: Request<Incoming>, model: String) -> Reply {
+pub(crate) async fn invoke(reactor: &Rc<Reactor>, request: Request<Incoming>, model: String) -> Reply {
     let path = PathAndQuery::from_static("/invocations");
     let target = Target { model, version: None, path, protocol: Protocol::Mlflow };
     predict::predict(reactor, target, request).await
@@ -98,7 +106,10 @@ async fn of_model_mlflow(reactor: &Rc<Reactor>, request: Request<Incoming>) -> R
     let name =
         path.strip_prefix("/models/").and_then(|rest| rest.strip_suffix("/invocations")).and_then(decode);
     match name.map(Cow::into_owned) {
-        None => nothing(path),
+        None => {
+            let path = path.to_owned();
+            tfs::sagemaker(reactor, request).await.unwrap_or_else(|| nothing(&path))
+        }
         Some(model) if request.method() == Method::POST => invoke(reactor, request, model).await,
         Some(_) => wrong_method("POST", Protocol::Mlflow),
     }
@@ -130,15 +141,25 @@ async fn of_model(reactor: &Rc<Reactor>, request: Request<Incoming>) -> Reply {
         Verb::Metadata | Verb::Ready if !matches!(*request.method(), Method::GET | Method::HEAD) => {
             wrong_method("GET", Protocol::Oip)
         }
-        Verb::Metadata | Verb::Ready => ask(reactor, &request, &model, version).await,
+        Verb::Metadata | Verb::Ready => {
+            let path = request.uri().path_and_query().cloned();
+            let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
+            ask(reactor, &request, path, &model, (version, Protocol::Oip)).await
+        }
     }
 }
 
 /// A question about a model, which is no prediction: the side that serves answers it.
-async fn ask(reactor: &Rc<Reactor>, request: &Request<Incoming>, model: &str, version: Option<u64>) -> Reply {
+pub(crate) async fn ask(
+    reactor: &Rc<Reactor>,
+    request: &Request<Incoming>,
+    path: PathAndQuery,
+    model: &str,
+    (version, protocol): (Option<u64>, Protocol),
+) -> Reply {
     let Some(route) = reactor.route(model) else {
         let message = format!("there is no model `{}` in this environment", shown(model));
-        return failed(StatusCode::NOT_FOUND, &message, Protocol::Oip);
+        return failed(StatusCode::NOT_FOUND, &message, protocol);
     };
     let mut role = Role::Baseline;
     if let Some(version) = version {
@@ -146,11 +167,10 @@ async fn ask(reactor: &Rc<Reactor>, request: &Request<Incoming>, model: &str, ve
             Some(side) => role = side.role,
             None => {
                 let message = format!("model `{}` has no version {version} here", shown(model));
-                return failed(StatusCode::NOT_FOUND, &message, Protocol::Oip);
+                return failed(StatusCode::NOT_FOUND, &message, protocol);
             }
         }
     }
-    let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     let headers = predict::forwarded(request.headers());
     let out = Outbound { method: Method::GET, path, headers, payload: Payload::Whole(Bytes::new()) };
     match attempt::send(reactor, model, role, &out).await.end {
@@ -167,7 +187,7 @@ async fn ask(reactor: &Rc<Reactor>, request: &Request<Incoming>, model: &str, ve
         }
         _ => {
             let message = format!("no worker of model `{}` can be reached", shown(model));
-            failed(StatusCode::SERVICE_UNAVAILABLE, &message, Protocol::Oip)
+            failed(StatusCode::SERVICE_UNAVAILABLE, &message, protocol)
         }
     }
 }

@@ -11,6 +11,7 @@
 //! | `table` | a routing table made ready for requests |
 //! | `reactor` | one thread: its connections and its table |
 //! | `handle` | paths to answers |
+//! | `tfs` | paths of TensorFlow Serving, KServe V1 and SageMaker |
 //! | `predict` | one prediction from assignment to record |
 //! | `attempt` | sending a request to a side's workers, and to the next side's |
 //! | `pool` | connections to one worker |
@@ -46,6 +47,7 @@ pub mod rollout;
 mod shadow;
 mod shadow_meter;
 mod table;
+mod tfs;
 mod units;
 
 pub use error::GatewayError;

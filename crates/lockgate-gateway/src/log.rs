@@ -16,6 +16,8 @@ pub enum Protocol {
     Oip,
     /// MLflow's `/invocations`.
     Mlflow,
+    /// TensorFlow Serving's REST API.
+    Tfs,
 }
 
 impl Protocol {
@@ -25,6 +27,7 @@ impl Protocol {
         match self {
             Self::Oip => "oip",
             Self::Mlflow => "mlflow",
+            Self::Tfs => "tfs",
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::error::{StoreError, classify};
 use crate::place::{Engine, Place};
 use crate::sqlite::{Connection, Mode, WAIT};
 use crate::steps;
-use crate::tracking::DATE_FIRST;
+use crate::tracking::{DATE_DELETED, DATE_FIRST};
 use futures_util::future::BoxFuture;
 use lockgate_core::clock::Millis;
 use sqlx::migrate::MigrateError;
@@ -80,9 +80,12 @@ pub(crate) async fn migrate(raw: &mut Raw, place: &Place) -> Result<(), StoreErr
     }
 }
 
-/// Notes when the experiment was made that comes with the schema, where that isn't known yet.
+/// Notes when the experiment was made that comes with the schema, and since when runs are deleted, where that isn't known yet.
 pub(crate) async fn date(raw: &mut Raw, place: &Place, now: Millis) -> Result<(), StoreError> {
-    raw.fetch(place, query(DATE_FIRST).bind(now), usize::MAX).await.map(|_| ())
+    for sql in [DATE_FIRST, DATE_DELETED] {
+        raw.fetch(place, query(sql).bind(now), usize::MAX).await?;
+    }
+    Ok(())
 }
 
 fn postgres_step(place: &Place, error: MigrateError) -> StoreError {

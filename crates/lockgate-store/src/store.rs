@@ -21,6 +21,8 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 pub enum Access {
     /// Reading and writing; on SQLite by one process at a time.
     ReadWrite,
+    /// Reading and writing beside a server that runs on the same file. The schema must be up to date.
+    Beside,
     /// Reading only, beside whoever writes.
     ReadOnly,
     /// Reading only, also what an older program wrote. Only what every schema has can be read: the log.
@@ -101,7 +103,7 @@ impl Store {
     /// Where the database is in use, damaged, something else, newer than this program, or can't be reached or written.
     pub async fn open(url: &str, options: StoreOptions) -> Result<Self, StoreError> {
         let place = Place::parse(url)?;
-        if options.access != Access::ReadWrite {
+        if matches!(options.access, Access::ReadOnly | Access::Inspect) {
             let readers = Readers::new(&place, options.readers, Mode::ReadOnly)?;
             let store = Self { inner: Arc::new(Inner { place, readers, writer: None }) };
             match store.check().await {
@@ -110,10 +112,13 @@ impl Store {
             }
             return Ok(store);
         }
-        let lock = place.path.as_deref().map(FileLock::take).transpose()?;
+        let alone = options.access == Access::ReadWrite;
+        let lock = place.path.as_deref().filter(|_| alone).map(FileLock::take).transpose()?;
         let mut connection = open::writer(&place, options.job_timeout).await?;
-        open::migrate(&mut connection, &place).await?;
-        open::date(&mut connection, &place, options.clock.now_ms()).await?;
+        if alone {
+            open::migrate(&mut connection, &place).await?;
+            open::date(&mut connection, &place, options.clock.now_ms()).await?;
+        }
         let readers = Readers::new(&place, options.readers, Mode::Query)?;
         let (sender, queue) = mpsc::channel(options.queue.max(1));
         let hand = Hand::new(place.clone(), options.clock, connection, options.job_timeout);

@@ -10,6 +10,7 @@
 //! | [`oip`] | Open Inference Protocol V2, REST |
 //! | [`mlflow`] | MLflow's scoring protocol (`/invocations`) |
 //! | [`compare`] | whether two answers say the same |
+//! | [`tfs`] | TensorFlow Serving's REST API |
 //! | [`table`] | the mapping between named columns and a model's tensor inputs |
 //! | [`fuzz`] | the entry for a fuzzer |
 
@@ -21,6 +22,7 @@ pub mod mlflow;
 pub mod oip;
 pub mod table;
 pub mod tensor;
+pub mod tfs;
 
 pub use error::WireError;
 pub use json::Limits;

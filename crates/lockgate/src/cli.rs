@@ -4,7 +4,7 @@ mod db;
 mod moving;
 mod registry;
 
-pub(crate) use db::{Db, DbPlace};
+pub(crate) use db::{Db, DbPlace, GcOptions};
 pub(crate) use moving::{Export, ExportMlflow, Import, ImportMlflow};
 pub(crate) use registry::{Model, ModelHistory, Webhooks};
 

@@ -46,6 +46,8 @@ pub(super) fn connect(builder: AmazonS3Builder, name: &BucketName) -> Result<Ama
         // The signature is what the service checks the bytes by.
         .with_unsigned_payload(false)
         .with_skip_signature(false)
+        // One at a time, each after a look at it.
+        .with_config(AmazonS3ConfigKey::DisableBulkDelete, "true")
         .build()
         .map_err(|error| failed("use", name)(error))
 }
@@ -109,7 +111,7 @@ fn hint(error: &Error, detail: &str) -> &'static str {
         "NoSuchBucket" => "create the bucket, or correct the name",
         _ => match error {
             Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
-                "allow the server s3:GetObject, s3:PutObject, s3:ListBucket and s3:AbortMultipartUpload there; its credentials come from AWS_ACCESS_KEY_ID and its like"
+                "allow s3:GetObject, s3:PutObject, s3:ListBucket and s3:AbortMultipartUpload there, and s3:DeleteObject to `lockgate db gc`; its credentials come from AWS_ACCESS_KEY_ID and its like"
             }
             Error::NotFound { .. } => "nothing is kept there: create the bucket, or correct the name",
             _ => "is the service there? AWS_ENDPOINT_URL_S3 and AWS_REGION say where",

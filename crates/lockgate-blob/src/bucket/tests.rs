@@ -238,3 +238,29 @@ async fn files_are_not_to_be_had_from_a_bucket() {
     assert_eq!(store.materialise(&files, &folder, How::Copy).await, Err(not_files.clone()));
     assert_eq!(store.copy_into(&folder, false).await, Err(not_files));
 }
+
+#[tokio::test]
+async fn objects_that_are_old_go_and_marks_are_listed() {
+    let bench = Bench::new().await;
+    let store = bench.store().await;
+    let (old, young) = (put(&store, b"old").await, put(&store, b"young").await);
+    let hex = old.hex();
+    let file = bench.folder.path().join("s3/models/lockgate/blobs").join(&hex[..2]).join(&hex[2..]);
+    let then = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1000);
+    std::fs::File::open(file).unwrap().set_times(std::fs::FileTimes::new().set_modified(then)).unwrap();
+    let begins = u8::from_str_radix(&hex[..2], 16).unwrap();
+    let found = store.resting(begins).await.unwrap();
+    let found = found.iter().find(|one| one.digest == old).unwrap();
+    assert_eq!(found.size, 3);
+    let gone = store.take_away(vec![old, young, Digest::of(b"none")], found.modified + 1).await.unwrap();
+    assert_eq!(gone.iter().map(|one| one.digest).collect::<Vec<_>>(), [old]);
+    assert!(!store.exists(&old).await.unwrap() && store.exists(&young).await.unwrap());
+    store.claim("a1", "mine").await.unwrap();
+    store.claim("a1", "mine").await.unwrap();
+    assert_eq!(store.owners().await.unwrap(), ["a1"]);
+    assert!(!store.alone().await.unwrap().is_held());
+}
+
+async fn put(store: &BlobStore, bytes: &[u8]) -> Digest {
+    store.put_bytes(bytes, Expect::anything()).await.unwrap().digest
+}

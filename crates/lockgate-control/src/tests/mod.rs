@@ -1,5 +1,6 @@
 //! The use cases over a real store, with the agent's own machine at the other end of the wire.
 
+mod collecting;
 mod intake;
 mod pointers;
 mod proof;

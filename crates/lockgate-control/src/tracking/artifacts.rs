@@ -98,7 +98,7 @@ async fn owned(conn: &mut Conn, place: &Place) -> Result<(), TrackingError> {
 pub(super) async fn is_seen(conn: &mut Conn, place: &Place) -> Result<bool, TrackingError> {
     Ok(match &place.owner {
         Owner::Run(id) => conn.run_row(id).await?.is_some(),
-        Owner::Model(id) => conn.has_logged_model(id).await?,
+        Owner::Model(id) => conn.logged_model_lifecycle(id).await?.is_some(),
         Owner::Trace(id) => conn.trace(id).await?.is_some(),
         Owner::Version => true,
     })

@@ -177,7 +177,7 @@ impl Tracking {
                 if old.lifecycle == lifecycle {
                     return Err(TrackingError::missing(format!("No Experiment with id={id} exists")));
                 }
-                tx.set_lifecycle_of_runs(old.id, lifecycle).await?;
+                tx.set_lifecycle_of_runs(old.id, lifecycle, now).await?;
                 Ok(tx.update_experiment(&Experiment { lifecycle, updated: now, ..old }).await?)
             })
         })

@@ -2,8 +2,8 @@
 
 use super::runs::{self, NAME_TAG};
 use super::{
-    DatasetInput, DatasetSummary, KeyValue, Metric, RunUpdate, Tracking, TrackingError, checks, may_read,
-    may_track, places, python,
+    DatasetInput, DatasetSummary, KeyValue, Lifecycle, Metric, RunUpdate, Tracking, TrackingError, checks,
+    may_read, may_track, places, python,
 };
 use lockgate_core::actor::Actor;
 use lockgate_store::Tx;
@@ -71,7 +71,7 @@ async fn known_models(tx: &mut Tx, metrics: &[Metric]) -> Result<(), TrackingErr
     ids.sort_unstable();
     ids.dedup();
     for id in ids {
-        if !tx.has_logged_model(id).await? {
+        if tx.logged_model_lifecycle(id).await? != Some(Lifecycle::Active) {
             return Err(TrackingError::invalid(format!(
                 "A metric names logged model '{id}', but there is none of that ID."
             )));

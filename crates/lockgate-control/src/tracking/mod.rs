@@ -31,6 +31,7 @@ pub mod error;
 pub mod exchange;
 mod experiments;
 pub(crate) mod following;
+pub mod gc;
 mod governed;
 mod import;
 mod lineage;

@@ -1,9 +1,8 @@
 //! MLflow's logged models: a model's files with a place, params, tags and metrics of their own.
 
-use super::places::Owner;
 use super::{
-    KeyValue, LoggedModel, ModelVersion, Search, Tracking, TrackingError, checks, experiments, may_read,
-    may_track, places, python,
+    KeyValue, Lifecycle, LoggedModel, ModelVersion, Search, Tracking, TrackingError, checks, experiments,
+    may_read, may_track, places, python,
 };
 use lockgate_core::actor::Actor;
 use lockgate_core::clock::Millis;
@@ -55,8 +54,11 @@ pub struct NewLoggedModel {
 
 /// The logged model with this id.
 pub(super) async fn found(conn: &mut Conn, id: &str) -> Result<LoggedModel, TrackingError> {
-    let found = conn.logged_model(id).await?;
-    found.ok_or_else(|| TrackingError::missing(format!("Logged model with ID '{id}' not found.")))
+    conn.logged_model(id).await?.ok_or_else(|| missing(id))
+}
+
+fn missing(id: &str) -> TrackingError {
+    TrackingError::missing(format!("Logged model with ID '{id}' not found."))
 }
 
 /// The tag of a logged model that names the versions registered from it.
@@ -110,6 +112,7 @@ impl Tracking {
                     model_type,
                     source_run_id,
                     status: ModelStatus::Pending.as_str().to_owned(),
+                    lifecycle: Lifecycle::Active,
                     created: now,
                     updated: now,
                     params,
@@ -131,6 +134,19 @@ impl Tracking {
         may_read(actor)?;
         let id = id.to_owned();
         self.read(move |conn| Box::pin(async move { found(conn, &id).await })).await
+    }
+
+    /// The logged model with this id, also where it was deleted.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub async fn any_logged_model(&self, actor: &Actor, id: &str) -> Result<LoggedModel, TrackingError> {
+        may_read(actor)?;
+        let id = id.to_owned();
+        self.read(move |conn| {
+            Box::pin(async move { conn.any_logged_model(&id).await?.ok_or_else(|| missing(&id)) })
+        })
+        .await
     }
 
     /// Searches the logged models of experiments.
@@ -251,24 +267,17 @@ impl Tracking {
         .await
     }
 
-    /// Removes a logged model with its files. Versions that were registered from it keep theirs.
+    /// Deletes a logged model. Its files stay readable where they lie until [`super::gc`] takes them away.
     ///
     /// # Errors
     /// Where there is none.
     pub async fn delete_logged_model(&self, actor: &Actor, id: &str) -> Result<(), TrackingError> {
         may_track(actor)?;
-        let id = id.to_owned();
+        let (id, now) = (id.to_owned(), self.clock.now_ms());
         self.write(move |tx| {
             Box::pin(async move {
-                let model = found(tx, &id).await?;
-                // Only what lies in its own folder is its own: an imported model may name any.
-                let place = places::root_of(&model.artifact_uri).and_then(places::split);
-                if let Some(place) =
-                    place.filter(|p| p.owner == Owner::Model(id.clone()) && p.path.is_empty())
-                {
-                    tx.delete_artifacts(&place.root, "").await?;
-                }
-                Ok(tx.delete_logged_model(&id).await?)
+                found(tx, &id).await?;
+                Ok(tx.delete_logged_model(&id, now).await?)
             })
         })
         .await

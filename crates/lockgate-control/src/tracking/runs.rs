@@ -220,11 +220,11 @@ impl Tracking {
         lifecycle: Lifecycle,
     ) -> Result<(), TrackingError> {
         may_track(actor)?;
-        let id = id.to_owned();
+        let (id, now) = (id.to_owned(), self.clock.now_ms());
         self.write(move |tx| {
             Box::pin(async move {
                 row(tx, &id).await?;
-                Ok(tx.set_run_lifecycle(&id, lifecycle).await?)
+                Ok(tx.set_run_lifecycle(&id, lifecycle, now).await?)
             })
         })
         .await

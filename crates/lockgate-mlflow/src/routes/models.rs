@@ -35,8 +35,13 @@ async fn create(Call { tracking, actor, message }: Call) -> Answer {
     Ok(Json(json!({"model": logged_model(&model)})))
 }
 
-async fn by_id(Path(id): Path<String>, Call { tracking, actor, .. }: Call) -> Answer {
-    let model = tracking.logged_model(&actor, &id).await?;
+async fn by_id(Path(id): Path<String>, Call { tracking, actor, message }: Call) -> Answer {
+    // A parameter of the URL that no message of MLflow's has.
+    let also_deleted = message.text("allow_deleted")?.is_some_and(|said| said.eq_ignore_ascii_case("true"));
+    let model = match also_deleted {
+        true => tracking.any_logged_model(&actor, &id).await?,
+        false => tracking.logged_model(&actor, &id).await?,
+    };
     Ok(Json(json!({"model": logged_model(&model)})))
 }
 

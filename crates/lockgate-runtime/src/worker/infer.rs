@@ -99,7 +99,7 @@ fn pick(outputs: Vec<Tensor>, wanted: &[String]) -> Vec<Tensor> {
         .collect()
 }
 
-fn not_run(error: &RunError, dialect: Dialect) -> Reply {
+pub(super) fn not_run(error: &RunError, dialect: Dialect) -> Reply {
     match error {
         RunError::Input(message) => refused(&WireError::bad(message.clone()), dialect),
         RunError::Model(_) => failed(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string(), dialect),
@@ -126,7 +126,7 @@ fn json_or_none(request: &Request<Incoming>) -> Result<(), WireError> {
 }
 
 /// Reads a body within the limit of size and time.
-async fn read(request: Request<Incoming>, limit: usize) -> Result<Bytes, WireError> {
+pub(super) async fn read(request: Request<Incoming>, limit: usize) -> Result<Bytes, WireError> {
     let too_large = || WireError::too_large(format!("the body is larger than {limit} bytes"));
     let mut body = request.into_body();
     let announced = body.size_hint().lower();

@@ -7,6 +7,7 @@ mod infer;
 mod model;
 mod route;
 mod serve;
+mod tfs;
 mod warm;
 
 pub use answer::header;

@@ -1,14 +1,15 @@
 //! Paths to answers.
 
 use super::answer::{Dialect, Reply, failed, json};
-use super::infer;
 use super::model::Model;
+use super::{infer, tfs};
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use lockgate_wire::oip::{ModelPath, Verb};
 use lockgate_wire::tensor::shown;
+use lockgate_wire::tfs::TfsPath;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -41,6 +42,9 @@ pub(super) async fn answer(model: &Model, ready: bool, request: Request<Incoming
         }
         _ => {}
     }
+    if path.get(..TfsPath::PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(TfsPath::PREFIX)) {
+        return tfs::answer(model, ready, request).await;
+    }
     let verb = match of_model(model, path) {
         Ok(verb) => verb,
         Err(message) => return failed(StatusCode::NOT_FOUND, &message, Dialect::Oip),
@@ -57,7 +61,7 @@ pub(super) async fn answer(model: &Model, ready: bool, request: Request<Incoming
     }
 }
 
-fn wrong_method(allowed: &'static str, dialect: Dialect) -> Reply {
+pub(super) fn wrong_method(allowed: &'static str, dialect: Dialect) -> Reply {
     let message = format!("this path takes {allowed} only");
     let mut reply = failed(StatusCode::METHOD_NOT_ALLOWED, &message, dialect);
     reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));

@@ -5,7 +5,7 @@ use super::tables::Kind::{Int, Real, Text};
 use super::{Bind, Foreign};
 use crate::conn::{Row, int, opt_int, opt_text, text};
 use crate::error::StoreError;
-use crate::tracking::{LoggedModel, Metric};
+use crate::tracking::{Lifecycle, LoggedModel, Metric};
 
 const MODEL: [(&str, super::tables::Kind); 9] = [
     ("model_id", Text),
@@ -96,6 +96,7 @@ impl Foreign {
         let status = usize::try_from(opt_int(row, "status")?.unwrap_or_default()).unwrap_or_default();
         let created = opt_int(row, "creation_timestamp_ms")?.unwrap_or_default();
         Ok(LoggedModel {
+            lifecycle: Lifecycle::Active,
             experiment_id: int(row, "experiment_id")?,
             name: word(row, "name")?,
             model_type: word(row, "model_type")?,

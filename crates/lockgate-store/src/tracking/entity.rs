@@ -68,6 +68,11 @@ impl Entity {
         if self.table == MODEL_VERSIONS.table { &OF_MODEL } else { &self.tags }
     }
 
+    /// Which rows are there for those who search; all where it is empty.
+    pub(crate) fn shown(&self) -> &'static str {
+        if self.table == LOGGED_MODELS.table { " AND t.lifecycle = 'active'" } else { "" }
+    }
+
     /// Whether ties are broken by this order first.
     pub(crate) fn ties_begin_with(&self, order: &Order) -> bool {
         let Field::Attribute(name) = order.field else { return false };
@@ -160,7 +165,7 @@ const ALL_RUNS: Entity = Entity {
 
 pub(crate) const LOGGED_MODELS: Entity = Entity {
     name: "logged models",
-    columns: "t.model_id, t.experiment_id, t.name, t.model_type, t.source_run_id, t.status, t.artifact_uri, t.created, t.updated",
+    columns: "t.model_id, t.experiment_id, t.name, t.model_type, t.source_run_id, t.status, t.artifact_uri, t.created, t.updated, t.lifecycle",
     table: "logged_models",
     attributes: &[
         words("name", "t.name"),
@@ -169,8 +174,7 @@ pub(crate) const LOGGED_MODELS: Entity = Entity {
         words("status", "t.status"),
         words("source_run_id", "t.source_run_id"),
         words("artifact_location", "t.artifact_uri"),
-        // Deleted ones have no row.
-        words("lifecycle_stage", "CAST('active' AS TEXT)"),
+        words("lifecycle_stage", "t.lifecycle"),
         always("creation_timestamp", "t.created"),
         always("last_updated_timestamp", "t.updated"),
         always("experiment_id", "t.experiment_id"),

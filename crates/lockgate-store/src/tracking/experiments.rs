@@ -15,7 +15,9 @@ statements! {
     // The first experiment comes with the schema, which knows no clock. That nobody has touched it shows in `updated`.
     DATE_FIRST = "UPDATE experiments SET created = COALESCE((SELECT MIN(r.start_time) FROM runs r WHERE \
                   r.experiment_id = 0 AND r.start_time > 0 AND r.start_time < $1), $1) WHERE id = 0 AND created = 0";
-    NEXT = "SELECT COALESCE(MAX(id), 0) + 1 FROM experiments";
+    // A number is used once, also where `db gc` took the last ones away.
+    NEXT = "SELECT MAX(known.id) + 1 FROM (SELECT COALESCE(MAX(id), 0) AS id FROM experiments UNION ALL \
+            SELECT CAST(value AS BIGINT) AS id FROM settings WHERE key = 'last_experiment_id') known";
     INSERT = "INSERT INTO experiments (id, name, artifact_location, lifecycle, created, updated, workspace) \
               VALUES ($1, $2, $3, $4, $5, $6, $7)";
     TOUCH = "UPDATE experiments SET updated = $2 WHERE id = $1";

@@ -11,6 +11,7 @@
 //! | `workspaces` | what belongs together, apart from the rest |
 //! | `import` | rows of another store, with its ids and times |
 //! | `artifacts` | which bytes lie under which path |
+//! | [`gc`] | what was deleted, and taking it away for good |
 //! | [`search`], `statement`, `entity`, `trace_search` | searches put together from conditions |
 //! | [`trace_types`], `traces`, `spans`, `assessments` | traces, their steps, and what was said about them |
 //!
@@ -20,6 +21,7 @@ mod artifacts;
 mod assessments;
 mod entity;
 mod experiments;
+pub mod gc;
 mod import;
 mod inputs;
 mod leads;
@@ -53,6 +55,7 @@ use crate::conn::{Conn, Query, Row, query_dynamic};
 use crate::error::StoreError;
 
 pub(crate) use experiments::DATE_FIRST;
+pub(crate) use gc::DATE_DELETED;
 
 /// How many values stand in one `IN` list or rows in one `INSERT`.
 const CHUNK: usize = 100;
@@ -88,6 +91,7 @@ pub(crate) fn statements() -> Vec<(&'static str, &'static str)> {
         artifacts::ALL,
         assessments::ALL,
         experiments::ALL,
+        gc::ALL,
         import::ALL,
         inputs::ALL,
         logged::ALL,

@@ -1,17 +1,17 @@
 //! MLflow's logged models.
 
 use super::experiments::key_value;
-use super::types::{KeyValue, LoggedModel};
+use super::types::{KeyValue, Lifecycle, LoggedModel};
 use super::{entity, rows_of};
-use crate::conn::{Conn, Row, Tx, int, query, text};
+use crate::conn::{Conn, Row, Tx, int, parsed, query, text};
 use crate::error::{StoreError, no_nul};
 use crate::statements::statements;
 use lockgate_core::clock::Millis;
 use std::collections::HashMap;
 
 statements! {
-    BY_ID = "SELECT model_id, experiment_id, name, model_type, source_run_id, status, artifact_uri, created, updated \
-             FROM logged_models WHERE model_id = $1 AND workspace = $2";
+    BY_ID = "SELECT model_id, experiment_id, name, model_type, source_run_id, status, artifact_uri, created, updated, \
+             lifecycle FROM logged_models WHERE model_id = $1 AND workspace = $2";
     INSERT = "INSERT INTO logged_models (model_id, experiment_id, name, model_type, source_run_id, status, \
               artifact_uri, created, updated, workspace) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
     SET_STATUS = "UPDATE logged_models SET status = $2, updated = $3 WHERE model_id = $1";
@@ -21,11 +21,7 @@ statements! {
     SET_TAG = "INSERT INTO logged_model_tags (model_id, key, value) VALUES ($1, $2, $3) \
                ON CONFLICT (model_id, key) DO UPDATE SET value = excluded.value";
     DELETE_TAG = "DELETE FROM logged_model_tags WHERE model_id = $1 AND key = $2";
-    DELETE = "DELETE FROM logged_models WHERE model_id = $1";
-    DELETE_PARAMS = "DELETE FROM logged_model_params WHERE model_id = $1";
-    DELETE_TAGS = "DELETE FROM logged_model_tags WHERE model_id = $1";
-    DELETE_METRICS = "DELETE FROM logged_model_metrics WHERE model_id = $1";
-    DELETE_USES = "DELETE FROM run_models WHERE model_id = $1";
+    DELETE = "UPDATE logged_models SET lifecycle = 'deleted', updated = $2 WHERE model_id = $1";
 }
 
 fn logged_model(row: &Row) -> Result<LoggedModel, StoreError> {
@@ -37,6 +33,7 @@ fn logged_model(row: &Row) -> Result<LoggedModel, StoreError> {
         source_run_id: text(row, "source_run_id")?,
         status: text(row, "status")?,
         artifact_uri: text(row, "artifact_uri")?,
+        lifecycle: parsed(row, "lifecycle", "lifecycle stage")?,
         created: int(row, "created")?,
         updated: int(row, "updated")?,
         params: Vec::new(),
@@ -46,24 +43,33 @@ fn logged_model(row: &Row) -> Result<LoggedModel, StoreError> {
 }
 
 impl Conn {
-    /// The logged model with this id.
+    /// The logged model with this id; none where it was deleted.
     ///
     /// # Errors
     /// Where the database can't be read.
     pub async fn logged_model(&mut self, id: &str) -> Result<Option<LoggedModel>, StoreError> {
+        Ok(self.any_logged_model(id).await?.filter(|model| model.lifecycle == Lifecycle::Active))
+    }
+
+    /// The logged model with this id, also where it was deleted.
+    ///
+    /// # Errors
+    /// Where the database can't be read.
+    pub async fn any_logged_model(&mut self, id: &str) -> Result<Option<LoggedModel>, StoreError> {
         let row =
             self.fetch_optional(query(BY_ID).bind(id.to_owned()).bind(self.workspace().to_owned())).await?;
         let found = row.as_ref().map(logged_model).transpose()?;
         Ok(self.filled_models(found.into_iter().collect()).await?.pop())
     }
 
-    /// Whether there is a logged model with this id.
+    /// Whether there is a logged model with this id, in use or deleted.
     ///
     /// # Errors
     /// Where the database can't be read.
-    pub async fn has_logged_model(&mut self, id: &str) -> Result<bool, StoreError> {
+    pub async fn logged_model_lifecycle(&mut self, id: &str) -> Result<Option<Lifecycle>, StoreError> {
         let statement = query(BY_ID).bind(id.to_owned()).bind(self.workspace().to_owned());
-        Ok(self.fetch_optional(statement).await?.is_some())
+        let row = self.fetch_optional(statement).await?;
+        row.map(|row| parsed(&row, "lifecycle", "lifecycle stage")).transpose()
     }
 
     /// Searches logged models.
@@ -193,14 +199,11 @@ impl Tx {
         Ok(rows > 0)
     }
 
-    /// Removes a logged model with all that belongs to it; its artifacts are not looked at.
+    /// Deletes a logged model: it keeps all that belongs to it.
     ///
     /// # Errors
     /// Where the database can't be written.
-    pub async fn delete_logged_model(&mut self, id: &str) -> Result<(), StoreError> {
-        for sql in [DELETE, DELETE_PARAMS, DELETE_TAGS, DELETE_METRICS, DELETE_USES] {
-            self.execute(query(sql).bind(id.to_owned())).await?;
-        }
-        Ok(())
+    pub async fn delete_logged_model(&mut self, id: &str, now: Millis) -> Result<(), StoreError> {
+        self.execute(query(DELETE).bind(id.to_owned()).bind(now)).await.map(|_| ())
     }
 }

@@ -6,6 +6,7 @@ use super::{entity, inputs, logged, rows_of};
 use crate::conn::{Conn, Row, Tx, int, opt_int, parsed, query, text};
 use crate::error::{StoreError, no_nul};
 use crate::statements::statements;
+use lockgate_core::clock::Millis;
 use std::collections::HashMap;
 
 statements! {
@@ -15,8 +16,11 @@ statements! {
               artifact_uri, lifecycle, workspace) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
     UPDATE = "UPDATE runs SET status = COALESCE($2, status), end_time = COALESCE($3, end_time), \
               name = COALESCE($4, name) WHERE run_id = $1";
-    SET_LIFECYCLE = "UPDATE runs SET lifecycle = $2 WHERE run_id = $1";
-    SET_LIFECYCLE_OF_ALL = "UPDATE runs SET lifecycle = $2 WHERE experiment_id = $1";
+    SET_LIFECYCLE = "UPDATE runs SET lifecycle = $2, deleted_at = CASE WHEN $2 = 'deleted' THEN COALESCE(deleted_at, $3) END \
+                     WHERE run_id = $1";
+    SET_LIFECYCLE_OF_ALL = "UPDATE runs SET lifecycle = $2, \
+                            deleted_at = CASE WHEN $2 = 'deleted' THEN COALESCE(deleted_at, $3) END \
+                            WHERE experiment_id = $1";
 }
 
 fn run(row: &Row) -> Result<Run, StoreError> {
@@ -140,8 +144,14 @@ impl Tx {
     ///
     /// # Errors
     /// Where the database can't be written.
-    pub async fn set_run_lifecycle(&mut self, id: &str, lifecycle: Lifecycle) -> Result<(), StoreError> {
-        self.execute(query(SET_LIFECYCLE).bind(id.to_owned()).bind(lifecycle.as_str())).await.map(|_| ())
+    pub async fn set_run_lifecycle(
+        &mut self,
+        id: &str,
+        lifecycle: Lifecycle,
+        now: Millis,
+    ) -> Result<(), StoreError> {
+        let statement = query(SET_LIFECYCLE).bind(id.to_owned()).bind(lifecycle.as_str());
+        self.execute(statement.bind(now)).await.map(|_| ())
     }
 
     /// Deletes or restores all runs of an experiment.
@@ -152,8 +162,9 @@ impl Tx {
         &mut self,
         experiment: i64,
         lifecycle: Lifecycle,
+        now: Millis,
     ) -> Result<(), StoreError> {
         let statement = query(SET_LIFECYCLE_OF_ALL).bind(experiment).bind(lifecycle.as_str());
-        self.execute(statement).await.map(|_| ())
+        self.execute(statement.bind(now)).await.map(|_| ())
     }
 }

@@ -309,6 +309,7 @@ impl Statement {
     ) -> Result<(), StoreError> {
         self.push(" WHERE t.workspace = ");
         self.words(workspace);
+        self.push(entity.shown());
         let of_span = |clause: &&Clause| matches!(clause.field, Field::Span(_) | Field::SpanAttribute(_));
         let (of_spans, others): (Vec<&Clause>, Vec<&Clause>) = search.clauses.iter().partition(of_span);
         if !of_spans.is_empty() {

@@ -7,6 +7,7 @@ use super::*;
 use crate::testing::{Bench, NOON, both_engines};
 use lockgate_core::digest::Digest;
 
+mod gone;
 mod leads;
 mod order;
 
@@ -210,7 +211,7 @@ both_engines! {
         let store = four_runs(&bench).await;
         let found = store.write(|tx| Box::pin(async move {
             for (id, value, data) in [("m-1", 0.2, "x"), ("m-2", 0.8, "x"), ("m-3", 0.9, "y")] {
-                let model = LoggedModel { model_id: id.into(), experiment_id: 0, name: "n".into(), model_type: String::new(), source_run_id: "a".into(), status: "LOGGED_MODEL_PENDING".into(), artifact_uri: "u".into(), created: NOON, updated: NOON, params: vec![pair("p", "1")], tags: vec![], metrics: vec![] };
+                let model = LoggedModel { lifecycle: Lifecycle::Active, model_id: id.into(), experiment_id: 0, name: "n".into(), model_type: String::new(), source_run_id: "a".into(), status: "LOGGED_MODEL_PENDING".into(), artifact_uri: "u".into(), created: NOON, updated: NOON, params: vec![pair("p", "1")], tags: vec![], metrics: vec![] };
                 tx.insert_logged_model(&model).await?;
                 let metric = Metric { dataset: Some((data.into(), "1".into())), model_id: Some(id.into()), ..point("acc", value, 0) };
                 tx.log_metrics(1, "a", &[metric]).await?;

@@ -181,6 +181,8 @@ pub struct LoggedModel {
     pub status: String,
     /// Where its files lie.
     pub artifact_uri: String,
+    /// Whether it was deleted.
+    pub lifecycle: Lifecycle,
     /// When it was made.
     pub created: Millis,
     /// When it was changed.

@@ -2,6 +2,7 @@
 
 mod backup;
 mod files;
+mod gc;
 mod postgres;
 mod restore;
 
@@ -27,6 +28,7 @@ pub(crate) async fn db(ctx: &Context, args: &cli::Db) -> anyhow::Result<Exit> {
         cli::Db::Check { place, deep } => check(ctx, place, *deep).await,
         cli::Db::Migrate { place } => migrate(ctx, place).await,
         cli::Db::Backup { to, place, with_blobs } => backup::backup(ctx, place, to, *with_blobs).await,
+        cli::Db::Gc { place, what } => gc::gc(ctx, place, what).await,
         cli::Db::Restore { from, place, force } => restore::restore(ctx, place, from, *force).await,
     }
 }

@@ -61,6 +61,7 @@ pub(crate) async fn server(args: &cli::Server) -> anyhow::Result<Exit> {
     let own = args.home.join("blobs");
     let place = args.blobs.clone().unwrap_or_else(|| BlobPlace::Folder(own.clone()));
     let blobs = BlobStore::open_at(&place, &own).await?;
+    lockgate_control::tracking::gc::claim(&store, &blobs, &*entropy).await?;
     let courier = Arc::new(HttpCourier::new(args.webhooks_allow_private)?);
     let control = Control::new(store.clone(), blobs, clock, entropy).with_courier(courier);
     let identity = Identity {

@@ -3,7 +3,7 @@
 use super::new;
 use crate::tracking::exchange::convert::metric;
 use crate::tracking::exchange::{LoggedModelRecord, Outcome, pairs_of};
-use crate::tracking::{LoggedModel, Metric, TrackingError, places};
+use crate::tracking::{Lifecycle, LoggedModel, Metric, TrackingError, places};
 use lockgate_store::Tx;
 
 fn differences(found: &LoggedModel, record: &LoggedModelRecord) -> Vec<&'static str> {
@@ -23,6 +23,9 @@ pub(super) async fn take(tx: &mut Tx, record: &LoggedModelRecord) -> Result<Outc
     if let Some(found) = tx.logged_model(&record.model_id).await? {
         return Ok(Outcome::compared("a logged model of this id", &differences(&found, record)));
     }
+    if tx.logged_model_lifecycle(&record.model_id).await?.is_some() {
+        return Ok(Outcome::conflict("the logged model of this id was deleted here"));
+    }
     if tx.experiment(record.experiment_id).await?.is_none() {
         return Ok(Outcome::conflict(format!("there is no experiment {} here", record.experiment_id)));
     }
@@ -39,6 +42,7 @@ pub(super) async fn take(tx: &mut Tx, record: &LoggedModelRecord) -> Result<Outc
         source_run_id: record.source_run_id.clone(),
         status: record.status.clone(),
         artifact_uri: record.artifact_uri.clone().unwrap_or(here),
+        lifecycle: Lifecycle::Active,
         created: record.created,
         updated: record.updated,
         params: pairs_of(&record.params),

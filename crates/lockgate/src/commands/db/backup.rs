@@ -139,6 +139,14 @@ async fn folder(place: &cli::DbPlace, target: &Path, own: &mut bool) -> anyhow::
         .create(target)
         .with_context(|| format!("{} can't be created", target.display()))?;
     *own = true;
+    // Nothing that the database names may go meanwhile.
+    let _alone = match place.folder()? {
+        Some(folder) => match BlobStore::existing(&folder).await? {
+            Some(blobs) => Some(blobs.alone().await?),
+            None => None,
+        },
+        None => None,
+    };
     let database = target.join(DATABASE);
     let entries = file(&place.url(), &database, own).await?;
     let Some(source) = place.folder()? else {

@@ -34,10 +34,15 @@ pub(super) async fn restore(
         bail!("{} is there already\n  hint: --force keeps it aside and restores", target.display());
     }
     // The artifacts first: a database never names what is not there.
+    let mut alone = None;
     let copied = match blobs {
         None => None,
         Some(blobs) => match place.folder()? {
-            Some(folder) => Some(bring_back(&blobs, &folder).await?),
+            Some(folder) => {
+                // Until the database names them they look like what nothing refers to.
+                alone = Some(BlobStore::open(&folder).await?.alone().await?);
+                Some(bring_back(&blobs, &folder).await?)
+            }
             None => bail!("the backup has artifacts\n  hint: say where they go with --home or --blobs"),
         },
     };
@@ -49,6 +54,7 @@ pub(super) async fn restore(
         ctx.out.aside(&format!("what is there is kept as it is: {error}"));
     }
     let aside = exchange(&fresh, &target, occupied)?;
+    drop(alone);
     told(ctx, &target, checked, aside.as_deref(), copied)?;
     Ok(Exit::Done)
 }
@@ -91,8 +97,6 @@ async fn bring_back(blobs: &Path, folder: &Path) -> anyhow::Result<Copied> {
     let Some(store) = BlobStore::existing(blobs).await? else {
         bail!("the backup's artifacts are missing: there is no {}", blobs.display());
     };
-    // Makes the folder where there is none.
-    BlobStore::open(folder).await?;
     Ok(store.copy_into(folder, true).await?)
 }
 

@@ -150,6 +150,7 @@ pub(super) fn logged_model(folder: &Path, experiment: i64) -> anyhow::Result<Opt
         Ok(())
     })?;
     Ok(Some(LoggedModel {
+        lifecycle: Lifecycle::Active,
         model_id: found.model_id.with_context(|| meta::lacks(folder, "model_id"))?,
         experiment_id: experiment,
         name: found.name.unwrap_or_default(),

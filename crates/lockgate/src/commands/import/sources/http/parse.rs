@@ -151,6 +151,7 @@ pub(super) fn logged_model(of: &Value) -> anyhow::Result<LoggedModel> {
     let (info, data) = (&of["info"], &of["data"]);
     let created = whole(info, "creation_timestamp_ms").unwrap_or_default();
     Ok(LoggedModel {
+        lifecycle: Lifecycle::Active,
         model_id: text(info, "model_id"),
         experiment_id: whole(info, "experiment_id").context("a logged model's experiment is no number")?,
         name: text(info, "name"),
