@@ -128,7 +128,13 @@ impl Evidence {
     fn mirrored(&self) -> Option<Seen<'_>> {
         let shadow = self.shadow.as_ref()?;
         let Shadow { weights, thresholds, .. } = shadow;
-        Some(Seen { weights, compared: self.compared, thresholds: *thresholds, shadow: Some(shadow), before: &[] })
+        Some(Seen {
+            weights,
+            compared: self.compared,
+            thresholds: *thresholds,
+            shadow: Some(shadow),
+            before: &[],
+        })
     }
 
     fn is_shadow(&self) -> bool {

@@ -9,12 +9,7 @@ fn plan() -> RolloutPlan {
             (name("errors"), GuardSpec::Rate { worse_by: 0.5, rollback_by: 0.2, floor: 0.005 }),
             (
                 name("latency"),
-                GuardSpec::Latency {
-                    p99_ms: Some(50.0),
-                    worse_by: 0.2,
-                    rollback_by: 0.05,
-                    floor_ms: 1.0,
-                },
+                GuardSpec::Latency { p99_ms: Some(50.0), worse_by: 0.2, rollback_by: 0.05, floor_ms: 1.0 },
             ),
             (name("constant"), GuardSpec::Constant { rollback_by: 2.0 }),
         ]
@@ -126,10 +121,7 @@ fn a_peak_is_remembered() {
     let mut peaks = Peaks::default();
     let _ = judge(&plan(), &seen(candidate, healthy(900)), &mut peaks);
     let later = judge(&plan(), &seen(healthy(3000), healthy(9000)), &mut peaks);
-    assert!(
-        later.log_e_rollback >= later.needed_rollback,
-        "evidence that once sufficed is not forgotten"
-    );
+    assert!(later.log_e_rollback >= later.needed_rollback, "evidence that once sufficed is not forgotten");
 }
 
 #[test]

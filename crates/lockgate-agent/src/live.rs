@@ -133,7 +133,8 @@ pub(crate) fn view(
     let models = deployments
         .iter()
         .map(|(name, deployment)| {
-            let stats = shared.gateway.stats(name);
+            let mirrors = deployment.traffic().shadow > 0;
+            let stats = if mirrors { shared.gateway.stats(name) } else { None };
             let rollout = rollout(deployment, stats.as_ref(), judgements.get(name), shared.clock.now_ms());
             let model = LiveModel { epoch: table.epoch, sides: sides(shared, name, deployment), rollout };
             (name.clone(), model)

@@ -71,7 +71,7 @@ impl GatewayOptions {
             hold: Duration::from_secs(1),
             max_connections: 16_384,
             warmup: Duration::from_secs(2),
-            shadow_inflight: 8,
+            shadow_inflight: 4,
             breaker: BreakerOptions { units: 20, limit: 0.5 },
         }
     }
