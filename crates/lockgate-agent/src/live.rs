@@ -20,15 +20,20 @@ const BELIEVED: u64 = 200;
 /// The gateway's counts as the judge wants them; `is_shadow` is whether the present step mirrors requests.
 pub(crate) fn evidence(stats: &RolloutStats, compared: bool, is_shadow: bool) -> Evidence {
     let thresholds = |shadow| baseline_latency(stats, shadow).total() >= BELIEVED;
-    let shadow = stats.shadow.map(|s| Shadow {
-        is_now: is_shadow,
-        weights: weighed(stats, true),
-        saturated: s.saturated,
-        thresholds: thresholds(true),
-        samples: s.samples,
-        differed: s.differed,
-        noise: s.noise,
-    });
+    let shadow = stats.shadow.map_or_else(
+        || no_evidence(is_shadow).shadow,
+        |s| {
+            Some(Shadow {
+                is_now: is_shadow,
+                weights: weighed(stats, true),
+                saturated: s.saturated,
+                thresholds: thresholds(true),
+                samples: s.samples,
+                differed: s.differed,
+                noise: s.noise,
+            })
+        },
+    );
     Evidence {
         weights: weighed(stats, false),
         saturated: stats.saturated,
@@ -36,6 +41,12 @@ pub(crate) fn evidence(stats: &RolloutStats, compared: bool, is_shadow: bool) ->
         thresholds: thresholds(false),
         shadow,
     }
+}
+
+/// What the judge gets where nothing was counted yet.
+pub(crate) fn no_evidence(is_shadow: bool) -> Evidence {
+    let shadow = is_shadow.then(|| Shadow { is_now: true, ..Shadow::default() });
+    Evidence { shadow, ..Evidence::default() }
 }
 
 fn weighed(stats: &RolloutStats, shadow: bool) -> Vec<Weighed> {

@@ -81,7 +81,8 @@ impl Reconciler {
         let is_shadow = step.is_shadow();
         self.follow_latency(model, &plan, &promotion, is_shadow);
         let stats = self.stats(model, &promotion);
-        let evidence = stats.map_or_else(Evidence::default, |s| live::evidence(&s, compared, is_shadow));
+        let evidence =
+            stats.map_or_else(|| live::no_evidence(is_shadow), |s| live::evidence(&s, compared, is_shadow));
         let peaks = self.peaks.entry(promotion).or_default();
         let mut judgement = judge(&plan.rollout, &evidence, peaks);
         judgement.readings.extend(traffic(&evidence, &step));

@@ -2,7 +2,7 @@
 
 use crate::common::*;
 use lockgate_core::route::{ModelRoute, Role, WHOLE};
-use lockgate_gateway::{RolloutStats, SegmentStats, ShadowStats};
+use lockgate_gateway::{GatewayOptions, RolloutStats, SegmentStats, ShadowStats};
 use std::time::{Duration, Instant};
 
 fn predicts(data: &str) -> Behave {
@@ -17,7 +17,12 @@ struct Two {
 
 impl Two {
     fn start() -> Self {
-        let world = start(options());
+        Self::with(64)
+    }
+
+    /// So many mirrored requests at a time.
+    fn with(shadow_inflight: usize) -> Self {
+        let world = start(GatewayOptions { shadow_inflight, ..options() });
         let old = Worker::start(world.dir.path(), "old", predicts("1, 0.5"));
         let new = Worker::start(world.dir.path(), "new", predicts("1, 0.5"));
         Self { world, old, new }
@@ -164,7 +169,7 @@ async fn answers_that_differ_show_net_of_the_noise_of_the_baseline() {
 
 #[tokio::test]
 async fn a_slow_candidate_is_asked_less_and_slows_nobody() {
-    let two = Two::start();
+    let two = Two::with(4);
     two.new.now(Behave::Slow(Duration::from_millis(300)));
     two.world.publish(two.at(WHOLE)).await;
     let begun = Instant::now();

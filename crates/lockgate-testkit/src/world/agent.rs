@@ -1,6 +1,6 @@
 //! The agent: a disk, a loop, and a way to die at any of its points.
 
-use super::counts::{Judge, Meter};
+use super::counts::{Evidence, Judge, Meter};
 use super::gateway::{Gateway, Routes, Table};
 use super::{Line, Release};
 use crate::script::KillPoint;
@@ -251,14 +251,17 @@ impl Agent {
             || active.plan.backup.is_some();
         let is_shadow = self.deployment.traffic().shadow > 0;
         let meter = around.meter.as_deref_mut().filter(|m| m.salt == salt);
-        let evidence = meter.map_or_else(Default::default, |m| {
-            if is_shadow {
-                m.mirrored().follow_latency()
-            } else {
-                m.follow_latency()
-            }
-            m.evidence(compared, is_shadow)
-        });
+        let evidence = meter.map_or_else(
+            || Evidence::none(is_shadow),
+            |m| {
+                if is_shadow {
+                    m.mirrored().follow_latency()
+                } else {
+                    m.follow_latency()
+                }
+                m.evidence(compared, is_shadow)
+            },
+        );
         if self.peaks.0 != salt {
             self.peaks = (salt.to_owned(), Peaks::default());
         }

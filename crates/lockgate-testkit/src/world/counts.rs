@@ -67,6 +67,16 @@ pub struct Mirrored {
     pub samples: [u64; 3],
 }
 
+impl Evidence {
+    /// Before anything was counted.
+    pub(crate) fn none(is_shadow: bool) -> Self {
+        Self {
+            shadow: is_shadow.then(|| Mirrored { is_now: true, ..Mirrored::default() }),
+            ..Self::default()
+        }
+    }
+}
+
 /// From counts to verdicts; the peaks are kept between two looks.
 pub type Judge = fn(&RolloutPlan, &Evidence, &mut Peaks) -> Judgement;
 
@@ -201,12 +211,17 @@ impl Meter {
     }
 
     pub(crate) fn evidence(&self, compared: bool, is_shadow: bool) -> Evidence {
-        let shadow = self.shadow.as_ref().map(|s| Mirrored {
-            is_now: is_shadow,
-            weights: s.weighed(),
-            thresholds: s.baseline.total() >= BELIEVED,
-            samples: s.samples,
-        });
+        let shadow = self.shadow.as_ref().map_or_else(
+            || Evidence::none(is_shadow).shadow,
+            |s| {
+                Some(Mirrored {
+                    is_now: is_shadow,
+                    weights: s.weighed(),
+                    thresholds: s.baseline.total() >= BELIEVED,
+                    samples: s.samples,
+                })
+            },
+        );
         let thresholds = self.baseline.total() >= BELIEVED;
         Evidence { weights: self.weighed(), compared, thresholds, shadow }
     }
