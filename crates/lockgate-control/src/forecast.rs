@@ -113,13 +113,13 @@ fn advice(plan: &Plan, rate: f64, base: f64, total: Option<f64>) -> Vec<String> 
             format!("at {rate:.1} requests/s the guards can't decide: the rollout {outcome} at its deadline")
         }
     }];
-    if let Some(half) = slowest(plan, rate, &Step::live(WHOLE / 2, 0), base) {
-        if plan.rollout.steps.first().map_or(0.0, share) < 0.5 {
-            advice.push(format!(
-                "larger steps decide sooner: one step of 50% would take about {:.0} min",
-                half / 60.0
-            ));
-        }
+    if let Some(half) = slowest(plan, rate, &Step::live(WHOLE / 2, 0), base)
+        && plan.rollout.steps.first().map_or(0.0, share) < 0.5
+    {
+        advice.push(format!(
+            "larger steps decide sooner: one step of 50% would take about {:.0} min",
+            half / 60.0
+        ));
     }
     advice.push(
         "a replay gate decides without waiting for traffic: record requests and replay them before the rollout"

@@ -210,7 +210,7 @@ impl Mirrored {
     async fn sample(&self, shadow: &ShadowRoute, candidate: &Asked) {
         let Some(tolerance) = shadow.tolerance else { return };
         let Some(body) = &self.primary.body else { return };
-        if self.reactor.random.next() % SAMPLED != 0 || !self.is_first_sample(&shadow.meter) {
+        if !self.reactor.random.next().is_multiple_of(SAMPLED) || !self.is_first_sample(&shadow.meter) {
             return;
         }
         let Some(baseline) = &self.route.baseline else { return };
