@@ -24,7 +24,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = os.environ.get("LOCKGATE_BIN") or str(ROOT / "target/debug/lockgate")
-FAULTS = ["good", "good2", "nan", "error", "broken", "constant", "slow"]
+FAULTS = ["good", "good2", "nan", "error", "broken", "constant", "slow", "swapped"]
 _first_port = itertools.count(21000 + os.getpid() % 100 * 100, 20)
 
 

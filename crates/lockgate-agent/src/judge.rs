@@ -2,6 +2,16 @@
 //!
 //! One event per unit and guard counts, the first. Evidence that the candidate is worse is merged over all guards, and only
 //! the merged evidence rolls back; a promotion needs every required guard by itself. What isn't known is *unknown*.
+//!
+//! Mirrored requests are evidence of their own. While a step mirrors, they alone are looked at; later they prove nothing for a
+//! share of users any more (they were answered without anybody waiting), but harm that they showed is not forgotten: a
+//! guard's evidence for *worse* is then the mean of both kinds', which is an e-value as both are.
+//!
+//! Each mirrored request counts for both arms, so the candidate's share is 0.5, and its two outcomes are not independent. The
+//! thinning test stays valid: with the factors `f` for an event of the candidate and `g` for one of the baseline, the mean
+//! factor of a pair is `1 + c (f-1) + b (g-1) + d (f-1)(g-1)`, where `c` and `b` are the arms' rates and `d` that of an event in
+//! both. One factor is above 1 and one below, so the last term is never positive, and what remains is the mean for arms that
+//! are independent. It is conservative by as much as the arms fail together.
 
 use lockgate_core::guard::{GuardSpec, Judgement, Reading, SegmentCount, Verdict};
 use lockgate_core::id::GuardName;
@@ -9,6 +19,7 @@ use lockgate_core::plan::RolloutPlan;
 use lockgate_stats::decision::{
     Budget, GuardEvidence, Look, Overall, Peaks, Role, Verdict as Proven, decide, log_needed,
 };
+use lockgate_stats::disagreement::{self, Samples};
 use lockgate_stats::rate::{self, Bound};
 use lockgate_stats::thinning::{self, Segment, Side};
 use lockgate_stats::{latency, merge, srm};
@@ -44,7 +55,7 @@ pub struct Counts {
 /// Both sides at one weight.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Weighed {
-    /// The candidate's share, 0 to 1.
+    /// The candidate's share, 0 to 1; of mirrored requests, the share that was mirrored.
     pub weight: f64,
     /// The candidate.
     pub candidate: Counts,
@@ -63,6 +74,39 @@ pub struct Evidence {
     pub compared: bool,
     /// Whether the baseline's latency was known well enough to set thresholds by.
     pub thresholds: bool,
+    /// What mirrored requests said, where the rollout has a step that mirrors.
+    pub shadow: Option<Shadow>,
+}
+
+/// What mirrored requests said.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Shadow {
+    /// Whether the present step mirrors.
+    pub is_now: bool,
+    /// One entry for each share that was mirrored.
+    pub weights: Vec<Weighed>,
+    /// Whether the gateway had to stop counting units.
+    pub saturated: bool,
+    /// Whether the baseline's latency was known well enough to set thresholds by.
+    pub thresholds: bool,
+    /// Answers that were compared.
+    pub samples: Samples,
+    /// Answers of the candidate that differed.
+    pub differed: u64,
+    /// Second answers of the baseline that differed from its first.
+    pub noise: u64,
+}
+
+/// Requests of one kind: users' or mirrored ones.
+#[derive(Debug, Clone, Copy)]
+struct Seen<'a> {
+    weights: &'a [Weighed],
+    compared: bool,
+    thresholds: bool,
+    /// Of mirrored requests, what else is known of them.
+    shadow: Option<&'a Shadow>,
+    /// Of users' requests, what mirrored ones told before.
+    before: &'a [Weighed],
 }
 
 /// One guard's numbers.
@@ -75,11 +119,49 @@ struct Numbers {
 }
 
 impl Evidence {
+    fn live(&self) -> Seen<'_> {
+        let Self { weights, compared, thresholds, .. } = self;
+        let before = self.shadow.as_ref().map_or(&[][..], |s| &s.weights);
+        Seen { weights, compared: *compared, thresholds: *thresholds, shadow: None, before }
+    }
+
+    fn mirrored(&self) -> Option<Seen<'_>> {
+        let shadow = self.shadow.as_ref()?;
+        let Shadow { weights, thresholds, .. } = shadow;
+        Some(Seen {
+            weights,
+            compared: self.compared,
+            thresholds: *thresholds,
+            shadow: Some(shadow),
+            before: &[],
+        })
+    }
+
+    fn is_shadow(&self) -> bool {
+        self.shadow.as_ref().is_some_and(|s| s.is_now)
+    }
+
+    /// What the present step is about.
+    fn now(&self) -> Seen<'_> {
+        self.mirrored().filter(|_| self.is_shadow()).unwrap_or_else(|| self.live())
+    }
+
+    fn is_saturated(&self) -> bool {
+        if self.is_shadow() { self.shadow.as_ref().is_some_and(|s| s.saturated) } else { self.saturated }
+    }
+}
+
+impl Seen<'_> {
+    /// The candidate's share of what counts. A mirrored request counts once for each arm.
+    fn share(&self, weighed: &Weighed) -> f64 {
+        if self.shadow.is_some() { 0.5 } else { weighed.weight }
+    }
+
     fn segments(&self, of: impl Fn(&Counts) -> u64) -> Vec<Segment> {
         self.weights
             .iter()
             .map(|w| Segment {
-                weight: w.weight,
+                weight: self.share(w),
                 candidate_events: of(&w.candidate),
                 baseline_events: of(&w.baseline),
             })
@@ -102,19 +184,23 @@ pub fn judge(plan: &RolloutPlan, evidence: &Evidence, peaks: &mut Peaks) -> Judg
     let weight = 1.0 / plan.guards.len().max(1) as f64;
     let numbers: Vec<(&GuardName, &GuardSpec, Numbers)> =
         plan.guards.iter().map(|(name, spec)| (name, spec, numbers(spec, evidence))).collect();
+    let is_shadow = evidence.is_shadow();
     let guards: Vec<GuardEvidence> = numbers
         .iter()
         .map(|(_, spec, n)| GuardEvidence {
             weight,
-            role: if spec.is_required() { Role::Required } else { Role::RollbackOnly },
+            role: if spec.is_required(is_shadow) { Role::Required } else { Role::RollbackOnly },
             log_e_worse: n.worse,
             log_e_not_worse: n.not_worse,
             log_e_below_floor: n.below_floor,
         })
         .collect();
-    let ratio = if evidence.compared { srm::log_e_stepped(&evidence.segments(|c| c.drawn)) } else { 0.0 };
+    // Mirrored requests go to both sides: there is no share that they could miss.
+    let users = evidence.live();
+    let ratio = if users.compared { srm::log_e_stepped(&users.segments(|c| c.drawn)) } else { 0.0 };
     let look = Look { guards: &guards, log_e_sample_ratio: ratio, min_bake_over: true, peaks: *peaks };
-    let units = |of: fn(&Weighed) -> u64| evidence.sum(of);
+    let now = evidence.now();
+    let units = |of: fn(&Weighed) -> u64| now.sum(of);
     let (candidate_units, baseline_units) = (units(|w| w.candidate.units), units(|w| w.baseline.units));
     let (Ok(decision), Ok(needed_rollback), Ok(needed)) = (
         decide(&look, &budget),
@@ -136,13 +222,13 @@ pub fn judge(plan: &RolloutPlan, evidence: &Evidence, peaks: &mut Peaks) -> Judg
         .map(|(((name, spec, n), proven), guard)| {
             let verdict = match proven {
                 Proven::Worse => Verdict::Worse,
-                Proven::NotWorse if !evidence.saturated => Verdict::NotWorse,
+                Proven::NotWorse if !evidence.is_saturated() => Verdict::NotWorse,
                 Proven::NotWorse | Proven::Unknown => Verdict::Unknown,
             };
             Reading {
                 guard: name.clone(),
                 verdict,
-                required: spec.is_required(),
+                required: spec.is_required(is_shadow),
                 log_e_worse: bounded(n.worse),
                 log_e_not_worse: bounded(guard.not_worse().unwrap_or(0.0)),
                 needed,
@@ -166,25 +252,67 @@ fn bounded(log_e: f64) -> f64 {
     if log_e.is_nan() { 0.0 } else { log_e.clamp(-1e9, 1e9) }
 }
 
+/// A guard's numbers: *not worse* is about what the present step is about, *worse* about everything that was seen.
 fn numbers(spec: &GuardSpec, evidence: &Evidence) -> Numbers {
+    let mut now = of_one_kind(spec, evidence.now());
+    let Some(mirrored) = evidence.mirrored() else { return now };
+    let is_shadow = evidence.is_shadow();
+    if let GuardSpec::Disagreement { .. } = spec {
+        // It has no other evidence than this.
+        return of_one_kind(spec, mirrored);
+    }
+    let other = of_one_kind(spec, if is_shadow { evidence.live() } else { mirrored });
+    now.worse = merge::mean(&[now.worse, other.worse]).unwrap_or(0.0);
+    if is_shadow {
+        now.words = format!("mirrored requests: {}", now.words);
+    }
+    now
+}
+
+fn of_one_kind(spec: &GuardSpec, evidence: Seen<'_>) -> Numbers {
     match spec {
         GuardSpec::Rate { worse_by, rollback_by, floor } => {
             errors(evidence, 1.0 + worse_by, 1.0 + rollback_by, *floor)
         }
         GuardSpec::Latency { p99_ms, .. } => slow(evidence, p99_ms.is_some()),
         GuardSpec::Constant { rollback_by } => repeats(evidence, 1.0 + rollback_by),
+        GuardSpec::Disagreement { max, .. } => disagreement(evidence, *max),
     }
 }
 
-fn counts(evidence: &Evidence, of: impl Fn(&Counts) -> u64) -> Vec<SegmentCount> {
+/// Answers to mirrored requests that differ, net of noise.
+fn disagreement(evidence: Seen<'_>, max: f64) -> Numbers {
+    let Some(Shadow { samples, differed, noise, .. }) = evidence.shadow else {
+        let words = "only a step that mirrors requests has two answers to compare".to_owned();
+        return Numbers { worse: 0.0, not_worse: 0.0, below_floor: None, segments: Vec::new(), words };
+    };
+    let words = format!(
+        "mirrored requests: {differed} of {} compared answers differ, the baseline's own second answers {noise}",
+        samples.total()
+    );
+    Numbers {
+        worse: disagreement::log_e(*samples, max, Side::Worse),
+        not_worse: disagreement::log_e(*samples, max, Side::NotWorse),
+        below_floor: None,
+        segments: vec![SegmentCount { weight: 0.5, candidate: *differed, baseline: *noise, shadow: true }],
+        words,
+    }
+}
+
+fn counts(evidence: Seen<'_>, of: impl Fn(&Counts) -> u64) -> Vec<SegmentCount> {
     evidence
         .weights
         .iter()
-        .map(|w| SegmentCount { weight: w.weight, candidate: of(&w.candidate), baseline: of(&w.baseline) })
+        .map(|w| SegmentCount {
+            weight: evidence.share(w),
+            candidate: of(&w.candidate),
+            baseline: of(&w.baseline),
+            shadow: evidence.shadow.is_some(),
+        })
         .collect()
 }
 
-fn errors(evidence: &Evidence, worse: f64, rollback: f64, floor: f64) -> Numbers {
+fn errors(evidence: Seen<'_>, worse: f64, rollback: f64, floor: f64) -> Numbers {
     let (bad, units) = (evidence.sum(|w| w.candidate.errors), evidence.sum(|w| w.candidate.units));
     let (bad_b, units_b) = (evidence.sum(|w| w.baseline.errors), evidence.sum(|w| w.baseline.units));
     let (refused, refused_b) = (evidence.sum(|w| w.candidate.refused), evidence.sum(|w| w.baseline.refused));
@@ -226,11 +354,13 @@ fn errors(evidence: &Evidence, worse: f64, rollback: f64, floor: f64) -> Numbers
 /// With all the traffic on one side there is nothing to compare with any more: then the bound is absolute, fixed by what the
 /// baseline did before. First requests alone count, for their rate does not grow with how often a unit comes. None without
 /// such traffic.
-fn at_whole(evidence: &Evidence, margin: f64, floor: f64) -> Option<f64> {
-    let whole = || evidence.weights.iter().filter(|w| w.weight >= 1.0);
+fn at_whole(evidence: Seen<'_>, margin: f64, floor: f64) -> Option<f64> {
+    let whole = || evidence.weights.iter().filter(|w| evidence.share(w) >= 1.0);
     let (bad, units) =
         whole().fold((0, 0), |(bad, units), w| (bad + w.candidate.first_bad, units + w.candidate.units));
-    let before = (evidence.sum(|w| w.baseline.first_bad), evidence.sum(|w| w.baseline.units));
+    let all = || evidence.weights.iter().chain(evidence.before);
+    let before: (u64, u64) =
+        (all().map(|w| w.baseline.first_bad).sum(), all().map(|w| w.baseline.units).sum());
     let usual = if before.1 == 0 { 0.0 } else { before.0 as f64 / before.1 as f64 };
     (units > 0)
         .then(|| rate::log_e(bad.min(units), units, (usual * margin).max(floor).min(0.999), Bound::Above))
@@ -238,7 +368,7 @@ fn at_whole(evidence: &Evidence, margin: f64, floor: f64) -> Option<f64> {
 
 /// Exceedance of the baseline's quantiles, the candidate's latency being made smaller by the margin first; and of the
 /// absolute bound, which one unit in a hundred may exceed.
-fn slow(evidence: &Evidence, bounded_by_slo: bool) -> Numbers {
+fn slow(evidence: Seen<'_>, bounded_by_slo: bool) -> Numbers {
     let (slow, units) = (evidence.sum(|w| w.candidate.slow_slo), evidence.sum(|w| w.candidate.units));
     let slo = if bounded_by_slo { Some(rate::log_e(slow, units, 0.01, Bound::Above)) } else { None };
     let mut words = Vec::new();
@@ -270,7 +400,7 @@ fn slow(evidence: &Evidence, bounded_by_slo: bool) -> Numbers {
     Numbers { worse, not_worse, below_floor: None, segments, words: words.join("; ") }
 }
 
-fn repeats(evidence: &Evidence, rollback: f64) -> Numbers {
+fn repeats(evidence: Seen<'_>, rollback: f64) -> Numbers {
     let (again, units) = (evidence.sum(|w| w.candidate.repeats), evidence.sum(|w| w.candidate.units));
     let again_b = evidence.sum(|w| w.baseline.repeats);
     let words = format!("same answer as before: {again} of {units} units, baseline {again_b}");
@@ -283,168 +413,5 @@ fn repeats(evidence: &Evidence, rollback: f64) -> Numbers {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use lockgate_core::plan::{OnInconclusive, Step};
-
-    fn plan() -> RolloutPlan {
-        let name = |n: &str| GuardName::new(n).unwrap();
-        RolloutPlan {
-            steps: vec![Step { weight: 2500, hold_ms: 0 }, Step { weight: 10_000, hold_ms: 0 }],
-            guards: [
-                (name("errors"), GuardSpec::Rate { worse_by: 0.5, rollback_by: 0.2, floor: 0.005 }),
-                (
-                    name("latency"),
-                    GuardSpec::Latency {
-                        p99_ms: Some(50.0),
-                        worse_by: 0.2,
-                        rollback_by: 0.05,
-                        floor_ms: 1.0,
-                    },
-                ),
-                (name("constant"), GuardSpec::Constant { rollback_by: 2.0 }),
-            ]
-            .into(),
-            unit_header: None,
-            alpha_rollback: 0.05,
-            alpha_promote: 0.05,
-            alpha_sample_ratio: 0.001,
-            deadline_ms: 0,
-            on_inconclusive: OnInconclusive::Hold,
-            probation_ms: 0,
-            prepare_ms: 1000,
-            workers: 1,
-            timeout_ms: 1000,
-            memory_bytes: 0,
-        }
-    }
-
-    fn seen(candidate: Counts, baseline: Counts) -> Evidence {
-        Evidence {
-            weights: vec![Weighed { weight: 0.25, candidate, baseline }],
-            saturated: false,
-            compared: true,
-            thresholds: true,
-        }
-    }
-
-    fn healthy(units: u64) -> Counts {
-        Counts {
-            drawn: units,
-            units,
-            slow_rollback: [units / 2, units / 10, units / 100],
-            slow_promote: [units / 3, units / 20, 0],
-            ..Counts::default()
-        }
-    }
-
-    #[test]
-    fn nothing_seen_is_unknown() {
-        for evidence in [Evidence::default(), seen(Counts::default(), Counts::default())] {
-            let j = judge(&plan(), &evidence, &mut Peaks::default());
-            assert!(j.worst().is_none());
-            assert!(!j.all_not_worse());
-            assert!(j.readings.iter().all(|r| r.verdict == Verdict::Unknown), "{:?}", j.readings);
-        }
-    }
-
-    #[test]
-    fn a_healthy_candidate_is_proven_not_worse() {
-        let j = judge(
-            &plan(),
-            &seen(healthy(3000), Counts { slow_promote: [4500, 900, 90], ..healthy(9000) }),
-            &mut Peaks::default(),
-        );
-        assert!(j.all_not_worse(), "{:#?}", j.readings);
-        assert!(j.worst().is_none());
-    }
-
-    #[test]
-    fn bad_answers_roll_back_and_say_so() {
-        let mut candidate = healthy(300);
-        candidate.errors = 30;
-        let j = judge(&plan(), &seen(candidate, healthy(900)), &mut Peaks::default());
-        assert_eq!(j.worst().unwrap().guard.as_str(), "errors");
-        assert!(!j.all_not_worse());
-    }
-
-    #[test]
-    fn a_slow_candidate_rolls_back() {
-        let mut candidate = healthy(300);
-        candidate.slow_rollback = [290, 250, 200];
-        let j = judge(&plan(), &seen(candidate, healthy(900)), &mut Peaks::default());
-        assert_eq!(j.worst().unwrap().guard.as_str(), "latency");
-    }
-
-    #[test]
-    fn answers_that_are_always_the_same_roll_back() {
-        let mut candidate = healthy(300);
-        candidate.repeats = 299;
-        let mut baseline = healthy(900);
-        baseline.repeats = 9;
-        let j = judge(&plan(), &seen(candidate, baseline), &mut Peaks::default());
-        assert_eq!(j.worst().unwrap().guard.as_str(), "constant");
-    }
-
-    #[test]
-    fn unequal_shares_make_the_comparison_void() {
-        let j = judge(
-            &plan(),
-            &seen(healthy(9000), Counts { slow_promote: [4500, 900, 90], ..healthy(9000) }),
-            &mut Peaks::default(),
-        );
-        assert!(j.sample_ratio_mismatch);
-        assert!(!j.all_not_worse());
-    }
-
-    #[test]
-    fn a_saturated_count_proves_nothing_new() {
-        let mut evidence = seen(healthy(3000), Counts { slow_promote: [4500, 900, 90], ..healthy(9000) });
-        evidence.saturated = true;
-        assert!(!judge(&plan(), &evidence, &mut Peaks::default()).all_not_worse());
-    }
-
-    #[test]
-    fn a_peak_is_remembered() {
-        let mut candidate = healthy(300);
-        candidate.errors = 30;
-        let mut peaks = Peaks::default();
-        let _ = judge(&plan(), &seen(candidate, healthy(900)), &mut peaks);
-        let later = judge(&plan(), &seen(healthy(3000), healthy(9000)), &mut peaks);
-        assert!(
-            later.log_e_rollback >= later.needed_rollback,
-            "evidence that once sufficed is not forgotten"
-        );
-    }
-
-    #[test]
-    fn a_candidate_that_refuses_everything_quickly_is_worse() {
-        let refused = Counts { refused: 400, first_bad: 400, ..healthy(400) };
-        let refused = Counts { slow_rollback: [0; QUANTILES], slow_promote: [0; QUANTILES], ..refused };
-        let j = judge(&plan(), &seen(refused, healthy(1200)), &mut Peaks::default());
-        assert!(j.worst().is_some(), "{:#?}", j.readings);
-        assert!(!j.all_not_worse());
-    }
-
-    #[test]
-    fn refusals_that_both_sides_give_are_no_harm() {
-        let usual = |units: u64| Counts { refused: units / 10, ..healthy(units) };
-        let j = judge(&plan(), &seen(usual(4000), usual(12_000)), &mut Peaks::default());
-        assert!(j.worst().is_none());
-        let errors = j.readings.iter().find(|r| r.guard.as_str() == "errors").unwrap();
-        assert_eq!(errors.verdict, Verdict::NotWorse, "{errors:#?}");
-    }
-
-    #[test]
-    fn with_all_the_traffic_it_is_judged_by_what_the_baseline_did_before() {
-        let at_whole = |candidate: Counts| {
-            let mut evidence = seen(healthy(2000), healthy(6000));
-            evidence.weights.push(Weighed { weight: 1.0, candidate, baseline: Counts::default() });
-            judge(&plan(), &evidence, &mut Peaks::default())
-        };
-        assert!(at_whole(healthy(3000)).worst().is_none());
-        let broken = Counts { errors: 300, first_bad: 300, ..healthy(1000) };
-        let j = at_whole(broken);
-        assert_eq!(j.worst().map(|r| r.guard.as_str()), Some("errors"), "{:#?}", j.readings);
-    }
-}
+#[path = "judge_tests.rs"]
+mod tests;

@@ -1,24 +1,57 @@
 //! What is seen right now: the gateway's counts for the judge, and a view for people.
 
 use crate::Shared;
-use crate::judge::{Counts, Evidence, Weighed};
+use crate::judge::{Counts, Evidence, Shadow, Weighed};
 use lockgate_core::guard::{GuardSpec, Judgement, Verdict};
 use lockgate_core::id::{ModelName, PromotionId};
 use lockgate_core::plan::{Plan, Revision};
 use lockgate_core::rollout::{Deployment, Phase, Status};
 use lockgate_core::route::{Role, RouteTable, WHOLE};
 use lockgate_core::wire::{Live, LiveModel, LiveRollout, LiveSide};
-use lockgate_gateway::{Gateway, LatencyMargin, LatencyThresholds, RolloutStats, SegmentStats, SideTotals};
+use lockgate_gateway::{
+    Gateway, LatencyMargin, LatencyThresholds, RolloutStats, SegmentStats, ShadowStats, SideTotals,
+};
 use lockgate_stats::histogram::{Histogram, edge_at_or_above};
 use std::collections::BTreeMap;
 
 /// The baseline's quantiles are believed from this many requests on.
 const BELIEVED: u64 = 200;
 
-/// The gateway's counts as the judge wants them.
-pub(crate) fn evidence(stats: &RolloutStats, compared: bool) -> Evidence {
+/// The gateway's counts as the judge wants them; `is_shadow` is whether the present step mirrors requests.
+pub(crate) fn evidence(stats: &RolloutStats, compared: bool, is_shadow: bool) -> Evidence {
+    let thresholds = |shadow| baseline_latency(stats, shadow).total() >= BELIEVED;
+    let shadow = stats.shadow.map_or_else(
+        || no_evidence(is_shadow).shadow,
+        |s| {
+            Some(Shadow {
+                is_now: is_shadow,
+                weights: weighed(stats, true),
+                saturated: s.saturated,
+                thresholds: thresholds(true),
+                samples: s.samples,
+                differed: s.differed,
+                noise: s.noise,
+            })
+        },
+    );
+    Evidence {
+        weights: weighed(stats, false),
+        saturated: stats.saturated,
+        compared,
+        thresholds: thresholds(false),
+        shadow,
+    }
+}
+
+/// What the judge gets where nothing was counted yet.
+pub(crate) fn no_evidence(is_shadow: bool) -> Evidence {
+    let shadow = is_shadow.then(|| Shadow { is_now: true, ..Shadow::default() });
+    Evidence { shadow, ..Evidence::default() }
+}
+
+fn weighed(stats: &RolloutStats, shadow: bool) -> Vec<Weighed> {
     let mut weights: BTreeMap<u32, Weighed> = BTreeMap::new();
-    for segment in &stats.segments {
+    for segment in stats.segments.iter().filter(|s| s.shadow == shadow) {
         let slot = weights.entry(segment.weight).or_insert_with(|| Weighed {
             weight: share(segment.weight),
             candidate: Counts::default(),
@@ -30,15 +63,24 @@ pub(crate) fn evidence(stats: &RolloutStats, compared: bool) -> Evidence {
             Role::Backup => {}
         }
     }
-    let weights: Vec<Weighed> = weights.into_values().collect();
-    let thresholds = baseline_latency(stats).total() >= BELIEVED;
-    Evidence { weights, saturated: stats.saturated, compared, thresholds }
+    weights.into_values().collect()
 }
 
-/// Requests that were assigned to the candidate, and bad answers among them.
-pub(crate) fn candidate_totals(stats: &RolloutStats) -> (u64, u64) {
-    let candidate = stats.segments.iter().filter(|s| s.arm == Role::Candidate);
+/// Requests of users that were assigned to the candidate, or those that were mirrored to it, and bad answers among them.
+pub(crate) fn candidate_totals(stats: &RolloutStats, shadow: bool) -> (u64, u64) {
+    let candidate = stats.segments.iter().filter(|s| s.arm == Role::Candidate && s.shadow == shadow);
     candidate.fold((0, 0), |(requests, bad), s| (requests + s.requests, bad + s.errors.total()))
+}
+
+/// What the gateway's own breaker saw, if it opened.
+pub(crate) fn breaker(stats: &RolloutStats) -> Option<String> {
+    let ended_shadow = stats.shadow.is_some_and(|s| s.breaker_open);
+    if !stats.breaker_open && !ended_shadow {
+        return None;
+    }
+    let (requests, errors) = candidate_totals(stats, !stats.breaker_open);
+    let what = if stats.breaker_open { "requests to" } else { "requests mirrored to" };
+    Some(format!("the gateway's own breaker opened: {errors} of {requests} {what} the candidate failed"))
 }
 
 fn counts(s: &SegmentStats) -> Counts {
@@ -60,24 +102,25 @@ fn share(weight: u32) -> f64 {
     f64::from(weight) / f64::from(WHOLE)
 }
 
-fn baseline_latency(stats: &RolloutStats) -> Histogram {
+fn baseline_latency(stats: &RolloutStats, shadow: bool) -> Histogram {
     let mut all = Histogram::new();
-    for segment in stats.segments.iter().filter(|s| s.arm == Role::Baseline) {
+    for segment in stats.segments.iter().filter(|s| s.arm == Role::Baseline && s.shadow == shadow) {
         all.merge(&segment.latency);
     }
     all
 }
 
-/// What counts as slow from now on: by the plan's latency guard and what the baseline did so far.
-pub(crate) fn thresholds(stats: &RolloutStats, plan: &Plan) -> Option<LatencyThresholds> {
+/// What counts as slow from now on: by the plan's latency guard and what the baseline did so far, in requests of the kind that
+/// the present step is about.
+pub(crate) fn thresholds(stats: &RolloutStats, plan: &Plan, is_shadow: bool) -> Option<LatencyThresholds> {
     let (p99_ms, worse_by, rollback_by, floor_ms) = plan.rollout.guards.values().find_map(|g| match g {
         GuardSpec::Latency { p99_ms, worse_by, rollback_by, floor_ms } => {
             Some((*p99_ms, *worse_by, *rollback_by, *floor_ms))
         }
-        GuardSpec::Rate { .. } | GuardSpec::Constant { .. } => None,
+        GuardSpec::Rate { .. } | GuardSpec::Constant { .. } | GuardSpec::Disagreement { .. } => None,
     })?;
     let micros = |ms: f64| (ms * 1000.0).clamp(0.0, 1e15) as u64;
-    let latency = baseline_latency(stats);
+    let latency = baseline_latency(stats, is_shadow);
     let quantile = |q: f64| match latency.quantile(q) {
         Some(us) if latency.total() >= BELIEVED => edge_at_or_above(us),
         _ => u64::MAX,
@@ -101,7 +144,9 @@ pub(crate) fn view(
     let models = deployments
         .iter()
         .map(|(name, deployment)| {
-            let rollout = rollout(deployment, judgements.get(name), shared.clock.now_ms());
+            let mirrors = deployment.traffic().shadow > 0;
+            let stats = if mirrors { shared.gateway.stats(name) } else { None };
+            let rollout = rollout(deployment, stats.as_ref(), judgements.get(name), shared.clock.now_ms());
             let model = LiveModel { epoch: table.epoch, sides: sides(shared, name, deployment), rollout };
             (name.clone(), model)
         })
@@ -175,24 +220,32 @@ fn side(
     }
 }
 
-fn rollout(deployment: &Deployment, judgement: Option<&Judgement>, now: i64) -> Option<LiveRollout> {
+fn rollout(
+    deployment: &Deployment,
+    stats: Option<&RolloutStats>,
+    judgement: Option<&Judgement>,
+    now: i64,
+) -> Option<LiveRollout> {
     let active = deployment.active.as_ref()?;
     let steps = active.plan.rollout.steps.len();
     let (phase, weight, since) = match &active.phase {
         Phase::Preparing { .. } => ("loading and warming the release".to_owned(), 0, None),
         Phase::Step { index, status } => {
-            let weight = active.plan.rollout.steps.get(*index).map_or(0, |s| s.weight);
+            let (weight, shadow) =
+                active.plan.rollout.steps.get(*index).map_or((0, 0), |s| (s.weight, s.shadow));
             let (words, since) = match status {
                 Status::Settling => ("gateways are applying it".to_owned(), None),
                 Status::Watching { since } => ("watching".to_owned(), Some(*since)),
                 Status::Held { since, reason } => (format!("held: {reason}"), Some(*since)),
                 Status::Paused { .. } => ("paused by a person; guards go on".to_owned(), None),
             };
-            (
-                format!("step {} of {steps}, {}% of the traffic: {words}", index + 1, share(weight) * 100.0),
-                weight,
-                since,
-            )
+            let what = if shadow > 0 {
+                let seen = stats.filter(|s| s.salt == active.promotion.as_str()).and_then(|s| s.shadow);
+                mirrored(shadow, &seen.unwrap_or_default())
+            } else {
+                format!("{}% of the traffic", share(weight) * 100.0)
+            };
+            (format!("step {} of {steps}, {what}: {words}", index + 1), weight, since)
         }
         Phase::RollingBack { cause, .. } => (format!("going back: {}", cause.summary()), 0, None),
         Phase::FailingOver { summary } => (format!("failing over: {summary}"), 0, None),
@@ -201,6 +254,20 @@ fn rollout(deployment: &Deployment, judgement: Option<&Judgement>, now: i64) -> 
     let seconds_to_verdict = since.and_then(|since| expected(&judgement, (now - since) as f64 / 1000.0));
     let promotion: PromotionId = active.promotion.clone();
     Some(LiveRollout { promotion, phase, share: share(weight), judgement, seconds_to_verdict })
+}
+
+/// A shadow step in words.
+fn mirrored(share: u32, seen: &ShadowStats) -> String {
+    let ShadowStats { mirrored, dropped, streaming, samples, differed, noise, .. } = seen;
+    let mut words = format!("shadow {}% (mirrored {mirrored}, dropped {dropped}", self::share(share) * 100.0);
+    if *streaming > 0 {
+        words.push_str(&format!(", too large {streaming}"));
+    }
+    if samples.total() > 0 {
+        words.push_str(&format!(", disagreements {differed} of {} sampled, noise {noise}", samples.total()));
+    }
+    words.push(')');
+    words
 }
 
 /// How long until the slowest required guard has what it needs, if evidence goes on growing as it did.

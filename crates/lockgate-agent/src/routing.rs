@@ -3,10 +3,11 @@
 use crate::AgentError;
 use crate::fleet::Fleet;
 use crate::home::{Home, write_private};
+use lockgate_core::guard::GuardSpec;
 use lockgate_core::id::ModelName;
 use lockgate_core::plan::{Plan, Revision};
 use lockgate_core::rollout::{Deployment, Readiness};
-use lockgate_core::route::{ModelRoute, RouteTable, Split, UnitSource, Variant, WHOLE};
+use lockgate_core::route::{ModelRoute, RouteTable, Shadow, Split, UnitSource, Variant, WHOLE};
 use std::collections::BTreeMap;
 
 /// Where the last table is kept.
@@ -52,10 +53,20 @@ fn route(deployment: &Deployment, fleet: &Fleet) -> Option<ModelRoute> {
             weight,
             counted: traffic.main.is_none_or(|main| fleet.readiness(main) == Readiness::Ready)
                 && !fleet.addresses(revision).is_empty(),
+            shadow: (traffic.shadow > 0)
+                .then(|| Shadow { share: traffic.shadow, tolerance: tolerance(plan) }),
         }),
         backup: traffic.backup.map(variant),
         unit: plan.rollout.unit_header.clone().map(UnitSource::Header),
         timeout_ms: plan.rollout.timeout_ms,
+    })
+}
+
+/// How far apart two answers' numbers may be, where a guard compares answers.
+fn tolerance(plan: &Plan) -> Option<f64> {
+    plan.rollout.guards.values().find_map(|guard| match guard {
+        GuardSpec::Disagreement { tolerance, .. } => Some(*tolerance),
+        GuardSpec::Rate { .. } | GuardSpec::Latency { .. } | GuardSpec::Constant { .. } => None,
     })
 }
 

@@ -6,7 +6,7 @@ mod sentence;
 
 pub(crate) use quantity::{bytes, duration_ms, fraction_ms, percent};
 pub(crate) use reference::{backup, data_source, normal_path, principal, unit_header};
-pub(crate) use sentence::{ParsedStep, inconclusive, step};
+pub(crate) use sentence::{inconclusive, step};
 
 use crate::diagnostic::quoted;
 use lockgate_core::id::{EnvironmentName, GateName, GuardName, ModelName, ProjectName};
@@ -115,10 +115,7 @@ impl Format {
                 Ok(Some(scheme)) => return Finding::Later(format!("`{scheme}:` data")),
                 Err(problem) => Err(problem),
             },
-            Self::Step => match step(text) {
-                Ok(ParsedStep::Shadow) => return Finding::Later("`shadow` steps".to_owned()),
-                other => other.map(drop),
-            },
+            Self::Step => step(text).map(drop),
             Self::Inconclusive => match inconclusive(text) {
                 Ok(Some(_)) => Ok(()),
                 Ok(None) => return Finding::Later("`hold` for a time and then `rollback`".to_owned()),

@@ -100,7 +100,7 @@ fn the_shape_of_the_design_means_what_it_says() {
     let versus = versus.as_ref().unwrap();
     assert_eq!((versus.environment.as_str(), versus.max_loss), ("production", 0.005));
     assert_eq!(testing.gates["parity"], GateSpec::Parity { atol: 1e-5 });
-    assert_eq!(testing.steps, [Step { weight: 10_000, hold_ms: 0 }], "all at once by default");
+    assert_eq!(testing.steps, [Step::live(10_000, 0)], "all at once by default");
     assert_eq!((testing.probation_ms, testing.deadline_ms, testing.workers), (0, 1_800_000, 1));
     assert_eq!(testing.approve, None);
 
@@ -177,14 +177,9 @@ fn both_examples_of_the_specification_can_be_said() {
     }
     let shows =
         |e: &str, what: &str| regulated.unsupported_for(&env(e)).iter().any(|d| d.message.contains(what));
-    for what in [
-        "`shadow` steps",
-        "`windows`",
-        "`confirm.needs`",
-        "`approve.each`",
-        "more than one `backup`",
-        "`hold` for a time",
-    ] {
+    for what in
+        ["`windows`", "`confirm.needs`", "`approve.each`", "more than one `backup`", "`hold` for a time"]
+    {
         assert!(shows("prod-eu", what), "prod-eu: {what}");
         assert!(shows("prod-us", what), "prod-us inherits {what}");
     }
@@ -199,7 +194,11 @@ fn both_examples_of_the_specification_can_be_said() {
     let us = regulated.environment(&env("prod-us")).unwrap();
     assert_eq!(us.after, [env("prod-eu")]);
     assert_eq!(us.approve.as_ref().unwrap().count, 2);
-    assert_eq!(us.steps.len(), 5);
+    assert_eq!((us.steps.len(), us.steps[0].clone()), (6, Step::mirroring(10_000, 7 * 86_400_000)));
+    let guards = |e: &str| regulated.environment(&env(e)).unwrap().guards.clone();
+    let disagreement = GuardSpec::Disagreement { max: 0.03, tolerance: 0.05 };
+    assert_eq!(guards("prod-us").get("disagreement"), Some(&disagreement));
+    assert!(!guards("testing").contains_key("disagreement"), "nothing is mirrored there");
 }
 
 #[test]

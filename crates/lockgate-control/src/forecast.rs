@@ -2,9 +2,9 @@
 
 use crate::view::{Forecast, ForecastRow};
 use lockgate_core::guard::GuardSpec;
-use lockgate_core::plan::{OnInconclusive, Plan};
+use lockgate_core::plan::{OnInconclusive, Plan, Step};
 use lockgate_core::route::WHOLE;
-use lockgate_stats::forecast::{Traffic, not_worse};
+use lockgate_stats::forecast::{Traffic, not_worse, samples_agreeing};
 
 /// The rate of bad answers that is assumed where none was measured yet.
 const BASE_RATE: f64 = 0.001;
@@ -13,6 +13,9 @@ const BASE_RATE: f64 = 0.001;
 /// log-normal latency with a spread of 0.5, as in the house's simulations (specs/statistics-and-monitoring.md 5), and a
 /// margin of 20 %, 36 % of requests instead of 50 %.
 const SLOW_RATIO: f64 = 0.715;
+
+/// One in so many mirrored requests is compared answer by answer.
+const SAMPLED: f64 = 4.0;
 
 /// Slower than this and a person should be told of a faster way.
 const PATIENCE: f64 = 600.0;
@@ -37,12 +40,12 @@ pub(crate) fn forecast(
     let mut rows = Vec::new();
     let mut total = Some(0.0);
     for step in plan.rollout.steps.iter().filter(|s| s.weight < WHOLE) {
-        let share = f64::from(step.weight) / f64::from(WHOLE);
+        let (shadow, share) = (step.is_shadow(), share(step));
         let mut slowest = Some(step.hold_ms as f64 / 1000.0);
-        for (guard, spec) in plan.rollout.guards.iter().filter(|(_, s)| s.is_required()) {
-            let seconds = seconds(spec, rate, share, base, plan.rollout.alpha_promote);
+        for (guard, spec) in plan.rollout.guards.iter().filter(|(_, s)| s.is_required(shadow)) {
+            let seconds = seconds(spec, rate, step, base, plan.rollout.alpha_promote);
             slowest = slowest.zip(seconds).map(|(a, b)| a.max(b));
-            rows.push(ForecastRow { share, guard: guard.clone(), seconds });
+            rows.push(ForecastRow { share, shadow, guard: guard.clone(), seconds });
         }
         total = total.zip(slowest).map(|(sum, s)| sum + s);
     }
@@ -50,8 +53,16 @@ pub(crate) fn forecast(
     Forecast { rate, basis: basis.to_owned(), rows, total_seconds: total, advice }
 }
 
-fn seconds(spec: &GuardSpec, rate: f64, share: f64, base: f64, alpha: f64) -> Option<f64> {
-    let traffic = |base_rate, true_ratio| Traffic { units_per_second: rate, share, base_rate, true_ratio };
+/// The candidate's share of the traffic, or the share that is mirrored to it.
+fn share(step: &Step) -> f64 {
+    f64::from(step.weight.max(step.shadow)) / f64::from(WHOLE)
+}
+
+fn seconds(spec: &GuardSpec, rate: f64, step: &Step, base: f64, alpha: f64) -> Option<f64> {
+    // A mirrored request counts for both sides: as two requests, of which each side gets one.
+    let (units_per_second, share) =
+        if step.is_shadow() { (2.0 * rate * share(step), 0.5) } else { (rate, share(step)) };
+    let traffic = |base_rate, true_ratio| Traffic { units_per_second, share, base_rate, true_ratio };
     match spec {
         GuardSpec::Rate { worse_by, floor, .. } => {
             not_worse(&traffic(base, 1.0), 1.0 + worse_by, Some(*floor), alpha).map(|f| f.seconds)
@@ -60,8 +71,21 @@ fn seconds(spec: &GuardSpec, rate: f64, share: f64, base: f64, alpha: f64) -> Op
         GuardSpec::Latency { .. } => {
             not_worse(&traffic(0.5, SLOW_RATIO), 1.0, None, alpha / 3.0).map(|f| f.seconds)
         }
+        GuardSpec::Disagreement { max, .. } => {
+            let samples = samples_agreeing(*max, alpha)?;
+            let seconds = samples * SAMPLED / (rate * f64::from(step.shadow) / f64::from(WHOLE));
+            seconds.is_finite().then_some(seconds)
+        }
         GuardSpec::Constant { .. } => None,
     }
+}
+
+/// How long the slowest guard takes in a step.
+fn slowest(plan: &Plan, rate: f64, step: &Step, base: f64) -> Option<f64> {
+    let guards = plan.rollout.guards.values().filter(|s| s.is_required(step.is_shadow()));
+    guards
+        .map(|s| seconds(s, rate, step, base, plan.rollout.alpha_promote))
+        .try_fold(0.0_f64, |worst, s| s.map(|s| worst.max(s)))
 }
 
 fn advice(plan: &Plan, rate: f64, base: f64, total: Option<f64>) -> Vec<String> {
@@ -89,29 +113,26 @@ fn advice(plan: &Plan, rate: f64, base: f64, total: Option<f64>) -> Vec<String> 
             format!("at {rate:.1} requests/s the guards can't decide: the rollout {outcome} at its deadline")
         }
     }];
-    let half = plan
-        .rollout
-        .guards
-        .values()
-        .filter(|s| s.is_required())
-        .map(|s| seconds(s, rate, 0.5, base, plan.rollout.alpha_promote))
-        .try_fold(0.0_f64, |worst, s| s.map(|s| worst.max(s)));
-    if let Some(half) = half {
-        let now = plan.rollout.steps.first().map_or(0.0, |s| f64::from(s.weight) / f64::from(WHOLE));
-        if now < 0.5 {
-            advice.push(format!(
-                "larger steps decide sooner: one step of 50% would take about {:.0} min",
-                half / 60.0
-            ));
-        }
+    if let Some(half) = slowest(plan, rate, &Step::live(WHOLE / 2, 0), base)
+        && plan.rollout.steps.first().map_or(0.0, share) < 0.5
+    {
+        advice.push(format!(
+            "larger steps decide sooner: one step of 50% would take about {:.0} min",
+            half / 60.0
+        ));
     }
     advice.push(
         "a replay gate decides without waiting for traffic: record requests and replay them before the rollout"
             .to_owned(),
     );
-    advice.push(
-        "shadowing compares both releases on every request: a whole day's traffic counts, not a share"
-            .to_owned(),
-    );
+    if !plan.rollout.steps.iter().any(Step::is_shadow)
+        && let Some(whole) = slowest(plan, rate, &Step::mirroring(WHOLE, 0), base)
+    {
+        advice.push(format!(
+            "a shadow step compares both releases on every request, and no user gets the new one's answers: [\"shadow 100% for \
+             10m\", \"100%\"] would take about {:.0} min",
+            whole / 60.0
+        ));
+    }
     advice
 }

@@ -36,7 +36,10 @@ impl Story {
                 let plan = plan?;
                 let control = self.serving.clone().or(plan.backup.clone());
                 let share = f64::from(*weight) / f64::from(WHOLE);
-                let mut shares = vec![part(&plan.revision, share)];
+                let mut shares = Vec::new();
+                if share > 0.0 {
+                    shares.push(part(&plan.revision, share));
+                }
                 if let Some(control) = control.filter(|_| share < 1.0) {
                     shares.push(part(&control, 1.0 - share));
                 }

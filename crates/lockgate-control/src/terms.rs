@@ -169,7 +169,11 @@ fn shares(steps: &[Step]) -> String {
     let all: Vec<String> = steps
         .iter()
         .map(|step| {
-            let share = format!("{}%", f64::from(step.weight) * 100.0 / f64::from(WHOLE));
+            let percent = |parts: u32| format!("{}%", f64::from(parts) * 100.0 / f64::from(WHOLE));
+            let share = match step.shadow {
+                0 => percent(step.weight),
+                parts => format!("shadow {}", percent(parts)),
+            };
             if step.hold_ms == 0 { share } else { format!("{share} for {}", span(step.hold_ms)) }
         })
         .collect();

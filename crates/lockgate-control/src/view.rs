@@ -133,8 +133,11 @@ pub struct PendingView {
 /// How long one guard will need at one step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ForecastRow {
-    /// The candidate's share, 0 to 1.
+    /// The candidate's share, or the share that is mirrored to it, 0 to 1.
     pub share: f64,
+    /// Whether requests are only mirrored.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub shadow: bool,
     /// The guard.
     pub guard: GuardName,
     /// Expected seconds to *not worse* if the release is as good as the baseline; none where it can't be foretold.

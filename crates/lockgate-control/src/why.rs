@@ -91,7 +91,7 @@ fn answer(p: &Promotion) -> String {
         Stage::Queued => format!("{subject} waits until no other promotion moves this model's traffic."),
         Stage::Rolling { rollout } => match &rollout.held {
             Some(held) => format!("{subject} is held: {}.", held.reason),
-            None => format!("{subject} has {}% of the traffic.", rollout.weight * 100 / WHOLE),
+            None => format!("{subject} has {}.", step_words(rollout.weight, rollout.shadow)),
         },
         Stage::Probation { .. } | Stage::Confirmed => {
             let guards = if p.plan.rollout.steps.iter().any(|s| s.weight < WHOLE) {
@@ -113,6 +113,15 @@ fn answer(p: &Promotion) -> String {
         Stage::FailingOver => format!("{subject}: the backup is taking over."),
         Stage::OnBackup => format!("{subject}: the backup serves, because neither side could."),
         Stage::Stranded { summary } => format!("{subject}: nothing can serve: {summary}."),
+    }
+}
+
+/// A step's traffic in words.
+fn step_words(weight: u32, shadow: u32) -> String {
+    let percent = |parts: u32| f64::from(parts) * 100.0 / f64::from(WHOLE);
+    match shadow {
+        0 => format!("{}% of the traffic", percent(weight)),
+        parts => format!("{}% of the requests mirrored to it, and no user", percent(parts)),
     }
 }
 
@@ -219,8 +228,8 @@ pub(crate) fn rollout_sentence(event: &RolloutEvent) -> String {
             "verified all evidence with its own keys and began to prepare".to_owned()
         }
         RolloutEvent::Aborted { reason } => format!("gave up before any traffic moved: {reason}"),
-        RolloutEvent::StepEntered { step, weight, .. } => {
-            format!("step {}: {}% of the traffic", step + 1, f64::from(*weight) * 100.0 / f64::from(WHOLE))
+        RolloutEvent::StepEntered { step, weight, shadow, .. } => {
+            format!("step {}: {}", step + 1, step_words(*weight, *shadow))
         }
         RolloutEvent::StepSettled { step } => format!("every gateway has applied step {}", step + 1),
         RolloutEvent::Held { reason, .. } => format!("held: {reason}"),

@@ -240,8 +240,11 @@ pub enum RolloutEvent {
     StepEntered {
         /// Which step, from 0.
         step: usize,
-        /// Its share.
+        /// The share of users who get the candidate's answers.
         weight: u32,
+        /// The share of requests that are mirrored to it instead.
+        #[serde(skip_serializing_if = "crate::plan::is_none_of_it", default)]
+        shadow: u32,
         /// The model's routing epoch from here on.
         epoch: u64,
         /// What the guards said before it; nothing before the first step.

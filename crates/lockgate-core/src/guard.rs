@@ -33,13 +33,25 @@ pub enum GuardSpec {
         /// How many times as many repeated answers as the baseline must be exceeded to roll back.
         rollback_by: f64,
     },
+    /// Answers to mirrored requests that differ from the baseline's, less what the baseline differs from itself by.
+    Disagreement {
+        /// The share of requests, 0 to 1, that must be excluded to go on, and exceeded to roll back.
+        max: f64,
+        /// How far apart numbers may be, as a share of the larger one, or of 1 where both are smaller.
+        tolerance: f64,
+    },
 }
 
 impl GuardSpec {
-    /// Whether a promotion needs this guard's *not worse*.
+    /// Whether going on from a step needs this guard's *not worse*; `shadow` is whether that step only mirrors requests.
     #[must_use]
-    pub fn is_required(&self) -> bool {
-        !matches!(self, Self::Constant { .. })
+    pub fn is_required(&self, shadow: bool) -> bool {
+        match self {
+            Self::Rate { .. } | Self::Latency { .. } => true,
+            Self::Constant { .. } => false,
+            // Users get one answer: only mirrored requests have two.
+            Self::Disagreement { .. } => shadow,
+        }
     }
 }
 
@@ -85,6 +97,9 @@ pub struct SegmentCount {
     pub candidate: u64,
     /// Events of the baseline.
     pub baseline: u64,
+    /// Whether these are of mirrored requests, which went to both.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub shadow: bool,
 }
 
 /// What all guards together say.

@@ -33,12 +33,47 @@ impl Revision {
 }
 
 /// One step of a rollout.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Step {
-    /// The candidate's share in parts of [`crate::route::WHOLE`].
+    /// The candidate's share in parts of [`crate::route::WHOLE`]. 0 in a step that only mirrors requests.
     pub weight: u32,
+    /// The share of requests that are mirrored to the candidate while users get the baseline's answers alone, in parts of
+    /// [`crate::route::WHOLE`]. 0 in a step in which users get the candidate's answers.
+    #[serde(skip_serializing_if = "is_none_of_it", default)]
+    pub shadow: u32,
     /// The shortest time to stay, in milliseconds.
     pub hold_ms: i64,
+}
+
+impl Step {
+    /// A step in which `weight` parts of the users get the candidate's answers.
+    #[must_use]
+    pub fn live(weight: u32, hold_ms: i64) -> Self {
+        Self { weight, shadow: 0, hold_ms }
+    }
+
+    /// A step in which `share` parts of the requests are mirrored to the candidate, whose answers nobody gets.
+    #[must_use]
+    pub fn mirroring(share: u32, hold_ms: i64) -> Self {
+        Self { weight: 0, shadow: share, hold_ms }
+    }
+
+    /// Whether it only mirrors requests.
+    #[must_use]
+    pub fn is_shadow(&self) -> bool {
+        self.shadow > 0
+    }
+
+    /// Where it stands in the order of steps: shadow steps first, and each kind by its share.
+    #[must_use]
+    pub fn place(&self) -> (bool, u32) {
+        (!self.is_shadow(), self.weight.max(self.shadow))
+    }
+}
+
+/// Whether a share is left out of what is written: plans without shadow steps keep their hashes.
+pub(crate) fn is_none_of_it(share: &u32) -> bool {
+    *share == 0
 }
 
 /// What to do when the evidence doesn't suffice by the deadline. There is no *promote*.
@@ -177,11 +212,17 @@ impl Plan {
         if steps.last().map(|s| s.weight) != Some(crate::route::WHOLE) {
             return Err("the last step of a rollout must be 100%".to_owned());
         }
-        if steps.windows(2).any(|w| w[0].weight >= w[1].weight) {
-            return Err("the steps of a rollout must grow".to_owned());
+        if steps.windows(2).any(|w| w[0].place() >= w[1].place()) {
+            return Err("the steps of a rollout must grow, and shadow steps come first".to_owned());
         }
-        if steps.iter().any(|s| s.weight == 0 || s.hold_ms < 0) {
+        if steps.iter().any(|s| s.place().1 == 0 || s.shadow > crate::route::WHOLE || s.hold_ms < 0) {
             return Err("a step of a rollout needs a share above 0% and a time of at least 0s".to_owned());
+        }
+        if steps.iter().any(|s| s.is_shadow() && s.weight > 0) {
+            return Err("a step either mirrors requests or moves users, not both".to_owned());
+        }
+        if steps.iter().any(Step::is_shadow) && self.control().is_none() {
+            return Err("a shadow step needs something to compare with".to_owned());
         }
         let alphas =
             [self.rollout.alpha_rollback, self.rollout.alpha_promote, self.rollout.alpha_sample_ratio];
@@ -191,10 +232,9 @@ impl Plan {
         if self.rollout.workers == 0 {
             return Err("an environment needs at least one worker".to_owned());
         }
-        if steps.len() > 1
-            && self.control().is_some()
-            && !self.rollout.guards.values().any(GuardSpec::is_required)
-        {
+        let provable = |step: &Step| self.rollout.guards.values().any(|g| g.is_required(step.is_shadow()));
+        let mut before_all = steps.iter().filter(|s| s.weight < crate::route::WHOLE);
+        if self.control().is_some() && !before_all.all(provable) {
             return Err("a rollout in steps needs at least one guard that can prove `not worse`".to_owned());
         }
         Ok(())

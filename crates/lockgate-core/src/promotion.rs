@@ -156,6 +156,9 @@ pub struct RolloutView {
     pub step: Option<usize>,
     /// The candidate's share in parts of [`crate::route::WHOLE`].
     pub weight: u32,
+    /// The share of requests that are mirrored to it instead, in parts of [`crate::route::WHOLE`].
+    #[serde(skip_serializing_if = "crate::plan::is_none_of_it", default)]
+    pub shadow: u32,
     /// Why it doesn't move, where it doesn't.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub held: Option<Held>,

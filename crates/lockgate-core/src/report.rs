@@ -38,9 +38,10 @@ impl Promotion {
         let going_back = matches!(self.stage, Stage::RollingBack { .. });
         match event {
             RolloutEvent::Started { .. } | RolloutEvent::Aborted { .. } => step == Some(None),
-            RolloutEvent::StepEntered { step: next, weight, .. } => {
+            RolloutEvent::StepEntered { step: next, weight, shadow, .. } => {
                 let due = step.map(|at| at.map_or(0, |at| at + 1));
-                due == Some(*next) && steps.get(*next).is_some_and(|s| s.weight == *weight)
+                due == Some(*next)
+                    && steps.get(*next).is_some_and(|s| (s.weight, s.shadow) == (*weight, *shadow))
             }
             RolloutEvent::StepSettled { step: settled } => step == Some(Some(*settled)),
             RolloutEvent::Held { .. } | RolloutEvent::Paused { .. } | RolloutEvent::Resumed { .. } => {

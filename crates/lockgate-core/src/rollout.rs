@@ -108,7 +108,7 @@ pub enum Phase {
         /// Since when.
         since: Millis,
     },
-    /// The candidate has a share of the traffic.
+    /// The candidate has a share of the traffic, or is asked a share of the requests for comparison only.
     Step {
         /// Which step, from 0.
         index: usize,
@@ -209,6 +209,8 @@ pub struct Traffic<'a> {
     pub main: Option<&'a Revision>,
     /// The candidate, its share in parts of [`WHOLE`] and the salt of the assignment.
     pub split: Option<(&'a Revision, u32, &'a PromotionId)>,
+    /// The share of requests that are mirrored to the candidate, in parts of [`WHOLE`]; its own share is 0 then.
+    pub shadow: u32,
     /// What answers when neither can.
     pub backup: Option<&'a Revision>,
 }
@@ -232,13 +234,15 @@ impl Deployment {
     #[must_use]
     pub fn traffic(&self) -> Traffic<'_> {
         let backup = self.backup.as_ref();
-        let all = |main| Traffic { main, split: None, backup };
+        let all = |main| Traffic { main, split: None, shadow: 0, backup };
         match self.active.as_ref().map(|a| (a, &a.phase)) {
             Some((active, Phase::Step { index, .. })) => {
-                let weight = active.plan.rollout.steps.get(*index).map_or(0, |s| s.weight);
+                let (weight, shadow) =
+                    active.plan.rollout.steps.get(*index).map_or((0, 0), |s| (s.weight, s.shadow));
                 Traffic {
                     main: self.main(),
                     split: Some((&active.plan.revision, weight, &active.promotion)),
+                    shadow,
                     backup,
                 }
             }

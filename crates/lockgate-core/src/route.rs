@@ -45,6 +45,19 @@ pub struct Split {
     /// side's, nor a proof of it.
     #[serde(default = "yes")]
     pub counted: bool,
+    /// What is mirrored to the candidate; only where no user gets its answers.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub shadow: Option<Shadow>,
+}
+
+/// How requests are mirrored to a candidate.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Shadow {
+    /// The share of requests in parts of [`WHOLE`].
+    pub share: u32,
+    /// How far apart two answers' numbers may be; none where answers are not compared.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tolerance: Option<f64>,
 }
 
 fn yes() -> bool {

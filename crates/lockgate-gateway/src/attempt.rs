@@ -82,7 +82,7 @@ impl Payload {
 }
 
 impl Outbound {
-    fn request(&self) -> Option<Request<Stream>> {
+    pub(crate) fn request(&self) -> Option<Request<Stream>> {
         let mut request = Request::new(self.payload.take()?);
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = Uri::from(self.path.clone());
@@ -265,7 +265,7 @@ fn targets(reactor: &Reactor, route: &Route, assigned: Role) -> Vec<(Arc<Side>, 
 }
 
 /// Whether an answer is its side's failure.
-fn failure(answer: &Answered) -> Option<ErrorClass> {
+pub(crate) fn failure(answer: &Answered) -> Option<ErrorClass> {
     let status = answer.parts.status;
     if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
         return Some(ErrorClass::Http5xx);
@@ -305,7 +305,7 @@ async fn attempt(
 }
 
 /// One request and its answer, read as far as it is held in memory.
-async fn exchange(
+pub(crate) async fn exchange(
     reactor: &Reactor,
     upstream: &Upstream,
     request: Request<Stream>,

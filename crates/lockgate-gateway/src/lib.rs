@@ -19,6 +19,7 @@
 //! | `pool` | connections to one worker |
 //! | `body` | bodies, held in memory or streaming |
 //! | `answer` | answers and errors in each protocol's own form |
+//! | `shadow`, `shadow_meter` | mirrored requests, and what they are judged by |
 //! | [`assign`] | which side a unit belongs to |
 //! | [`rollout`], `units` | what a rollout is judged by |
 //! | [`breaker`] | the last line of defence |
@@ -47,8 +48,10 @@ mod predict;
 mod protocol;
 mod random;
 mod reactor;
-pub mod repository;
-mod rollout;
+mod repository;
+pub mod rollout;
+mod shadow;
+mod shadow_meter;
 mod statistics;
 mod table;
 mod tfs;
@@ -60,3 +63,4 @@ pub use log::{BodyForm, LogRecord, LogSink, Protocol};
 pub use meter::{ErrorClass, ErrorCounts, SideTotals};
 pub use options::{BreakerOptions, GatewayOptions};
 pub use rollout::{Events, LatencyMargin, LatencyThresholds, RolloutStats, SegmentStats};
+pub use shadow_meter::{DifferenceCounts, ShadowStats};

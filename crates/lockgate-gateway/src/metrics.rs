@@ -29,6 +29,7 @@ pub(crate) fn text(core: &Core, table: &Table) -> String {
     sides(&mut out, &totals);
     latencies(&mut out, &totals);
     shares(&mut out, table);
+    shadows(&mut out, core);
     let plain = [
         ("lockgate_gateway_epoch", "gauge", "Epoch of the routing table in use.", table.epoch),
         (
@@ -155,6 +156,30 @@ fn latencies(out: &mut Text, totals: &[(ModelName, Vec<SideTotals>)]) {
         out.line(&format!("{name}_bucket"), &with_edge, total);
         out.line(&format!("{name}_sum"), &labels, t.latency_sum_us as f64 / 1e6);
         out.line(&format!("{name}_count"), &labels, total);
+    }
+}
+
+fn shadows(out: &mut Text, core: &Core) {
+    let all = core.counters.shadows();
+    let name = "lockgate_shadow_requests_total";
+    out.head(name, "counter", "Requests to be mirrored in a model's newest rollout, by what became of them.");
+    for (model, s) in &all {
+        let fates = [("mirrored", s.mirrored), ("dropped", s.dropped), ("streaming", s.streaming)];
+        for (fate, value) in fates {
+            out.line(name, &[("model", model.as_str()), ("outcome", fate)], value);
+        }
+    }
+    let name = "lockgate_shadow_answers_total";
+    out.head(
+        name,
+        "counter",
+        "Compared answers to mirrored requests: all, those that differed, and the baseline's own noise.",
+    );
+    for (model, s) in &all {
+        let found = [("compared", s.samples.total()), ("differed", s.differed), ("noise", s.noise)];
+        for (outcome, value) in found {
+            out.line(name, &[("model", model.as_str()), ("outcome", outcome)], value);
+        }
     }
 }
 

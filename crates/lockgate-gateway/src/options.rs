@@ -37,6 +37,8 @@ pub struct GatewayOptions {
     /// For how long after the candidate's first request no latency counts as an event (of either arm, so that the comparison
     /// stays fair).
     pub warmup: Duration,
+    /// How many mirrored requests each reactor works on at a time; more are dropped.
+    pub shadow_inflight: usize,
     /// When the gateway takes a candidate's traffic away by itself.
     pub breaker: BreakerOptions,
 }
@@ -69,6 +71,7 @@ impl GatewayOptions {
             hold: Duration::from_secs(1),
             max_connections: 16_384,
             warmup: Duration::from_secs(2),
+            shadow_inflight: 4,
             breaker: BreakerOptions { units: 20, limit: 0.5 },
         }
     }

@@ -8,6 +8,7 @@ use crate::log::{BodyForm, LogRecord, Protocol};
 use crate::meter::{ErrorClass, Work, micros};
 use crate::reactor::Reactor;
 use crate::rollout;
+use crate::shadow::{self, Primary};
 use crate::table::{Route, Side, SplitRoute};
 use bytes::Bytes;
 use hyper::body::{Body as _, Incoming};
@@ -78,12 +79,18 @@ pub(crate) async fn forward(
         },
     };
     let role = assignment.side.role;
+    let of = shadow::Unit { hash: assignment.unit, named: assignment.named };
     let mut pending = Pending::start(reactor, &route, assignment, protocol);
     pending.keep(unit, from, &payload);
     let headers = attempt::forwarded(from);
     let out = Outbound { method, path: target.path, headers, payload };
     let outcome = attempt::send(reactor, &target.model, role, &out).await;
-    pending.finish(outcome)
+    let (reply, primary) = pending.finish(outcome);
+    // A request that names a version is nobody's but its sender's.
+    if target.version.is_none() {
+        shadow::mirror(reactor, &target.model, of, out, primary);
+    }
+    reply
 }
 
 /// Reads the body as far as it is held in memory.
@@ -239,7 +246,7 @@ impl Pending {
         self.assignment.drawn.zip(self.route.split.as_ref())
     }
 
-    fn finish(mut self, outcome: Outcome) -> Reply {
+    fn finish(mut self, outcome: Outcome) -> (Reply, Primary) {
         let Outcome { end, error } = outcome;
         let failed = |status: StatusCode, message: &str| answer::failed(status, message, self.protocol);
         let mut given = Given::default();
@@ -273,12 +280,20 @@ impl Pending {
             abandoned: false,
             answer: given.hash,
         };
+        let own =
+            given.served.as_ref().is_some_and(|s| s.role == Role::Baseline) && reply.status().is_success();
+        let kept = given.body.clone().filter(|_| own && error.is_none());
+        let packed = shadow::packed(reply.headers());
+        let primary = Primary { outcome, started_us: self.started_us(), body: kept, packed };
         self.count(status, given, &outcome);
-        reply
+        (reply, primary)
     }
 
     /// The worker's answer as the client gets it; what there is to note of it goes into `given`.
     fn answer(&self, answered: Answered, given: &mut Given) -> Reply {
+        // The hash speaks for the assigned side only where that side answered.
+        given.hash =
+            shadow::answer_hash(&answered).filter(|_| answered.side.role == self.assignment.side.role);
         let Answered { parts, body, side } = answered;
         let stream = match body {
             Answer::Whole(bytes) => {
@@ -301,11 +316,10 @@ impl Pending {
         headers.insert(HeaderName::from_static(header::VERSION), side.version_header.clone());
         let variant = HeaderValue::from_static(side.role.as_str());
         headers.insert(HeaderName::from_static(header::VARIANT), variant);
-        // The hash speaks for the assigned side only where that side answered.
-        let own = side.role == self.assignment.side.role && parts.status.is_success();
-        let text = |name| parts.headers.get(name).and_then(|v| v.to_str().ok());
-        given.hash = text(header::ANSWER).filter(|_| own).and_then(|t| u64::from_str_radix(t, 16).ok());
-        let number = |name| text(name).and_then(|t| t.parse().ok()).unwrap_or(0);
+        let number = |name| {
+            let text = parts.headers.get(name).and_then(|v| v.to_str().ok());
+            text.and_then(|t| t.parse().ok()).unwrap_or(0)
+        };
         given.work = Work { rows: number(header::ROWS), model_us: number(header::INFER_US) };
         if self.reactor.log.is_on() {
             given.form = BodyForm::of(&parts.headers);

@@ -46,6 +46,8 @@ pub(crate) struct Reactor {
     pub(crate) log: LogSink,
     pub(crate) budget: Budget,
     pub(crate) random: Random,
+    /// How many mirrored requests are being worked on.
+    pub(crate) mirrors: Rc<Cell<usize>>,
     core: Arc<Core>,
     table: RefCell<Arc<Table>>,
     upstreams: RefCell<HashMap<WorkerAddress, Rc<Upstream>>>,
@@ -69,6 +71,7 @@ impl Reactor {
             log,
             budget: Budget::new(Instant::now()),
             random: Random::new(&*core.entropy),
+            mirrors: Rc::default(),
             core,
             table: RefCell::new(table),
             upstreams: RefCell::default(),

@@ -7,6 +7,7 @@
 use crate::breaker::Breaker;
 use crate::meter::{ErrorClass, ErrorCounts, ErrorMeter, LatencyMeter};
 use crate::options::BreakerOptions;
+use crate::shadow_meter::ShadowStats;
 use crate::units::{self, Units};
 use arc_swap::ArcSwapOption;
 use lockgate_core::route::Role;
@@ -29,13 +30,19 @@ pub struct RolloutStats {
     pub saturated: bool,
     /// Whether the gateway's own breaker is open.
     pub breaker_open: bool,
+    /// What came of mirrored requests, where there were any; their counts are segments of their own.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub shadow: Option<ShadowStats>,
 }
 
 /// Counts of one arm at one weight.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SegmentStats {
-    /// The candidate's share in parts of 10,000.
+    /// The candidate's share in parts of 10,000; of mirrored requests, the share that was mirrored.
     pub weight: u32,
+    /// Whether these are mirrored requests, each of which counts for both arms.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub shadow: bool,
     /// Baseline or candidate.
     pub arm: Role,
     /// Requests that were assigned by drawing.
@@ -184,6 +191,7 @@ impl Cell {
         let three = |first: u16| [event(first), event(first << 1), event(first << 2)];
         SegmentStats {
             weight,
+            shadow: false,
             arm,
             requests: get(&self.requests),
             units: get(&self.units),
@@ -327,7 +335,13 @@ impl SplitMeter {
             segments: cells.into_iter().map(|((weight, arm), cell)| cell.read(weight, arm)).collect(),
             saturated: self.units.is_saturated(),
             breaker_open: self.breaker.is_open(),
+            shadow: None,
         }
+    }
+
+    /// Notes what else a unit met; gives back the bits that are new for it.
+    pub(crate) fn note(&self, unit: u64, named: bool, arm: Role, kinds: u16) -> Option<u16> {
+        self.units.note(unit, named, arm, kinds)
     }
 }
 

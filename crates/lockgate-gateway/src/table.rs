@@ -4,11 +4,14 @@ use crate::GatewayError;
 use crate::meter::{Meters, RevisionMeter, SideMeter};
 use crate::options::GatewayOptions;
 use crate::rollout::{Cell, LatencyThresholds, RolloutStats, SplitMeter};
+use crate::shadow_meter::{ShadowMeter, ShadowStats};
 use arc_swap::ArcSwapOption;
 use hyper::header::{HeaderName, HeaderValue};
 use lockgate_core::digest::Digest;
 use lockgate_core::id::ModelName;
-use lockgate_core::route::{ModelRoute, Role, RouteTable, Split, UnitSource, Variant, WHOLE, WorkerAddress};
+use lockgate_core::route::{
+    ModelRoute, Role, RouteTable, Shadow, Split, UnitSource, Variant, WHOLE, WorkerAddress,
+};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,6 +27,7 @@ pub(crate) struct Counters {
 #[derive(Debug)]
 struct Kept {
     meter: Arc<SplitMeter>,
+    shadow: Arc<ShadowMeter>,
     thresholds: Arc<ArcSwapOption<LatencyThresholds>>,
 }
 
@@ -32,22 +36,36 @@ impl Counters {
         Self { meters: Meters::new(started), splits: Mutex::default() }
     }
 
-    fn split(&self, model: &ModelName, salt: &str, options: &GatewayOptions) -> Arc<SplitMeter> {
+    /// The meters of a model's rollout: of users' requests, and of mirrored ones.
+    fn split(
+        &self,
+        model: &ModelName,
+        salt: &str,
+        options: &GatewayOptions,
+    ) -> (Arc<SplitMeter>, Arc<ShadowMeter>) {
         let mut splits = self.splits.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(kept) = splits.get(model).filter(|k| k.meter.salt == salt) {
-            return Arc::clone(&kept.meter);
+            return (Arc::clone(&kept.meter), Arc::clone(&kept.shadow));
         }
         let thresholds = Arc::new(ArcSwapOption::empty());
-        let meter = Arc::new(SplitMeter::new(salt, Arc::clone(&thresholds), options.breaker, options.warmup));
-        splits.insert(model.clone(), Kept { meter: Arc::clone(&meter), thresholds });
-        meter
+        let new = || SplitMeter::new(salt, Arc::clone(&thresholds), options.breaker, options.warmup);
+        let (meter, shadow) = (Arc::new(new()), Arc::new(ShadowMeter::new(new())));
+        let kept = Kept { meter: Arc::clone(&meter), shadow: Arc::clone(&shadow), thresholds };
+        splits.insert(model.clone(), kept);
+        (meter, shadow)
     }
 
     pub(crate) fn stats(&self, model: &ModelName) -> Option<RolloutStats> {
         let splits = self.splits.lock().unwrap_or_else(PoisonError::into_inner);
-        let meter = splits.get(model).map(|k| Arc::clone(&k.meter));
+        let meters = splits.get(model).map(|k| (Arc::clone(&k.meter), Arc::clone(&k.shadow)));
         drop(splits);
-        meter.map(|m| m.read())
+        meters.map(|(live, shadow)| shadow.add_to(live.read()))
+    }
+
+    /// The newest rollout of each model that has mirrored anything.
+    pub(crate) fn shadows(&self) -> Vec<(ModelName, ShadowStats)> {
+        let splits = self.splits.lock().unwrap_or_else(PoisonError::into_inner);
+        splits.iter().filter_map(|(model, k)| Some((model.clone(), k.shadow.read()?))).collect()
     }
 
     pub(crate) fn set_thresholds(&self, model: &ModelName, thresholds: LatencyThresholds) {
@@ -71,6 +89,8 @@ pub(crate) struct Route {
     pub(crate) model: Arc<ModelName>,
     pub(crate) baseline: Option<Arc<Side>>,
     pub(crate) split: Option<SplitRoute>,
+    /// A candidate that is only mirrored to: it is no side, so that no user's request can find it.
+    pub(crate) shadow: Option<ShadowRoute>,
     pub(crate) backup: Option<Arc<Side>>,
     pub(crate) unit: Option<HeaderName>,
     pub(crate) timeout: Duration,
@@ -86,6 +106,27 @@ pub(crate) struct SplitRoute {
     pub(crate) candidate: Arc<Side>,
     pub(crate) meter: Arc<SplitMeter>,
     pub(crate) cells: [Arc<Cell>; 2],
+}
+
+/// A candidate whose answers nobody gets.
+#[derive(Debug)]
+pub(crate) struct ShadowRoute {
+    /// The share of requests that are mirrored, in parts of [`WHOLE`].
+    pub(crate) share: u32,
+    /// How far apart numbers may be; none where answers are not compared.
+    pub(crate) tolerance: Option<f64>,
+    /// Whether requests are evidence now.
+    pub(crate) counted: bool,
+    pub(crate) candidate: Arc<Side>,
+    pub(crate) meter: Arc<ShadowMeter>,
+    cells: [Arc<Cell>; 2],
+}
+
+impl ShadowRoute {
+    pub(crate) fn cell(&self, arm: Role) -> &Arc<Cell> {
+        let [baseline, candidate] = &self.cells;
+        if arm == Role::Candidate { candidate } else { baseline }
+    }
 }
 
 /// One side with its workers.
@@ -143,7 +184,8 @@ impl Table {
 
     /// The addresses of all workers.
     pub(crate) fn has_worker(&self, address: &WorkerAddress) -> bool {
-        self.models.values().any(|r| r.sides().any(|s| s.workers.contains(address)))
+        let mirrored = |r: &Route| r.shadow.as_ref().is_some_and(|s| s.candidate.workers.contains(address));
+        self.models.values().any(|r| r.sides().any(|s| s.workers.contains(address)) || mirrored(r))
     }
 }
 
@@ -160,11 +202,17 @@ fn compile(
         HeaderName::from_bytes(header.as_bytes()).map_err(|_| format!("`{header}` is no header's name"))
     });
     let side = |role: Role, variant: &Variant| side(name, role, variant, counters);
-    let split = route.split.as_ref().map(|s| split(name, s, counters, options));
+    let (mirrored, divided): (Option<&Split>, Option<&Split>) = match &route.split {
+        Some(s) if s.shadow.is_some() => (Some(s), None),
+        other => (None, other.as_ref()),
+    };
+    let split = divided.map(|s| split(name, s, counters, options));
+    let shadow = mirrored.map(|s| shadow(name, s, counters, options));
     Ok(Route {
         model: Arc::new(name.clone()),
         baseline: route.baseline.as_ref().map(|v| side(Role::Baseline, v)).transpose()?,
         split: split.transpose()?,
+        shadow: shadow.transpose()?,
         backup: route.backup.as_ref().map(|v| side(Role::Backup, v)).transpose()?,
         unit: unit.transpose()?,
         timeout: Duration::from_millis(route.timeout_ms),
@@ -180,11 +228,33 @@ fn split(
     if split.weight > WHOLE {
         return Err(format!("the candidate's weight is {} but the whole is {WHOLE}", split.weight));
     }
-    let meter = counters.split(name, &split.salt, options);
+    let (meter, _) = counters.split(name, &split.salt, options);
     let cells = [Role::Baseline, Role::Candidate].map(|arm| meter.cell(split.weight, arm));
     let candidate = side(name, Role::Candidate, &split.candidate, counters)?;
     let (salt, weight, counted) = (split.salt.clone(), split.weight, split.counted);
     Ok(SplitRoute { salt, weight, counted, candidate, meter, cells })
+}
+
+fn shadow(
+    name: &ModelName,
+    split: &Split,
+    counters: &Counters,
+    options: &GatewayOptions,
+) -> Result<ShadowRoute, String> {
+    let Shadow { share, tolerance } = split.shadow.unwrap_or_default();
+    if share == 0 || share > WHOLE {
+        return Err(format!("the mirrored share is {share}, which does not lie between 1 and {WHOLE}"));
+    }
+    if split.weight > 0 {
+        return Err("a candidate is either mirrored to or has users, not both".to_owned());
+    }
+    if tolerance.is_some_and(|t| !(t.is_finite() && t >= 0.0)) {
+        return Err("a tolerance must be a number of at least 0".to_owned());
+    }
+    let (_, meter) = counters.split(name, &split.salt, options);
+    let cells = [Role::Baseline, Role::Candidate].map(|arm| meter.split.cell(share, arm));
+    let candidate = side(name, Role::Candidate, &split.candidate, counters)?;
+    Ok(ShadowRoute { share, tolerance, counted: split.counted, candidate, meter, cells })
 }
 
 fn side(name: &ModelName, role: Role, variant: &Variant, counters: &Counters) -> Result<Arc<Side>, String> {

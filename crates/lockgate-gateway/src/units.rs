@@ -36,6 +36,9 @@ pub(crate) fn exposed(arm: Role) -> u16 {
     if arm == Role::Candidate { 1 << 12 } else { 1 << 13 }
 }
 
+/// A mirrored request of the unit was asked of the baseline again.
+pub(crate) const SAMPLED: u16 = 1 << 14;
+
 const SHARDS: usize = 64;
 
 /// Units are hashes already.

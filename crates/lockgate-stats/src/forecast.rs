@@ -6,6 +6,7 @@
 //! within 15 % of it where the test decides within a few hundred events, the typical case; a single run scatters widely.
 
 use crate::decision::log_needed;
+use crate::disagreement;
 use crate::merge;
 use crate::rate::{self, Bound};
 use crate::thinning::{self, Expected, Side};
@@ -115,6 +116,12 @@ pub fn events(share: f64, ratio: f64, true_ratio: f64, side: Side, alpha: f64) -
             Expected { weight: share, candidate: events * candidate, baseline: events * (1.0 - candidate) };
         thinning::log_e_expected(&[segment], ratio, side)
     })
+}
+
+/// Samples of [`disagreement`] until less than a share `max` of the answers is proven to differ, if none does. None: never.
+#[must_use]
+pub fn samples_agreeing(max: f64, alpha: f64) -> Option<f64> {
+    crossing(alpha, |samples| disagreement::log_e_expected([0.0, samples, 0.0], max, Side::NotWorse))
 }
 
 /// Units of the candidate alone until its rate is proven below `floor`, if it is `true_rate`. None: never.

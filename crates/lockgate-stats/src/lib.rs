@@ -12,6 +12,7 @@
 //! | [`thinning`] | does the candidate have more events (errors, slow answers) than its share of the traffic allows? |
 //! | [`rate`] | is a rate above or below a fixed bound (a floor, an SLO)? |
 //! | [`latency`] | is the candidate slower, judged at several thresholds? |
+//! | [`disagreement`] | do answers to the same requests differ more often than a share allows, net of noise? |
 //! | [`srm`] | do the units that each variant got fit the weights? |
 //! | [`merge`] | what do several e-values say together? |
 //! | [`decision`] | roll back, hold, promote or go on? |
@@ -22,6 +23,7 @@
 //! Statistics 2021, for merging. The formulas are in each module.
 
 pub mod decision;
+pub mod disagreement;
 pub mod forecast;
 mod grid;
 pub mod histogram;

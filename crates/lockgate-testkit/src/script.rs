@@ -1,8 +1,8 @@
 //! The commands of a script: one a line, words and `key=value` options; `#` begins a line of narration.
 //!
 //! ```text
-//! environment steps=5%/15m,25%/15m,100%/5m approve=1 backup=rules inconclusive=rollback deadline=30m gateways=3
-//! release v1 errors=0.5%                # behaviour: errors, nan, latency, constant, flap=10s/60s, down
+//! environment steps=shadow-20%/10m,5%/15m,25%/15m,100%/5m disagreement=3% approve=1 backup=rules inconclusive=rollback deadline=30m gateways=3
+//! release v1 errors=0.5%                # behaviour: errors, nan, latency, constant, differs, noise, flap=10s/60s, down
 //! release v2 same-as=v1 gates=fail by=dana
 //! behave v2 errors=5%                   # from now on
 //! traffic 50/s users=2000 · heavy 2/s · incident 4% · lose 3%
@@ -29,6 +29,10 @@ pub struct Behaviour {
     pub latency_ms: f64,
     /// Whether it always says the same.
     pub is_constant: bool,
+    /// Chance that it says something else than the first release does.
+    pub differs: f64,
+    /// Chance that it says something else than it would say if asked again.
+    pub noise: f64,
     /// It errs only in the first part of each period.
     pub flap: Option<(Millis, Millis)>,
     /// Whether its workers don't stay up.
@@ -54,6 +58,8 @@ pub struct Environment {
     pub gateways: usize,
     /// Whether latency is watched, too.
     pub has_latency_guard: bool,
+    /// The share of answers that may differ, where answers are compared.
+    pub disagreement: Option<f64>,
 }
 
 /// What a release's gates say.
@@ -177,11 +183,15 @@ pub(crate) fn rate(text: &str) -> Result<f64, String> {
 
 /// Changes a behaviour by a line's options.
 pub(crate) fn behave(words: &Words<'_>, behaviour: &mut Behaviour) -> Result<(), String> {
-    words.only(&["errors", "nan", "latency", "constant", "flap", "down", "same-as", "gates", "by"])?;
+    words.only(&[
+        "errors", "nan", "latency", "constant", "differs", "noise", "flap", "down", "same-as", "gates", "by",
+    ])?;
     for (key, value) in &words.options {
         match *key {
             "errors" => behaviour.errors = share(value)?,
             "nan" => behaviour.nan = share(value)?,
+            "differs" => behaviour.differs = share(value)?,
+            "noise" => behaviour.noise = share(value)?,
             "latency" => behaviour.latency_ms = span(value)? as f64,
             "constant" => behaviour.is_constant = *value == "yes",
             "down" => behaviour.is_down = *value == "yes",
@@ -241,6 +251,7 @@ pub(crate) fn environment(words: &Words<'_>) -> Result<Environment, String> {
         "probation",
         "gateways",
         "latency",
+        "disagreement",
     ])?;
     let number = |key: &str, default: usize| match words.option(key) {
         Some(text) => text.parse::<usize>().map_err(|_| format!("`{text}` is no number")),
@@ -261,12 +272,17 @@ pub(crate) fn environment(words: &Words<'_>) -> Result<Environment, String> {
         probation_ms: time("probation", 3_600_000)?,
         gateways: number("gateways", 1)?.max(1),
         has_latency_guard: words.option("latency") == Some("yes"),
+        disagreement: words.option("disagreement").map(share).transpose()?,
     })
 }
 
 fn step(text: &str) -> Result<Step, String> {
     let (weight, hold) = text.split_once('/').ok_or_else(|| format!("`{text}` is no step: write 5%/15m"))?;
-    Ok(Step { weight: (share(weight)? * f64::from(WHOLE)).round() as u32, hold_ms: span(hold)? })
+    let parts = |text: &str| Ok::<_, String>((share(text)? * f64::from(WHOLE)).round() as u32);
+    Ok(match weight.strip_prefix("shadow-") {
+        Some(mirrored) => Step::mirroring(parts(mirrored)?, span(hold)?),
+        None => Step::live(parts(weight)?, span(hold)?),
+    })
 }
 
 #[cfg(test)]
@@ -275,7 +291,8 @@ mod tests {
 
     #[test]
     fn a_step_is_a_share_and_a_time() {
-        assert_eq!(step("5%/15m"), Ok(Step { weight: 500, hold_ms: 900_000 }));
+        assert_eq!(step("5%/15m"), Ok(Step::live(500, 900_000)));
+        assert_eq!(step("shadow-20%/10m"), Ok(Step::mirroring(2000, 600_000)));
         assert!(step("5%").is_err());
         assert!(step("5/15m").unwrap_err().contains("write 5%"));
     }

@@ -8,7 +8,7 @@ mod server;
 mod traffic;
 mod words;
 
-pub use counts::{Counts, Evidence, Judge, Weighed};
+pub use counts::{Counts, Evidence, Judge, Mirrored, Weighed};
 
 use crate::clock::Seeded;
 use crate::script::{Behaviour, Environment, GateResult, KillPoint};

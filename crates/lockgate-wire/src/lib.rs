@@ -10,10 +10,12 @@
 //! | [`json`] | our own JSON scanner and writer: fast numbers, `NaN` and `Infinity` tokens, strict limits |
 //! | [`oip`] | Open Inference Protocol V2 |
 //! | [`mlflow`] | MLflow's scoring protocol (`/invocations`) |
+//! | [`compare`] | whether two answers say the same |
 //! | [`tfs`] | TensorFlow Serving's REST API |
 //! | [`table`] | the mapping between named columns and a model's tensor inputs |
 //! | [`fuzz`] | the entry for a fuzzer |
 
+pub mod compare;
 pub mod encoding;
 pub mod error;
 pub mod fuzz;

@@ -6,7 +6,7 @@ use lockgate_control::view::{
 };
 use lockgate_core::gate::Outcome;
 use lockgate_core::guard::{Judgement, Reading, Verdict};
-use lockgate_core::promotion::Stage;
+use lockgate_core::promotion::{RolloutView, Stage};
 use lockgate_core::wire::{LiveRollout, LiveSide};
 
 /// The tone of a stage.
@@ -35,10 +35,8 @@ pub(crate) fn stage_line(promotion: &PromotionView) -> String {
         Stage::Queued => "waits for its turn".to_owned(),
         Stage::Rolling { rollout } => match (&rollout.step, &rollout.held) {
             (None, _) => "loading and warming the release".to_owned(),
-            (Some(_), Some(held)) => {
-                format!("{} of the traffic; {}", percent(share(rollout.weight)), held.reason)
-            }
-            (Some(_), None) => format!("{} of the traffic", percent(share(rollout.weight))),
+            (Some(_), Some(held)) => format!("{}; {}", traffic(rollout), held.reason),
+            (Some(_), None) => traffic(rollout),
         },
         Stage::Probation { until } => format!("serves all traffic, on probation until {}", clock(*until)),
         Stage::Confirmed => "serves all traffic".to_owned(),
@@ -56,6 +54,17 @@ pub(crate) fn stage_line(promotion: &PromotionView) -> String {
         Stage::FailingOver => "the backup is taking over".to_owned(),
         Stage::OnBackup => "the backup serves; a person is needed".to_owned(),
         Stage::Stranded { summary } => format!("nothing can serve: {summary}"),
+    }
+}
+
+/// What a rollout's step does with the traffic.
+fn traffic(rollout: &RolloutView) -> String {
+    match rollout.shadow {
+        0 => format!("{} of the traffic", percent(share(rollout.weight))),
+        parts => format!(
+            "shadow {}: requests are mirrored, users get the old release's answers",
+            percent(share(parts))
+        ),
     }
 }
 
@@ -265,7 +274,8 @@ pub(crate) fn plan(out: Out, v: &PlanView) -> String {
         for row in &f.rows {
             let time = row.seconds.map_or_else(|| out.mark(Tone::Warn, "can't be foretold"), span);
             text.push_str(&format!(
-                "             {} share, guard {}: {time} to `not worse`\n",
+                "             {}{} share, guard {}: {time} to `not worse`\n",
+                if row.shadow { "shadow " } else { "" },
                 percent(row.share),
                 row.guard
             ));
@@ -305,9 +315,13 @@ pub(crate) fn why(out: Out, v: &WhyView) -> String {
         for r in &j.readings {
             for s in &r.segments {
                 text.push_str(&format!(
-                    "    {} at {} share: candidate {} events, baseline {} events\n",
+                    "    {} {}: candidate {} events, baseline {} events\n",
                     r.guard,
-                    percent(s.weight),
+                    if s.shadow {
+                        "of mirrored requests".to_owned()
+                    } else {
+                        format!("at {} share", percent(s.weight))
+                    },
                     s.candidate,
                     s.baseline
                 ));

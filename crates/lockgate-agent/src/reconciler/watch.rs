@@ -6,7 +6,7 @@ use crate::live;
 use crate::reconciler::preparing::Preparing;
 use lockgate_core::guard::{Judgement, Reading, Verdict};
 use lockgate_core::id::{GuardName, ModelName, PromotionId};
-use lockgate_core::plan::{Plan, Revision};
+use lockgate_core::plan::{Plan, Revision, Step};
 use lockgate_core::rollout::{Deployment, Observation, Phase, Readiness};
 use lockgate_core::route::WHOLE;
 use lockgate_gateway::RolloutStats;
@@ -45,12 +45,8 @@ impl Reconciler {
             active.and_then(|a| a.plan.backup.as_ref()).or(deployment.and_then(|d| d.backup.as_ref()));
         let counted = active.map(|a| &a.promotion).or(probation.map(|s| &s.promotion));
         let seen = counted.and_then(|promotion| self.stats(model, promotion));
-        let (requests, errors) = seen.as_ref().map_or((0, 0), live::candidate_totals);
-        let breaker = seen.as_ref().filter(|s| s.breaker_open).map(|_| {
-            format!(
-                "the gateway's own breaker opened: {errors} of {requests} requests to the candidate failed"
-            )
-        });
+        let (requests, errors) = seen.as_ref().map_or((0, 0), |s| live::candidate_totals(s, false));
+        let breaker = seen.as_ref().and_then(live::breaker);
         let last_sent = candidate.and_then(|c| self.shared.gateway.last_sent(&c.digest()));
         let idle = candidate.is_none_or(|c| self.shared.gateway.inflight(&c.digest()) == 0);
         Observation {
@@ -81,23 +77,26 @@ impl Reconciler {
             self.judgements.remove(model);
             return Judgement::none();
         };
-        let Judged { promotion, plan, compared, weight } = judged;
-        self.follow_latency(model, &plan, &promotion);
+        let Judged { promotion, plan, compared, step } = judged;
+        let is_shadow = step.is_shadow();
+        self.follow_latency(model, &plan, &promotion, is_shadow);
         let stats = self.stats(model, &promotion);
-        let evidence = stats.map_or_else(Evidence::default, |s| live::evidence(&s, compared));
+        let evidence =
+            stats.map_or_else(|| live::no_evidence(is_shadow), |s| live::evidence(&s, compared, is_shadow));
         let peaks = self.peaks.entry(promotion).or_default();
         let mut judgement = judge(&plan.rollout, &evidence, peaks);
-        judgement.readings.extend(traffic(&evidence, weight));
+        judgement.readings.extend(traffic(&evidence, &step));
         self.judgements.insert(model.clone(), judgement.clone());
         judgement
     }
 
     /// Sets the latency thresholds from what the baseline did so far: fixed before the requests that they will judge.
-    fn follow_latency(&mut self, model: &ModelName, plan: &Plan, promotion: &PromotionId) {
+    fn follow_latency(&mut self, model: &ModelName, plan: &Plan, promotion: &PromotionId, is_shadow: bool) {
         let due = self.thresholds.get(model).is_none_or(|at| at.elapsed() >= THRESHOLDS_EVERY);
         if due {
             self.thresholds.insert(model.clone(), Instant::now());
-            if let Some(thresholds) = self.stats(model, promotion).and_then(|s| live::thresholds(&s, plan))
+            let stats = self.stats(model, promotion);
+            if let Some(thresholds) = stats.and_then(|s| live::thresholds(&s, plan, is_shadow))
                 && let Err(error) = self.shared.gateway.set_thresholds(model, thresholds)
             {
                 tracing::error!(%error, "latency is judged by the thresholds before");
@@ -112,37 +111,42 @@ struct Judged {
     plan: Box<Plan>,
     /// Whether there is something to compare with.
     compared: bool,
-    /// The candidate's share, 0 to 1.
-    weight: f64,
+    /// The present step.
+    step: Step,
 }
 
 impl Judged {
     fn of(deployment: &Deployment) -> Option<Self> {
         if let Some(active) = &deployment.active {
             let Phase::Step { index, .. } = active.phase else { return None };
-            let parts = active.plan.rollout.steps.get(index).map_or(WHOLE, |s| s.weight);
+            let step = active.plan.rollout.steps.get(index).cloned();
             return Some(Self {
                 promotion: active.promotion.clone(),
                 plan: active.plan.clone(),
                 compared: deployment.serving.is_some()
                     || deployment.backup.is_some()
                     || active.plan.backup.is_some(),
-                weight: f64::from(parts) / f64::from(WHOLE),
+                step: step.unwrap_or_else(|| Step::live(WHOLE, 0)),
             });
         }
         let (serving, _) = deployment.on_probation()?;
         let (promotion, plan) = (serving.promotion.clone(), serving.plan.clone());
-        Some(Self { promotion, plan, compared: true, weight: 1.0 })
+        Some(Self { promotion, plan, compared: true, step: Step::live(WHOLE, 0) })
     }
 }
 
 /// What was proven at one share says nothing of a larger one before there was traffic at it: a reading of its own, required
 /// like the guards'. None with all the traffic, where no share is left to win.
-fn traffic(evidence: &Evidence, weight: f64) -> Option<Reading> {
-    if weight >= 1.0 || !evidence.compared {
+fn traffic(evidence: &Evidence, step: &Step) -> Option<Reading> {
+    if step.weight >= WHOLE || !evidence.compared {
         return None;
     }
-    let here = evidence.weights.iter().filter(|w| (w.weight - weight).abs() < 1e-9);
+    let (weights, what) = match &evidence.shadow {
+        Some(shadow) if step.is_shadow() => (&shadow.weights, "mirrored requests"),
+        _ => (&evidence.weights, "requests at this share"),
+    };
+    let weight = f64::from(step.weight.max(step.shadow)) / f64::from(WHOLE);
+    let here = weights.iter().filter(|w| (w.weight - weight).abs() < 1e-9);
     let (candidate, baseline) =
         here.fold((0, 0), |(c, b), w| (c + w.candidate.requests, b + w.baseline.requests));
     let enough = candidate >= REQUESTS_AT_A_SHARE && baseline >= REQUESTS_AT_A_SHARE;
@@ -154,7 +158,7 @@ fn traffic(evidence: &Evidence, weight: f64) -> Option<Reading> {
         log_e_not_worse: 0.0,
         needed: 0.0,
         summary: format!(
-            "requests at this share: {candidate}, baseline {baseline}; at least {REQUESTS_AT_A_SHARE} of each are needed"
+            "{what}: {candidate}, baseline {baseline}; at least {REQUESTS_AT_A_SHARE} of each are needed"
         ),
         segments: Vec::new(),
     })

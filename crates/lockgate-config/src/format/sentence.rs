@@ -6,19 +6,10 @@ use crate::diagnostic::quoted;
 use lockgate_core::plan::{OnInconclusive, Step};
 use lockgate_core::route::WHOLE;
 
-/// A step of a rollout.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum ParsedStep {
-    /// It moves live traffic.
-    Live(Step),
-    /// It mirrors requests.
-    Shadow,
-}
-
-const STEP_HELP: &str = "write \"canary 5% for 15m\", \"25% for 30m\" or \"100%\"";
+const STEP_HELP: &str = "write \"shadow 20% for 10m\", \"canary 5% for 15m\", \"25% for 30m\" or \"100%\"";
 
 /// Reads `[canary|shadow] SHARE [for DURATION]`.
-pub(crate) fn step(text: &str) -> Result<ParsedStep, Problem> {
+pub(crate) fn step(text: &str) -> Result<Step, Problem> {
     let wrong = |why: &str| Problem::new(format!("{} is not a rollout step: {why}", quoted(text)), STEP_HELP);
     let words: Vec<&str> = text.split_whitespace().collect();
     let (shadow, words) = match words.as_slice() {
@@ -52,7 +43,7 @@ pub(crate) fn step(text: &str) -> Result<ParsedStep, Problem> {
     }
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and WHOLE")]
     let weight = parts.round() as u32;
-    Ok(if shadow { ParsedStep::Shadow } else { ParsedStep::Live(Step { weight, hold_ms }) })
+    Ok(if shadow { Step::mirroring(weight, hold_ms) } else { Step::live(weight, hold_ms) })
 }
 
 /// Reads what happens at the deadline; `None` is right, but comes later.
@@ -153,13 +144,14 @@ mod tests {
 
     #[test]
     fn a_step_is_a_short_sentence() {
-        let live = |weight, hold_ms| ParsedStep::Live(Step { weight, hold_ms });
+        let live = Step::live;
         assert_eq!(step("canary 5% for 15m").unwrap(), live(500, 900_000));
         assert_eq!(step("25% for 1h 30m").unwrap(), live(2_500, 5_400_000));
         assert_eq!(step("100%").unwrap(), live(10_000, 0));
         assert_eq!(step("0.01%").unwrap(), live(1, 0));
         assert_eq!(step("33.33%").unwrap(), live(3_333, 0));
-        assert_eq!(step("shadow 100% for 10m").unwrap(), ParsedStep::Shadow);
+        assert_eq!(step("shadow 100% for 10m").unwrap(), Step::mirroring(10_000, 600_000));
+        assert_eq!(step("shadow 20%").unwrap(), Step::mirroring(2_000, 0));
         for bad in [
             "",
             "canary",

@@ -42,6 +42,19 @@ pub(crate) const GUARD: Tagged = Tagged {
             )],
         },
         Kind {
+            name: "disagreement",
+            later: Later::Now,
+            doc: "Answers to mirrored requests that differ from the baseline's, net of its own noise; in shadow steps only.",
+            keys: &[
+                Key::new("max", SHARE, "The share of answers that may differ.").required(),
+                Key::new(
+                    "tolerance",
+                    SHARE,
+                    "How far apart numbers may be, of the larger one, or of 1 where both are smaller (5%).",
+                ),
+            ],
+        },
+        Kind {
             name: "metric",
             later: Later::Refused("`metric` guards"),
             doc: "A number of one's own.",

@@ -3,8 +3,8 @@
 use super::value::Reader;
 use super::{Context, gates, guards};
 use crate::check::Check;
-use crate::diagnostic::{Class, Origin, Path, Report, quoted};
-use crate::format::{ParsedStep, backup, bytes, data_source, inconclusive, normal_path, principal, step};
+use crate::diagnostic::{Class, Origin, Path, Report};
+use crate::format::{backup, bytes, data_source, inconclusive, normal_path, principal, step};
 use crate::nearest::suggest;
 use crate::project::{Approve, BackupRef, Principal, ResolvedEnvironment};
 use crate::tree::{Node, Value};
@@ -33,9 +33,13 @@ pub(crate) fn environment(
     project_wide(context.root, &mut own);
     let data = datasets(node);
     let gates = gates::gates(node, &path, &data, context, &mut own);
-    let guards = guards::guards(node, &path, context, &mut own);
+    let mut guards = guards::guards(node, &path, context, &mut own);
     let mut reader = Reader { node, path, report: &mut own };
     let steps = steps(&mut reader, &guards);
+    if !steps.iter().any(Step::is_shadow) {
+        // Without a shadow step there are no two answers to compare: it would only dilute the other guards' evidence.
+        guards.retain(|_, guard| !matches!(guard, GuardSpec::Disagreement { .. }));
+    }
     let read = ResolvedEnvironment {
         after,
         gates,
@@ -109,36 +113,19 @@ fn steps(
     reader: &mut Reader<'_, '_>,
     guards: &BTreeMap<lockgate_core::id::GuardName, GuardSpec>,
 ) -> Vec<Step> {
-    let Some(rollout) = reader.node.get("rollout") else { return vec![Step { weight: WHOLE, hold_ms: 0 }] };
+    let Some(rollout) = reader.node.get("rollout") else { return vec![Step::live(WHOLE, 0)] };
     let path = reader.path.key("rollout");
     let mut steps: Vec<Step> = Vec::new();
     let mut readable = !rollout.list().is_empty();
     for (i, item) in rollout.list().iter().enumerate() {
         let text = item.text().unwrap_or_default();
         match step(text) {
-            Ok(ParsedStep::Live(step)) => {
-                if let Some(before) = steps.last().filter(|before| before.weight >= step.weight) {
-                    let (a, b) = (share(step.weight), share(before.weight));
-                    let message = format!("the steps of a rollout must grow, but {a} comes after {b}");
-                    reader.report.error(
-                        &item.at,
-                        &path.item(i),
-                        message,
-                        Some("order the steps, and name each share once".to_owned()),
-                    );
+            Ok(step) => {
+                if let Some((message, help)) = steps.last().and_then(|before| out_of_order(before, &step)) {
+                    reader.report.error(&item.at, &path.item(i), message, Some(help.to_owned()));
                 }
                 steps.push(step);
             }
-            Ok(ParsedStep::Shadow) if !steps.is_empty() => {
-                let message = format!("{} comes after a step with live traffic", quoted(text));
-                reader.report.error(
-                    &item.at,
-                    &path.item(i),
-                    message,
-                    Some("put shadow steps first".to_owned()),
-                );
-            }
-            Ok(ParsedStep::Shadow) => {}
             Err(_) => readable = false,
         }
     }
@@ -146,7 +133,8 @@ fn steps(
         let help = Some("add \"100%\" at the end".to_owned());
         reader.wrong("rollout", "the last step of a rollout must be 100%", help);
     }
-    if readable && steps.len() > 1 && !guards.values().any(GuardSpec::is_required) {
+    let provable = |step: &Step| guards.values().any(|guard| guard.is_required(step.is_shadow()));
+    if readable && !steps.iter().filter(|step| step.weight < WHOLE).all(provable) {
         let help = "keep a guard of kind `rate` or `latency`, or use rollout = [\"100%\"]";
         reader.wrong(
             "rollout",
@@ -155,6 +143,20 @@ fn steps(
         );
     }
     steps
+}
+
+/// What is wrong with a step after the one before it.
+fn out_of_order(before: &Step, step: &Step) -> Option<(String, &'static str)> {
+    if before.place() < step.place() {
+        return None;
+    }
+    if step.is_shadow() && !before.is_shadow() {
+        let message = format!("a shadow step of {} comes after a step with live traffic", share(step.shadow));
+        return Some((message, "put shadow steps first"));
+    }
+    let (a, b) = (share(step.place().1), share(before.place().1));
+    let message = format!("the steps of a rollout must grow, but {a} comes after {b}");
+    Some((message, "order the steps, and name each share once"))
 }
 
 fn share(weight: u32) -> String {

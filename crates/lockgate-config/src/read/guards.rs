@@ -104,6 +104,14 @@ fn spec(reader: &mut Reader<'_, '_>) -> Option<GuardSpec> {
                 Some(_) => return None,
             },
         }),
+        "disagreement" => {
+            let max = reader.share("max")?;
+            if !(max > 0.0 && max < 1.0) {
+                let help = "write the share of answers that may differ, for example \"3%\"";
+                reader.wrong("max", "it must lie above 0% and below 100%", Some(help.to_owned()));
+            }
+            Some(GuardSpec::Disagreement { max, tolerance: reader.share("tolerance").unwrap_or(0.05) })
+        }
         _ => None,
     }
 }

@@ -96,7 +96,8 @@ async fn a_rollouts_event_counts_only_where_it_can_follow() {
     plan.rollout.guards.clear();
     plan.rollout.probation_ms = 1;
     staging.claim(&id, RolloutEvent::Started { plan: Box::new(plan) });
-    staging.claim(&id, RolloutEvent::StepEntered { step: 0, weight: 1, epoch: 1, judgement: None });
+    staging
+        .claim(&id, RolloutEvent::StepEntered { step: 0, weight: 1, shadow: 0, epoch: 1, judgement: None });
     staging.report().await.unwrap();
     let promotion = bench.promotion(&id).await;
     assert_eq!((promotion.stage.name(), promotion.entered), ("rolling", None));

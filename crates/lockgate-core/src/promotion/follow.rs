@@ -58,10 +58,11 @@ impl Promotion {
         let next = match event {
             RolloutEvent::Started { .. } => None,
             RolloutEvent::Aborted { reason } => Some(Stage::Rejected { reason: reason.clone() }),
-            RolloutEvent::StepEntered { step, weight, judgement, .. } => Some(Stage::Rolling {
+            RolloutEvent::StepEntered { step, weight, shadow, judgement, .. } => Some(Stage::Rolling {
                 rollout: RolloutView {
                     step: Some(*step),
                     weight: *weight,
+                    shadow: *shadow,
                     held: None,
                     judgement: judgement.clone(),
                 },

@@ -56,10 +56,12 @@ impl Deployment {
         let control = !compared || seen.serving == Readiness::Ready;
         let backup = active.plan.backup.is_none() || seen.backup == Readiness::Ready;
         if seen.candidate == Readiness::Ready && control && backup {
-            let weight = active.plan.rollout.steps.first().map_or(WHOLE, |s| s.weight);
+            let (weight, shadow) =
+                active.plan.rollout.steps.first().map_or((WHOLE, 0), |s| (s.weight, s.shadow));
             return Some(RolloutEvent::StepEntered {
                 step: 0,
                 weight,
+                shadow,
                 epoch: self.epoch + 1,
                 judgement: None,
             });
@@ -137,6 +139,7 @@ impl Deployment {
             return Some(RolloutEvent::StepEntered {
                 step: index + 1,
                 weight: next.weight,
+                shadow: next.shadow,
                 epoch: self.epoch + 1,
                 judgement: Some(seen.judgement.clone()),
             });

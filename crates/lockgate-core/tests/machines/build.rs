@@ -47,9 +47,10 @@ pub(crate) fn revision(n: u32) -> Revision {
     }
 }
 
-/// The plan of promotion `n`: 5 %, 25 %, all, with two required guards and one that only rolls back.
+/// The plan of promotion `n`: 5 %, 25 %, all, with two required guards and one that only rolls back; every fourth one begins with
+/// a shadow step.
 pub(crate) fn plan(n: u32, baseline: Option<Revision>, backup: bool) -> Plan {
-    let step = |weight| Step { weight, hold_ms: HOLD };
+    let step = |weight| Step::live(weight, HOLD);
     let guard = |name: &str| GuardName::new(name).unwrap();
     let backup = backup.then(|| revision(0));
     let compared = baseline.is_some() || backup.is_some();
@@ -72,7 +73,11 @@ pub(crate) fn plan(n: u32, baseline: Option<Revision>, backup: bool) -> Plan {
             ttl_ms: 86_400_000,
         }),
         rollout: RolloutPlan {
-            steps: if compared { vec![step(500), step(2500), step(WHOLE)] } else { vec![step(WHOLE)] },
+            steps: match (compared, n % 4) {
+                (false, _) => vec![step(WHOLE)],
+                (true, 0) => vec![Step::mirroring(2000, HOLD), step(500), step(2500), step(WHOLE)],
+                (true, _) => vec![step(500), step(2500), step(WHOLE)],
+            },
             guards: [
                 (guard("errors"), GuardSpec::Rate { worse_by: 0.5, rollback_by: 0.2, floor: 0.005 }),
                 (guard("repeats"), GuardSpec::Constant { rollback_by: 2.0 }),

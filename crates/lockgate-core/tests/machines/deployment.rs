@@ -49,7 +49,7 @@ proptest! {
         }
         prop_assert!(run.deployment.active.is_none(), "it never ends: {:?}", run.deployment.active);
         run.act(&OFFER);
-        for _ in 0..4 {
+        for _ in 0..6 {
             run.after(2 * HOLD, |seen| (seen.judgement, seen.serving) = (not_worse(), broken()));
         }
         let events = run.events(&promotion_id(run.offered));

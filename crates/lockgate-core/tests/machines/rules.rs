@@ -27,8 +27,11 @@ pub(crate) fn shares(deployment: &Deployment) -> BTreeMap<Digest, u32> {
     let split = traffic.split.map_or(0, |(_, weight, _)| weight);
     assert!(split <= WHOLE, "a share of {split}");
     if let Some((candidate, weight, _)) = traffic.split {
-        assert!(weight > 0, "a split of nothing");
-        *shares.entry(candidate.digest()).or_default() += weight;
+        assert_eq!(weight == 0, traffic.shadow > 0, "either users or mirrored requests");
+        assert!(traffic.shadow <= WHOLE && (traffic.shadow == 0 || traffic.main.is_some()));
+        if weight > 0 {
+            *shares.entry(candidate.digest()).or_default() += weight;
+        }
     }
     if let Some(main) = traffic.main.filter(|_| split < WHOLE) {
         *shares.entry(main.digest()).or_default() += WHOLE - split;
@@ -72,8 +75,8 @@ impl Rules {
         seen: Option<&Observation>,
     ) {
         match event {
-            RolloutEvent::StepEntered { step, weight, judgement, .. } => {
-                forward(before, *step, *weight, judgement.as_ref(), seen.unwrap());
+            RolloutEvent::StepEntered { step, weight, shadow, judgement, .. } => {
+                forward(before, *step, (*weight, *shadow), judgement.as_ref(), seen.unwrap());
             }
             RolloutEvent::Promoted { .. } => promoted(before, seen.unwrap()),
             RolloutEvent::Confirmed => confirmed(before, seen.unwrap()),
@@ -117,9 +120,16 @@ impl Rules {
 }
 
 /// I5 and I6: a larger weight needs every required guard's *not worse*, the step's time, and gateways that have the step.
-fn forward(before: &Deployment, step: usize, weight: u32, judgement: Option<&Judgement>, seen: &Observation) {
+fn forward(
+    before: &Deployment,
+    step: usize,
+    (weight, shadow): (u32, u32),
+    judgement: Option<&Judgement>,
+    seen: &Observation,
+) {
     let active = before.active.as_ref().unwrap();
-    assert_eq!(active.plan.rollout.steps[step].weight, weight);
+    let entered = &active.plan.rollout.steps[step];
+    assert_eq!((entered.weight, entered.shadow), (weight, shadow));
     assert_eq!(seen.candidate, Readiness::Ready, "forward with a candidate that is not ready");
     match &active.phase {
         Phase::Preparing { .. } => {
@@ -135,7 +145,7 @@ fn forward(before: &Deployment, step: usize, weight: u32, judgement: Option<&Jud
         Phase::Step { index, status: Status::Watching { since } | Status::Held { since, .. } } => {
             assert_eq!(step, index + 1, "a step was left out");
             assert!(!harmful(seen), "forward in spite of harm");
-            assert!(weight > active.plan.rollout.steps[*index].weight);
+            assert!(entered.place() > active.plan.rollout.steps[*index].place());
             assert!(proven(judgement.unwrap()), "a larger weight without proof");
             assert_eq!(judgement.unwrap(), &seen.judgement, "the numbers on record are those that decided");
             assert!(seen.now - since >= active.plan.rollout.steps[*index].hold_ms, "before the step's time");

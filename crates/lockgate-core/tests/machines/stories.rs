@@ -4,8 +4,9 @@ use crate::build::{HOLD, PREPARE, PROBATION, broken, not_worse, promotion_id, re
 use crate::rules::shares;
 use crate::run::Run;
 use lockgate_core::event::InstructionKind;
+use lockgate_core::guard::GuardSpec;
 use lockgate_core::id::PromotionId;
-use lockgate_core::plan::OnInconclusive;
+use lockgate_core::plan::{OnInconclusive, Step};
 use lockgate_core::rollout::{Phase, Readiness};
 use lockgate_core::route::WHOLE;
 
@@ -250,4 +251,68 @@ fn harm_on_probation_without_a_way_back_is_no_outage() {
     assert!(run.deployment.serving.as_ref().unwrap().probation_until.is_some());
     run.after(1, |seen| seen.judgement = worse());
     assert!(all_on(&run, 1));
+}
+
+#[test]
+fn a_shadow_step_moves_no_user_and_ends_by_proof_alone() {
+    let mut run = serving(3);
+    let id = run.offer(true, OnInconclusive::Hold).unwrap();
+    run.after(1, |_| {});
+    let mirrored = |run: &Run| (status(run), run.deployment.traffic().shadow, all_on(run, 3));
+    assert_eq!(mirrored(&run), (Some(0), 2000, true), "{:?}", run.deployment.active);
+    // Idle, it is not known to be any good, however long it takes.
+    (0..40).for_each(|_| run.after(HOLD, |_| {}));
+    assert_eq!(mirrored(&run), (Some(0), 2000, true));
+    run.after(HOLD, |seen| seen.judgement = not_worse());
+    assert_eq!(mirrored(&run), (Some(1), 0, false), "proven, it goes on to users: {:?}", run.events(&id));
+
+    let mut run = serving(3);
+    let id = run.offer(true, OnInconclusive::Hold).unwrap();
+    run.after(1, |_| {});
+    (0..3).for_each(|_| run.after(HOLD, |seen| seen.judgement = worse()));
+    assert!(run.events(&id).iter().any(|e| e == "rolled_back"), "{:?}", run.events(&id));
+    assert!(all_on(&run, 3) && run.deployment.traffic().shadow == 0);
+}
+
+#[test]
+fn a_plan_either_mirrors_or_moves_users_and_mirrors_first() {
+    let plan = |steps: Vec<Step>| {
+        let mut plan = crate::build::plan(4, Some(revision(3)), false);
+        plan.rollout.steps = steps;
+        plan
+    };
+    let (shadow, live) = (Step::mirroring, Step::live);
+    assert_eq!(plan(vec![shadow(100, 0), shadow(WHOLE, 0), live(1, 0), live(WHOLE, 0)]).validate(), Ok(()));
+    assert_eq!(plan(vec![shadow(WHOLE, 0), live(WHOLE, 0)]).validate(), Ok(()));
+    for bad in [
+        vec![live(1, 0), shadow(100, 0), live(WHOLE, 0)],
+        vec![shadow(100, 0)],
+        vec![shadow(100, 0), shadow(100, 0), live(WHOLE, 0)],
+        vec![shadow(WHOLE + 1, 0), live(WHOLE, 0)],
+        vec![Step { weight: 1, shadow: 1, hold_ms: 0 }, live(WHOLE, 0)],
+        vec![live(0, 0), live(WHOLE, 0)],
+    ] {
+        assert!(plan(bad.clone()).validate().is_err(), "{bad:?}");
+    }
+    let mut alone = plan(vec![shadow(100, 0), live(WHOLE, 0)]);
+    alone.baseline = None;
+    assert!(alone.validate().is_err(), "nothing to compare with");
+    // Disagreement can be proven in a shadow step and nowhere else.
+    let only = |steps| {
+        let mut plan = plan(steps);
+        let guard = GuardSpec::Disagreement { max: 0.03, tolerance: 0.05 };
+        plan.rollout.guards = [("disagreement".parse().unwrap(), guard)].into();
+        plan
+    };
+    assert_eq!(only(vec![shadow(100, 0), live(WHOLE, 0)]).validate(), Ok(()));
+    assert!(only(vec![shadow(100, 0), live(100, 0), live(WHOLE, 0)]).validate().is_err());
+}
+
+#[test]
+fn plans_without_shadow_steps_are_written_as_before() {
+    let text = serde_json::to_string(&Step::live(500, 1000)).unwrap();
+    assert_eq!(text, r#"{"weight":500,"hold_ms":1000}"#);
+    assert_eq!(serde_json::from_str::<Step>(&text).unwrap(), Step::live(500, 1000));
+    let shadow = Step::mirroring(2000, 1000);
+    assert_eq!(serde_json::from_str::<Step>(&serde_json::to_string(&shadow).unwrap()).unwrap(), shadow);
 }

@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use lockgate_core::clock::{Clock, Entropy, Millis};
 use lockgate_core::digest::Digest;
 use lockgate_core::id::ModelName;
-use lockgate_core::route::{ModelRoute, RouteTable, Split, UnitSource, Variant, WorkerAddress};
+use lockgate_core::route::{ModelRoute, RouteTable, Shadow, Split, UnitSource, Variant, WorkerAddress};
 use lockgate_gateway::{Deps, Gateway, GatewayOptions, LogRecord, LogSink};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -53,6 +53,8 @@ pub(crate) fn digest(text: &str) -> Digest {
 pub(crate) enum Behave {
     /// 200 with this body.
     Answer(String),
+    /// 200 with an Open Inference Protocol answer that predicts this, and its hash as workers send it.
+    Predict(String),
     /// 200 with as many bytes.
     Large(usize),
     /// This status.
@@ -69,6 +71,8 @@ pub(crate) enum Behave {
 pub(crate) struct Worker {
     pub(crate) address: WorkerAddress,
     pub(crate) requests: Arc<AtomicUsize>,
+    /// Requests among them that said that they are mirrored.
+    pub(crate) mirrored: Arc<AtomicUsize>,
     pub(crate) behave: Arc<Mutex<Behave>>,
     task: JoinHandle<()>,
 }
@@ -79,7 +83,8 @@ impl Worker {
         let _ = std::fs::remove_file(&path);
         let listener = UnixListener::bind(&path).unwrap();
         let (requests, behave) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(behave)));
-        let (count, how, name) = (requests.clone(), behave.clone(), name.to_owned());
+        let mirrored = Arc::new(AtomicUsize::new(0));
+        let (count, how, name) = ([requests.clone(), mirrored.clone()], behave.clone(), name.to_owned());
         let task = tokio::spawn(async move {
             // Connections end with the task, as those of a process do.
             let mut connections = tokio::task::JoinSet::new();
@@ -97,7 +102,13 @@ impl Worker {
                 });
             }
         });
-        Self { address: WorkerAddress::Unix(path.to_str().unwrap().to_owned()), requests, behave, task }
+        Self {
+            address: WorkerAddress::Unix(path.to_str().unwrap().to_owned()),
+            requests,
+            mirrored,
+            behave,
+            task,
+        }
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -118,13 +129,20 @@ impl Worker {
     }
 }
 
+fn predicted(name: &str, data: &str) -> String {
+    format!("{{\"model_name\":\"{name}\",\"outputs\":[{{\"name\":\"y\",\"data\":[{data}]}}]}}")
+}
+
 async fn answer(
     request: Request<Incoming>,
-    count: &AtomicUsize,
+    [count, mirrored]: &[Arc<AtomicUsize>; 2],
     how: &Mutex<Behave>,
     name: &str,
 ) -> Result<Response<Full<Bytes>>, std::io::Error> {
     let path = request.uri().path().to_owned();
+    if request.headers().get("x-lockgate-shadow").is_some() {
+        mirrored.fetch_add(1, Ordering::SeqCst);
+    }
     let length = request.into_body().collect().await.map_or(0, |b| b.to_bytes().len());
     count.fetch_add(1, Ordering::SeqCst);
     let behave = how.lock().unwrap().clone();
@@ -141,6 +159,12 @@ async fn answer(
                 "{{\"worker\":\"{name}\",\"path\":\"{path}\",\"length\":{length},\"said\":\"{text}\"}}"
             );
             reply(200, body.into())
+        }
+        Behave::Predict(data) => {
+            let mut response = reply(200, predicted(name, &data).into());
+            let hash = format!("{:016x}", data.bytes().fold(7_u64, |h, b| h.wrapping_mul(31) + u64::from(b)));
+            response.headers_mut().insert("x-lockgate-answer", hash.parse().unwrap());
+            response
         }
         Behave::Large(size) => reply(200, vec![b' '; size].into()),
         Behave::Status(status) => reply(status, Bytes::from_static(b"{\"error\":\"no\"}")),
@@ -172,8 +196,17 @@ pub(crate) fn route(baseline: Option<Variant>) -> ModelRoute {
 }
 
 pub(crate) fn with_candidate(baseline: Option<Variant>, candidate: Variant, weight: u32) -> ModelRoute {
-    let split = Some(Split { salt: "pr_1".to_owned(), candidate, weight, counted: true });
+    let split = Some(Split { salt: "pr_1".to_owned(), candidate, weight, counted: true, shadow: None });
     ModelRoute { split, ..route(baseline) }
+}
+
+/// A candidate that requests are mirrored to, and whose answers nobody gets.
+pub(crate) fn mirroring(baseline: Variant, candidate: Variant, share: u32) -> ModelRoute {
+    let mut route = with_candidate(Some(baseline), candidate, 0);
+    if let Some(split) = &mut route.split {
+        split.shadow = Some(Shadow { share, tolerance: Some(0.05) });
+    }
+    route
 }
 
 pub(crate) fn table(epoch: u64, route: ModelRoute) -> RouteTable {

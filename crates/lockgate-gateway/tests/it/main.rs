@@ -7,4 +7,5 @@ mod failover;
 mod grpc;
 mod hostile;
 mod routing;
+mod shadow;
 mod splits;

@@ -1,6 +1,7 @@
 //! What must hold for any input: means under the null by enumeration, order, additivity, direction.
 
 use crate::{assert_close, assert_within};
+use lockgate_stats::disagreement::{self, Samples};
 use lockgate_stats::histogram::{self, BUCKETS, Histogram, LIMIT_US};
 use lockgate_stats::rate::{self, Bound};
 use lockgate_stats::thinning::{self, Segment, Side};
@@ -41,6 +42,76 @@ fn thinning_has_a_mean_of_at_most_one_under_the_null() {
             }
         }
     }
+}
+
+/// The mean of the e-value after `n` samples with these chances of a difference of either side.
+fn mean_of_samples(n: u64, (more, less): (f64, f64), max: f64, side: Side) -> f64 {
+    let mut mean = 0.0;
+    for a in 0..=n {
+        for b in 0..=n - a {
+            let chance = binomial(n, a, more) * binomial(n - a, b, less / (1.0 - more));
+            mean +=
+                chance * disagreement::log_e(Samples { more: a, same: n - a - b, less: b }, max, side).exp();
+        }
+    }
+    mean
+}
+
+#[test]
+fn disagreement_has_a_mean_of_at_most_one_under_the_null() {
+    for n in [1, 2, 6, 25] {
+        for max in [0.01, 0.03, 0.2] {
+            for noise in [0.0, 0.01, 0.3] {
+                for side in [Side::Worse, Side::NotWorse] {
+                    let name = format!("n={n} max={max} noise={noise} {side:?}");
+                    let at = |net: f64| mean_of_samples(n, (net + noise, noise), max, side);
+                    assert_within(at(max), 1.0, 1e-9, &name);
+                    let (inside, outside) = match side {
+                        Side::Worse => (0.5 * max, 2.0 * max),
+                        Side::NotWorse => (2.0 * max, 0.5 * max),
+                    };
+                    assert!(at(inside) < 1.0 && at(outside) > 1.0, "{name}");
+                }
+            }
+        }
+    }
+}
+
+/// The share of runs in which the evidence ever reaches 1/alpha, looked at after every sample; seeded.
+fn ever(runs: u64, samples: u64, (more, less): (f64, f64), max: f64, side: Side) -> f64 {
+    let mut state = 0x1234_5678_9abc_def0_u64;
+    let mut unit = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 11) as f64 / (1_u64 << 53) as f64
+    };
+    let crossed = (0..runs).filter(|_| {
+        let mut seen = Samples::default();
+        (0..samples).any(|_| {
+            match unit() {
+                u if u < more => seen.more += 1,
+                u if u < more + less => seen.less += 1,
+                _ => seen.same += 1,
+            }
+            disagreement::log_e(seen, max, side) >= 20_f64.ln()
+        })
+    });
+    crossed.count() as f64 / runs as f64
+}
+
+#[test]
+fn disagreement_keeps_its_error_rate_under_a_look_at_every_sample() {
+    // At the border of the null, the worst case, with noise and without: at most 5 % plus four standard errors of 400 runs.
+    for noise in [0.0, 0.05, 0.2] {
+        for side in [Side::Worse, Side::NotWorse] {
+            let found = ever(400, 600, (0.03 + noise, noise), 0.03, side);
+            assert!(found <= 0.05 + 0.044, "noise {noise} {side:?}: {found}");
+        }
+    }
+    // And it finds what is there: a tenth of the answers changed, beside a noise of a tenth.
+    assert!(ever(100, 1000, (0.2, 0.1), 0.03, Side::Worse) > 0.9);
+    assert!(ever(100, 400, (0.0, 0.0), 0.03, Side::NotWorse) > 0.99);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The agent: a disk, a loop, and a way to die at any of its points.
 
-use super::counts::{Judge, Meter};
+use super::counts::{Evidence, Judge, Meter};
 use super::gateway::{Gateway, Routes, Table};
 use super::{Line, Release};
 use crate::script::KillPoint;
@@ -223,7 +223,7 @@ impl Agent {
             backup: readiness(backup),
             judgement,
             breaker: meter
-                .filter(|m| m.is_open)
+                .filter(|m| m.is_open || m.shadow.as_ref().is_some_and(|s| s.is_open))
                 .map(|_| format!("the gateway's own breaker opened: {errors} of {requests} requests to the candidate failed")),
             quiet_ms: Some(last_sent.map_or(i64::MAX, |at| around.now - at)),
             last_candidate_request: last_sent.map(|at| at + self.offset),
@@ -249,11 +249,19 @@ impl Agent {
         let compared = self.deployment.serving.is_some()
             || self.deployment.backup.is_some()
             || active.plan.backup.is_some();
+        let is_shadow = self.deployment.traffic().shadow > 0;
         let meter = around.meter.as_deref_mut().filter(|m| m.salt == salt);
-        let evidence = meter.map_or_else(Default::default, |m| {
-            m.follow_latency();
-            m.evidence(compared)
-        });
+        let evidence = meter.map_or_else(
+            || Evidence::none(is_shadow),
+            |m| {
+                if is_shadow {
+                    m.mirrored().follow_latency()
+                } else {
+                    m.follow_latency()
+                }
+                m.evidence(compared, is_shadow)
+            },
+        );
         if self.peaks.0 != salt {
             self.peaks = (salt.to_owned(), Peaks::default());
         }

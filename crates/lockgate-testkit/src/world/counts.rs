@@ -50,6 +50,31 @@ pub struct Evidence {
     pub compared: bool,
     /// Whether the baseline's latency is known.
     pub thresholds: bool,
+    /// What mirrored requests said, where there were any.
+    pub shadow: Option<Mirrored>,
+}
+
+/// What mirrored requests said.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Mirrored {
+    /// Whether the present step mirrors.
+    pub is_now: bool,
+    /// One entry for each share that was mirrored.
+    pub weights: Vec<Weighed>,
+    /// Whether the baseline's latency is known.
+    pub thresholds: bool,
+    /// Compared answers: the candidate's alone differed, both or neither, the baseline's second alone.
+    pub samples: [u64; 3],
+}
+
+impl Evidence {
+    /// Before anything was counted.
+    pub(crate) fn none(is_shadow: bool) -> Self {
+        Self {
+            shadow: is_shadow.then(|| Mirrored { is_now: true, ..Mirrored::default() }),
+            ..Self::default()
+        }
+    }
 }
 
 /// From counts to verdicts; the peaks are kept between two looks.
@@ -85,6 +110,9 @@ pub(crate) struct Meter {
     pub(crate) is_open: bool,
     pub(crate) candidate_requests: u64,
     pub(crate) candidate_errors: u64,
+    /// The same for mirrored requests, with units of its own.
+    pub(crate) shadow: Option<Box<Meter>>,
+    pub(crate) samples: [u64; 3],
 }
 
 const SEEN: u16 = 1;
@@ -138,7 +166,7 @@ impl Meter {
             GuardSpec::Latency { p99_ms, worse_by, rollback_by, floor_ms } => {
                 Some((*p99_ms, *worse_by, *rollback_by, *floor_ms))
             }
-            GuardSpec::Rate { .. } | GuardSpec::Constant { .. } => None,
+            GuardSpec::Rate { .. } | GuardSpec::Constant { .. } | GuardSpec::Disagreement { .. } => None,
         }) else {
             return 0;
         };
@@ -176,16 +204,36 @@ impl Meter {
         }
     }
 
-    pub(crate) fn evidence(&self, compared: bool) -> Evidence {
-        let weights = self
-            .cells
+    /// The meter of mirrored requests.
+    pub(crate) fn mirrored(&mut self) -> &mut Meter {
+        let Self { salt, shadow, .. } = self;
+        shadow.get_or_insert_with(|| Box::new(Meter::new(salt)))
+    }
+
+    pub(crate) fn evidence(&self, compared: bool, is_shadow: bool) -> Evidence {
+        let shadow = self.shadow.as_ref().map_or_else(
+            || Evidence::none(is_shadow).shadow,
+            |s| {
+                Some(Mirrored {
+                    is_now: is_shadow,
+                    weights: s.weighed(),
+                    thresholds: s.baseline.total() >= BELIEVED,
+                    samples: s.samples,
+                })
+            },
+        );
+        let thresholds = self.baseline.total() >= BELIEVED;
+        Evidence { weights: self.weighed(), compared, thresholds, shadow }
+    }
+
+    fn weighed(&self) -> Vec<Weighed> {
+        self.cells
             .iter()
             .map(|(weight, [baseline, candidate])| Weighed {
                 weight: f64::from(*weight) / f64::from(WHOLE),
                 candidate: *candidate,
                 baseline: *baseline,
             })
-            .collect();
-        Evidence { weights, compared, thresholds: self.baseline.total() >= BELIEVED }
+            .collect()
     }
 }

@@ -16,6 +16,8 @@ pub(crate) struct Table {
 pub(crate) struct Routes {
     pub(crate) main: Option<Digest>,
     pub(crate) split: Option<(Digest, u32, String)>,
+    /// What is mirrored to the candidate instead.
+    pub(crate) shadow: u32,
     pub(crate) backup: Option<Digest>,
 }
 
@@ -25,6 +27,7 @@ impl Routes {
         Self {
             main: traffic.main.map(|r| r.release),
             split: traffic.split.map(|(r, weight, salt)| (r.release, weight, salt.to_string())),
+            shadow: traffic.shadow,
             backup: traffic.backup.map(|r| r.release),
         }
     }

@@ -109,6 +109,9 @@ impl Place {
             let guard = GuardSpec::Latency { p99_ms: None, worse_by: 0.5, rollback_by: 0.2, floor_ms: 1.0 };
             guards.insert(known("latency"), guard);
         }
+        if let Some(max) = self.settings.disagreement {
+            guards.insert(known("disagreement"), GuardSpec::Disagreement { max, tolerance: 0.05 });
+        }
         RolloutPlan {
             steps,
             guards,

@@ -5,6 +5,8 @@ use super::{TICK, World};
 use crate::clock::Seeded;
 use crate::script::Behaviour;
 use lockgate_core::clock::Millis;
+use lockgate_core::digest::Digest;
+use lockgate_core::route::WHOLE;
 
 /// Who asks for predictions.
 #[derive(Debug, Clone, Default)]
@@ -90,7 +92,11 @@ impl World {
         total.1 += u64::from(given.bad);
         self.unanswered += u64::from(given.bad && !has_backup && behaviour.is_down);
         self.last_sent.insert(release, self.now);
-        let Some((_, weight, salt)) = split else { return };
+        let Some((candidate, weight, salt)) = split else { return };
+        if self.gateways[gateway].applied.routes.shadow > 0 {
+            self.mirror((candidate, &salt), gateway, unit, &behaviour, given);
+            return;
+        }
         self.check_sticky(unit, weight, &salt, is_candidate);
         if is_candidate && self.random.chance(self.demand.lost) {
             return;
@@ -102,7 +108,39 @@ impl World {
             latency_us: given.latency_us,
             answer: given.value,
         };
-        self.count(weight, &salt, outcome);
+        self.count(weight, &salt, outcome, false);
+    }
+
+    /// Asks the candidate what a user asked, and for one in four the baseline once more. Nobody gets these answers.
+    fn mirror(
+        &mut self,
+        (candidate, salt): (Digest, &str),
+        gateway: usize,
+        unit: u64,
+        baseline: &Behaviour,
+        given: Answer,
+    ) {
+        let share = self.gateways[gateway].applied.routes.shadow;
+        let Some(behaviour) = self.by_digest(&candidate).map(|r| r.behaviour.clone()) else { return };
+        if !self.random.chance(f64::from(share) / f64::from(WHOLE)) {
+            return;
+        }
+        let mirrored = answer(&behaviour, self.demand.incident, self.now, &self.random);
+        self.last_sent.insert(candidate, self.now);
+        let usual = self.random.chance(baseline.noise);
+        let [differs, again] = [behaviour.differs.max(behaviour.noise), baseline.noise]
+            .map(|chance| self.random.chance(chance) || usual);
+        let is_sampled = !given.bad && self.random.chance(0.25);
+        let Some(meter) = self.meter_of(salt).map(Meter::mirrored) else { return };
+        if is_sampled {
+            let place = 1 + usize::from(again) - usize::from(differs || mirrored.bad);
+            meter.samples[place] += 1;
+        }
+        for (candidate, given) in [(false, given), (true, mirrored)] {
+            let unit = unit ^ (u64::from(candidate) << 63);
+            let Answer { bad, latency_us, value } = given;
+            self.count(share, salt, Outcome { unit, candidate, bad, latency_us, answer: value }, true);
+        }
     }
 
     /// A user who got the candidate keeps it while the weight doesn't fall (I12).
@@ -115,14 +153,18 @@ impl World {
         self.moved_back += u64::from(moved);
     }
 
-    fn count(&mut self, weight: u32, salt: &str, outcome: Outcome) {
-        let active = self.agent.deployment.active.as_ref().filter(|a| a.promotion.as_str() == salt);
-        let Some(plan) = active.map(|a| &a.plan.rollout) else { return };
+    fn meter_of(&mut self, salt: &str) -> Option<&mut Meter> {
         if self.meter.as_ref().is_none_or(|m| m.salt != salt) {
             self.meter = Some(Meter::new(salt));
         }
-        if let Some(meter) = &mut self.meter {
-            meter.record(weight, plan, outcome);
-        }
+        self.meter.as_mut()
+    }
+
+    fn count(&mut self, weight: u32, salt: &str, outcome: Outcome, is_shadow: bool) {
+        let active = self.agent.deployment.active.as_ref().filter(|a| a.promotion.as_str() == salt);
+        let Some(plan) = active.map(|a| a.plan.rollout.clone()) else { return };
+        let Some(meter) = self.meter_of(salt) else { return };
+        let meter = if is_shadow { meter.mirrored() } else { meter };
+        meter.record(weight, &plan, outcome);
     }
 }

@@ -23,13 +23,17 @@ pub(crate) fn of_event(line: &Line, releases: &BTreeMap<String, Release>) -> Opt
     let words = match &line.event {
         RolloutEvent::Started { plan } => format!("prepares {}", name(&plan.revision.release, releases)),
         RolloutEvent::Aborted { reason } => format!("aborts: {reason}"),
-        RolloutEvent::StepEntered { step, weight, judgement, .. } => {
+        RolloutEvent::StepEntered { step, weight, shadow, judgement, .. } => {
             let proof = judgement.as_ref().map(|j| {
                 let words: Vec<&str> =
                     j.readings.iter().filter(|r| r.required).map(|r| r.summary.as_str()).collect();
                 format!(" ({})", words.join("; "))
             });
-            format!("step {}: {} of the traffic{}", step + 1, percent(*weight), proof.unwrap_or_default())
+            let what = match shadow {
+                0 => format!("{} of the traffic", percent(*weight)),
+                parts => format!("shadow {}", percent(*parts)),
+            };
+            format!("step {}: {what}{}", step + 1, proof.unwrap_or_default())
         }
         RolloutEvent::StepSettled { .. } => return None,
         RolloutEvent::Held { reason, .. } => format!("holds: {reason}"),

@@ -39,3 +39,31 @@ fn the_same_seed_tells_the_same_story() {
     assert_eq!(first, second);
     assert_ne!(first, tell_all(SCRIPT, 4, parts()).0);
 }
+
+const SHADOW: &str = "environment steps=shadow-100%/2m,100%/1m disagreement=5% probation=1m deadline=20m
+release v1 errors=0.1%
+release v2 errors=2% noise=5%
+traffic 60/s
+promote v1
+run 3m
+behave v1 errors=2% noise=5%
+promote v2
+run 25m
+";
+
+#[test]
+fn identical_releases_come_through_a_shadow_too() {
+    const WORLDS: u64 = 12;
+    let (mut back, mut through) = (0, 0);
+    for seed in 0..WORLDS {
+        let world = tell_all(SHADOW, seed, parts()).1.unwrap();
+        let second = world.journal().unwrap().last().unwrap().promotion.clone();
+        match world.stage(&second).unwrap() {
+            "rolled-back" => back += 1,
+            "probation" | "confirmed" => through += 1,
+            _ => {}
+        }
+    }
+    assert!(back <= 1, "{back} of {WORLDS} rolled back");
+    assert!(through > WORLDS / 2, "only {through} of {WORLDS} came through");
+}

@@ -7,7 +7,8 @@ mod scripts;
 
 use lockgate_agent::judge::{self, judge};
 use lockgate_gateway::assign::is_candidate;
-use lockgate_testkit::world::{Counts, Evidence, Parts};
+use lockgate_stats::disagreement::Samples;
+use lockgate_testkit::world::{Counts, Evidence, Parts, Weighed};
 
 fn side(c: &Counts) -> judge::Counts {
     judge::Counts {
@@ -25,17 +26,34 @@ fn side(c: &Counts) -> judge::Counts {
     }
 }
 
-fn judged(seen: &Evidence) -> judge::Evidence {
-    let weights = seen.weights.iter().map(|w| judge::Weighed {
+fn weighed(all: &[Weighed]) -> Vec<judge::Weighed> {
+    let each = all.iter().map(|w| judge::Weighed {
         weight: w.weight,
         candidate: side(&w.candidate),
         baseline: side(&w.baseline),
     });
+    each.collect()
+}
+
+fn judged(seen: &Evidence) -> judge::Evidence {
+    let shadow = seen.shadow.as_ref().map(|s| {
+        let [more, same, less] = s.samples;
+        judge::Shadow {
+            is_now: s.is_now,
+            weights: weighed(&s.weights),
+            saturated: false,
+            thresholds: s.thresholds,
+            samples: Samples { more, same, less },
+            differed: more,
+            noise: less,
+        }
+    });
     judge::Evidence {
-        weights: weights.collect(),
+        weights: weighed(&seen.weights),
         saturated: false,
         compared: seen.compared,
         thresholds: seen.thresholds,
+        shadow,
     }
 }
 

@@ -1,7 +1,7 @@
 """Logs tiny ONNX models, each with one fault:  FAULT=good,nan python train.py
 
 Each takes [N, 4] numbers `x` and gives `y`, [N, 1]. A row whose first number is above 0.7 (30 % of the tests' traffic) makes
-`nan` answer NaN and `error` fail.
+`nan` answer NaN and `error` fail; `swapped` takes its columns for each other.
 """
 
 import logging
@@ -29,7 +29,10 @@ def graph(fault):
     node = helper.make_node
     constants = [const("w", WEIGHTS), const("first", np.array([0], np.int64)), const("limit", np.float32(0.7))]
     nodes = [node("MatMul", ["x", "w"], ["sum"]), node("Gather", ["x", "first"], ["a"], axis=1)]
-    if fault.startswith("good"):
+    if fault == "swapped":
+        # Two columns in each other's place: well-formed answers, and wrong ones.
+        constants[0] = const("w", WEIGHTS[[1, 0, 3, 2]])
+    if fault.startswith("good") or fault == "swapped":
         nodes.append(node("Identity", ["sum"], ["y"]))
     elif fault == "nan":
         # The root of a negative number, which even times zero is none.
