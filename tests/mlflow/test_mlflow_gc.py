@@ -263,6 +263,25 @@ def test_nothing_goes_where_the_place_has_another_owner_or_none(kept):
     assert kept.gc(*NOW)["blobs"] == 1
 
 
+@pytest.mark.skipif(engines.ENGINE == "postgres", reason="its backups are pg_dump's")
+def test_a_database_made_of_a_backup_is_another_owner(kept, tmp_path):
+    kept.run("of both")
+    assert db("backup", tmp_path / "copy.db", *kept.place)[0] == 0
+    assert db("restore", tmp_path / "copy.db", "--home", tmp_path / "other")[0] == 0
+    Server(tmp_path / "other", "--blobs", kept.server.home / "blobs").start().stop()
+    kept.age()
+    assert "another database" in kept.refused(*NOW)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_only_the_server_s_user_may_do_it(kept):
+    folder = kept.server.home / "blobs"
+    os.chown(folder, 65534, -1)
+    assert "run this as the user that runs the server" in kept.refused(*NOW)
+    os.chown(folder, 0, -1)
+    kept.gc(*NOW)
+
+
 def test_nothing_goes_where_a_record_cant_be_understood(kept):
     run, other = kept.run("x"), kept.run("y")
     kept.client.delete_run(run.run_id)

@@ -124,8 +124,8 @@ def test_what_a_server_has_beside_is_counted_or_said(fresh, fake):
     said = subprocess.run([PROGRAM, "--server", fresh, "import", "mlflow", fake.address], capture_output=True, text=True).stdout
     assert "all that was looked at is there" in said and "not looked at over HTTP: deleted logged models" in said
     fake.traces = 3
-    code, report, _ = lockgate(fresh, "import", "mlflow", fake.address)
-    assert code == 1 and [(one["what"], one["why"][:1]) for one in skipped(report)] == [("traces", "3")]
+    code, _, said = lockgate(fresh, "import", "mlflow", fake.address)
+    assert code == 1 and "a trace has no id" in said
 
 
 @pytest.mark.parametrize("status, code", [(400, 0), (404, 0), (500, 1), (403, 1)])

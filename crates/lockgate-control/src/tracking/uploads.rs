@@ -9,7 +9,7 @@ use super::signatures::Signed;
 use super::{Tracking, TrackingError, may_read, may_track};
 use bytes::Bytes;
 use futures_util::Stream;
-use lockgate_blob::{Part, UploadId};
+use lockgate_blob::{BlobError, Part, UploadId};
 use lockgate_core::actor::Actor;
 use lockgate_core::clock::Millis;
 use lockgate_core::digest::Digest;
@@ -210,7 +210,16 @@ impl Tracking {
             .read(move |conn| Box::pin(async move { Ok(conn.artifact(&place.root, &place.path).await?) }));
         match there.await? {
             // What was signed is given, also where the file has been replaced since.
-            Some(file) => self.opened(path, digest, (file.digest == digest).then_some(file.size)).await,
+            Some(file) => {
+                let opened = self.opened(path, digest, (file.digest == digest).then_some(file.size)).await;
+                match opened {
+                    // Replaced, and taken away for good since.
+                    Err(TrackingError::Blob(BlobError::NotFound(_))) if file.digest != digest => {
+                        Err(missing(path))
+                    }
+                    opened => opened,
+                }
+            }
             None => Err(missing(path)),
         }
     }
