@@ -43,7 +43,7 @@ where
     S: Stream<Item = io::Result<Bytes>>,
 {
     let mut source = pin!(source);
-    let mut turn = Turn::Free(Box::new(Writer::new(incoming, durable)?), Sha256::new());
+    let mut writer = Turn::Free(Box::new(Writer::new(incoming, durable)?));
     let (mut waiting, mut bytes, mut size) = (Vec::new(), 0, 0_u64);
     while let Some(came) = source.next().await {
         let came = came.map_err(|e| BlobError::Source { detail: e.to_string() })?;
@@ -54,33 +54,29 @@ where
         bytes += came.len();
         waiting.push(came);
         if bytes >= BLOCK || waiting.len() >= PIECES {
-            let (mut writer, hasher) = turn.free().await?;
-            if writer.is_flushed() {
-                writer.flushed().await?;
+            let mut free = writer.free().await?;
+            if free.is_flushed() {
+                free.flushed().await?;
             }
-            turn = writer.take(hasher, std::mem::take(&mut waiting));
+            writer = free.take(std::mem::take(&mut waiting));
             bytes = 0;
         }
     }
-    let (writer, hasher) = turn.free().await?;
-    let (writer, hasher) = writer.take(hasher, waiting).free().await?;
-    writer.finish(hasher).await
+    let free = writer.free().await?;
+    free.take(waiting).free().await?.finish().await
 }
 
-/// The writer and the hash, here or at work: a block is hashed by one thread while another writes it.
+/// The writer, here or at work.
 enum Turn {
-    Free(Box<Writer>, Sha256),
-    Busy(JoinHandle<Result<Box<Writer>, BlobError>>, JoinHandle<Sha256>),
+    Free(Box<Writer>),
+    Busy(JoinHandle<Result<Box<Writer>, BlobError>>),
 }
 
 impl Turn {
-    async fn free(self) -> Result<(Box<Writer>, Sha256), BlobError> {
+    async fn free(self) -> Result<Box<Writer>, BlobError> {
         match self {
-            Self::Free(writer, hasher) => Ok((writer, hasher)),
-            Self::Busy(writing, hashing) => {
-                let writer = writing.await.unwrap_or(Err(BlobError::Ending))?;
-                Ok((writer, hashing.await.map_err(|_| BlobError::Ending)?))
-            }
+            Self::Free(writer) => Ok(writer),
+            Self::Busy(work) => work.await.unwrap_or(Err(BlobError::Ending)),
         }
     }
 }
@@ -88,6 +84,7 @@ impl Turn {
 struct Writer {
     file: Arc<File>,
     path: std::path::PathBuf,
+    hasher: Sha256,
     size: u64,
     unflushed: u64,
     /// What the disk is taking. Its failure is told to whoever waits for it alone, so somebody must.
@@ -98,25 +95,20 @@ struct Writer {
 impl Writer {
     fn new(incoming: &Incoming, durable: bool) -> Result<Self, BlobError> {
         let (file, path) = (Arc::new(incoming.handle()?), incoming.path().to_owned());
-        Ok(Self { file, path, size: 0, unflushed: 0, flushing: None, durable })
+        Ok(Self { file, path, hasher: Sha256::new(), size: 0, unflushed: 0, flushing: None, durable })
     }
 
-    fn take(mut self: Box<Self>, mut hasher: Sha256, blocks: Vec<Bytes>) -> Turn {
-        let hashed = blocks.clone();
-        let hashing = spawn_blocking(move || {
-            hashed.iter().for_each(|block| hasher.update(block));
-            hasher
-        });
-        let writing = spawn_blocking(move || {
+    fn take(mut self: Box<Self>, blocks: Vec<Bytes>) -> Turn {
+        Turn::Busy(spawn_blocking(move || {
             for block in blocks {
+                self.hasher.update(&block);
                 (&*self.file).write_all(&block).map_err(failed("write", &self.path))?;
                 self.size += block.len() as u64;
                 self.unflushed += block.len() as u64;
             }
             self.flush();
             Ok(self)
-        });
-        Turn::Busy(writing, hashing)
+        }))
     }
 
     /// Lets the disk begin, unless it is still at it.
@@ -140,8 +132,8 @@ impl Writer {
         }
     }
 
-    async fn finish(mut self: Box<Self>, hasher: Sha256) -> Result<Blob, BlobError> {
+    async fn finish(mut self: Box<Self>) -> Result<Blob, BlobError> {
         self.flushed().await?;
-        Ok(Blob { digest: Digest::from_bytes(hasher.finalize().into()), size: self.size })
+        Ok(Blob { digest: Digest::from_bytes(self.hasher.finalize().into()), size: self.size })
     }
 }
