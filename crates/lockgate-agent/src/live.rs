@@ -101,7 +101,7 @@ pub(crate) fn view(
     let models = deployments
         .iter()
         .map(|(name, deployment)| {
-            let rollout = rollout(deployment, judgements.get(name), shared.clock.now_ms());
+            let rollout = rollout(shared, deployment, judgements.get(name));
             let model = LiveModel { epoch: table.epoch, sides: sides(shared, name, deployment), rollout };
             (name.clone(), model)
         })
@@ -110,6 +110,7 @@ pub(crate) fn view(
         at: shared.clock.now_ms(),
         gateway: shared.gateway_url.clone(),
         isolation: shared.isolation.clone(),
+        doing: shared.fleet.notes(),
         models,
     }
 }
@@ -175,11 +176,14 @@ fn side(
     }
 }
 
-fn rollout(deployment: &Deployment, judgement: Option<&Judgement>, now: i64) -> Option<LiveRollout> {
-    let active = deployment.active.as_ref()?;
+fn rollout(shared: &Shared, deployment: &Deployment, judgement: Option<&Judgement>) -> Option<LiveRollout> {
+    let (active, now) = (deployment.active.as_ref()?, shared.clock.now_ms());
     let steps = active.plan.rollout.steps.len();
     let (phase, weight, since) = match &active.phase {
-        Phase::Preparing { .. } => ("loading and warming the release".to_owned(), 0, None),
+        Phase::Preparing { .. } => {
+            let doing = shared.fleet.note(&active.plan.revision.release);
+            (doing.unwrap_or_else(|| "loading and warming the release".to_owned()), 0, None)
+        }
         Phase::Step { index, status } => {
             let weight = active.plan.rollout.steps.get(*index).map_or(0, |s| s.weight);
             let (words, since) = match status {

@@ -100,7 +100,7 @@ impl Keeper {
     async fn live(&mut self) -> End {
         // An old socket would look like a worker that is ready.
         let _ = std::fs::remove_file(&self.socket);
-        let mut child = match self.start() {
+        let mut child = match self.start().await {
             Ok(child) => child,
             Err(error) => return End::Died(format!("can't start {}: {error}", self.spec.program.display())),
         };
@@ -137,8 +137,9 @@ impl Keeper {
         End::Died(if text.is_empty() { how } else { format!("{how}. Its last output: {text}") })
     }
 
-    fn start(&self) -> std::io::Result<Child> {
-        Command::new(&self.spec.program)
+    async fn start(&self) -> std::io::Result<Child> {
+        let mut command = Command::new(&self.spec.program);
+        command
             .args(&self.spec.args)
             .arg("--socket")
             .arg(&self.socket)
@@ -147,8 +148,11 @@ impl Keeper {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
+            .kill_on_drop(true);
+        match &self.spec.start {
+            Some(start) => start.start(command).await,
+            None => command.spawn(),
+        }
     }
 
     /// A worker listens only after it has loaded and warmed its model: to connect is to know that it is ready.

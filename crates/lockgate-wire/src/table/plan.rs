@@ -21,6 +21,10 @@ pub enum ColumnKind {
     Double,
     /// Text.
     String,
+    /// A moment, as text.
+    Datetime,
+    /// Bytes, as base64 text.
+    Binary,
 }
 
 impl ColumnKind {
@@ -34,13 +38,15 @@ impl ColumnKind {
             Self::Float => "float",
             Self::Double => "double",
             Self::String => "string",
+            Self::Datetime => "datetime (text, ISO 8601)",
+            Self::Binary => "binary (base64 text)",
         }
     }
 
     /// Whether a graph's input of this type can take such a column without a loss of meaning.
     fn fits(self, datatype: Datatype) -> bool {
         match self {
-            Self::String => datatype == Datatype::Bytes,
+            Self::String | Self::Datetime | Self::Binary => datatype == Datatype::Bytes,
             Self::Float | Self::Double => datatype.is_float(),
             Self::Integer | Self::Long => !matches!(datatype, Datatype::Bytes | Datatype::Bool),
             Self::Boolean => datatype != Datatype::Bytes,
