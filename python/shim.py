@@ -18,6 +18,8 @@ HEADER = struct.Struct("<4sIQ")
 MAGIC = b"LGS1"
 LENGTH = struct.Struct("<I")
 PR_SET_PDEATHSIG = 1
+# What the name of a tensor ends in that says which texts of a column are missing.
+MISSING = "\0missing"
 
 
 class InputError(Exception):
@@ -183,10 +185,18 @@ class Inputs:
                 self.index = pd.Index([t["name"] for t in tensors]) if self.named else pd.RangeIndex(len(tensors))
             block = np.frombuffer(whole, dtype=DTYPES[kinds.pop()]).reshape(len(tensors), -1)
             return pd.DataFrame(block.T, columns=self.index, copy=False)
-        columns = {}
+        columns, missing = {}, {}
         for tensor, piece in zip(tensors, pieces):
-            number = self.number[tensor["name"]]
-            columns[tensor["name"] if self.named else number] = self.column(number, array(tensor, piece))
+            name = tensor["name"]
+            if name.endswith(MISSING):
+                missing[name.removesuffix(MISSING)] = array(tensor, piece)
+        for tensor, piece in zip(tensors, pieces):
+            name, values = tensor["name"], array(tensor, piece)
+            if name in missing:
+                values[missing[name]] = None
+            if name in self.number:
+                number = self.number[name]
+                columns[name if self.named else number] = self.column(number, values)
         return pd.DataFrame(columns)
 
     def column(self, number, values):
@@ -200,7 +210,7 @@ class Inputs:
                 raise InputError(f"{name}: no moment in time: {str(error)[:200]}") from None
         if kind == "binary":
             try:
-                return [base64.b64decode(text, validate=True) for text in values]
+                return [None if text is None else base64.b64decode(text, validate=True) for text in values]
             except ValueError:
                 raise InputError(f"{name}: no base64 text") from None
         return values.tolist() if values.dtype == object else values

@@ -113,7 +113,7 @@ impl Fleet {
         let o = &self.options;
         let mut spec = WorkerSpec::new(o.program.clone(), args, o.sockets.clone(), o.logs.clone(), name);
         spec.env = revision.vars.iter().map(|(k, v)| (k.into(), v.into())).collect();
-        python::outfit(&mut spec, o, release, plan.rollout.timeout_ms, warm_up.as_deref())?;
+        python::outfit(&mut spec, o, release, &plan.rollout, warm_up.as_deref())?;
         Ok(spec)
     }
 

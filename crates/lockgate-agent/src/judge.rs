@@ -316,6 +316,7 @@ mod tests {
             workers: 1,
             timeout_ms: 1000,
             memory_bytes: 0,
+            batch_rows: None,
         }
     }
 

@@ -235,6 +235,27 @@ async fn run(
 mod tests {
     use super::*;
 
+    #[test]
+    fn releases_share_an_environment_where_packages_and_python_are_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("requirements.txt");
+        std::fs::write(&file, "mlflow-skinny==3.17.2\n").unwrap();
+        let place = |version: &str| Wanted::of_release(&file, version).unwrap().place(dir.path());
+        let first = place("3.11.7");
+        assert_eq!(first, place("3.11.9"), "one Python 3.11 is as good as another");
+        assert_ne!(first, place("3.12.1"));
+        assert_ne!(first, Wanted::of_code(&file).unwrap().place(dir.path()), "a gate's is another");
+        assert_eq!(Wanted::of_release(&file, "3.11.7").unwrap().made(dir.path()), None);
+        std::fs::write(dir.path().join("constraints.txt"), "numpy<2\n").unwrap();
+        assert_ne!(first, place("3.11.7"));
+        let wanted = Wanted::of_release(&file, "3.11.7").unwrap();
+        let error = wanted.without_python(AgentError::Gate("no interpreter".to_owned())).to_string();
+        assert!(
+            error.contains("made with Python 3.11") && error.contains("uv python install 3.11"),
+            "{error}"
+        );
+    }
+
     #[tokio::test]
     async fn the_agent_s_own_uv_can_be_started_for_a_gate() {
         let home = tempfile::tempdir().unwrap();

@@ -21,10 +21,10 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Where a model keeps its recorded rows with their offline predictions, by convention.
 const GOLDEN: &str = "golden.json";
 
-/// The golden set among a model's files: at its root, or where `log_model(extra_files=…)` puts it.
+/// The golden set among a model's files: at its root, or where `log_model` puts it that is given `extra_files` or `artifacts`.
 fn golden(files: &[File]) -> Option<String> {
     let at = |path: &str| files.iter().find(|f| f.path == path).map(|f| f.path.clone());
-    at(GOLDEN).or_else(|| at(&format!("extra_files/{GOLDEN}")))
+    at(GOLDEN).or_else(|| ["extra_files", "artifacts"].iter().find_map(|dir| at(&format!("{dir}/{GOLDEN}"))))
 }
 
 /// The largest `MLmodel` file that is read.

@@ -276,7 +276,7 @@ pub(crate) struct Run {
 /// `release …`
 #[derive(Debug, Subcommand)]
 pub(crate) enum Release {
-    /// Make a release of a registered model version
+    /// Make a release of a registered model version: of any flavour of MLflow, with a signature; ONNX is preferred
     Create {
         /// `model@alias`, `model:version`, or `model` for its latest version
         model: String,

@@ -8,6 +8,7 @@ use crate::AgentError;
 use crate::gates::confine::{Confinement, Held, inherited};
 use crate::releases::LocalRelease;
 use lockgate_core::digest::Digest;
+use lockgate_core::plan::RolloutPlan;
 use lockgate_core::release::Runtime;
 use lockgate_runtime::WorkerSpec;
 use lockgate_runtime::supervisor::Start;
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant};
 use tokio::process::{Child, Command};
 
 /// How long a worker may take to import what the model needs, and to load it.
-pub(super) const READY: Duration = Duration::from_secs(300);
+const READY: Duration = Duration::from_secs(300);
 
 /// The shortest limit for a call of the model: gates ask for many rows at a time.
 const CALL: Duration = Duration::from_secs(30);
@@ -96,7 +97,7 @@ pub(super) fn outfit(
     spec: &mut WorkerSpec,
     options: &FleetOptions,
     release: &LocalRelease,
-    timeout_ms: u64,
+    rollout: &RolloutPlan,
     warm_up: Option<&Path>,
 ) -> Result<(), AgentError> {
     let Some((requirements, version)) = needs(release) else { return Ok(()) };
@@ -105,9 +106,11 @@ pub(super) fn outfit(
         AgentError::Worker("the release's Python environment is not there; it is made again".to_owned())
     })?;
     let python = environment.join("bin/python");
-    let limit = CALL.max(Duration::from_millis(timeout_ms.saturating_mul(5)));
+    let limit = CALL.max(Duration::from_millis(rollout.timeout_ms.saturating_mul(5)));
     spec.args.extend(["--python".into(), python.clone().into()]);
     spec.args.extend(["--call-limit".into(), limit.as_millis().to_string().into()]);
+    let batch = rollout.batch_rows.map(|rows| ["--batch-rows".into(), rows.to_string().into()]);
+    spec.args.extend(batch.into_iter().flatten());
     spec.ready_within = READY;
     // A folder of its own: beside other workers' sockets it could take their places.
     spec.own_folder = true;

@@ -19,6 +19,9 @@ use tokio::sync::{oneshot, watch};
 /// A call that already holds so many elements takes no further request.
 const MAX_ELEMENTS: usize = 4 << 20;
 
+/// How long the end of a process is waited for whose socket is closed or can't be understood.
+const FOR_ITS_END: Duration = Duration::from_millis(200);
+
 /// How a queue treats its requests.
 #[derive(Debug, Clone, Copy)]
 pub struct QueueOptions {
@@ -80,15 +83,15 @@ impl Queue {
         for (index, (shim, mut child)) in shims.into_iter().enumerate() {
             let (own, tell_call, tell_end) = (Arc::clone(&shared), tell.clone(), tell.clone());
             let work = move || {
-                if let Some(why) = own.execute(shim, index) {
-                    say_lost(&tell_call, why);
-                }
+                let why = own.execute(shim, index);
+                // How the process ended says more than that its socket was closed.
+                std::thread::sleep(FOR_ITS_END);
+                say_lost(&tell_call, why);
             };
             std::thread::Builder::new().name(format!("shim-{index}")).spawn(work)?;
             let wait = move || {
                 let how = child.wait().map_or_else(|e| e.to_string(), |status| status.to_string());
-                // How it ended says more than that its socket was closed.
-                tell_end.send_replace(Some(format!("the model's Python process ended: {how}")));
+                say_lost(&tell_end, format!("the model's Python process ended: {how}"));
             };
             std::thread::Builder::new().name(format!("shim-end-{index}")).spawn(wait)?;
         }
@@ -257,12 +260,12 @@ impl Shared {
     }
 
     /// Calls one shim until it is lost; says how.
-    fn execute(&self, mut shim: Shim, index: usize) -> Option<String> {
+    fn execute(&self, mut shim: Shim, index: usize) -> String {
         loop {
             let jobs = self.next();
             let mut calling = Calling { shared: self, shim: &mut shim, index };
             if let Err(why) = calling.serve(jobs) {
-                return Some(why);
+                return why;
             }
         }
     }

@@ -4,6 +4,7 @@ use super::backoff::{Backoff, Next};
 use super::health;
 use super::log::{Tail, capture};
 use super::{WorkerSpec, WorkerState, WorkerStatus};
+use rustix::process::{Pid, Signal, kill_process_group};
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -24,6 +25,18 @@ pub(super) struct Keeper {
     socket: PathBuf,
     report: watch::Sender<Vec<WorkerStatus>>,
     stop: watch::Receiver<Option<Duration>>,
+}
+
+/// A worker's process group, which is killed when this is dropped: what a worker starts ends with it, whatever it is doing.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            // Mostly nobody is left in it.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
 }
 
 /// How one life of a worker ended.
@@ -104,6 +117,7 @@ impl Keeper {
             Ok(child) => child,
             Err(error) => return End::Died(format!("can't start {}: {error}", self.spec.program.display())),
         };
+        let _group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
         self.say(WorkerState::Starting, child.id());
         let tail = Tail::default();
         let path = self.spec.log_dir.join(format!("{}-{}.log", self.spec.name, self.index));
@@ -148,6 +162,7 @@ impl Keeper {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
+            .process_group(0)
             .kill_on_drop(true);
         match &self.spec.start {
             Some(start) => start.start(command).await,

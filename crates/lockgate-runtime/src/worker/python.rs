@@ -24,7 +24,7 @@ pub(super) fn load(options: &WorkerOptions) -> Result<Model, WorkerError> {
     let (inputs, outputs) =
         shims.first().map(|(s, _)| (s.inputs().to_vec(), s.outputs().to_vec())).unwrap_or_default();
     let columns: Vec<ColumnSpec> = manifest.feature_schema.inputs.iter().map(column).collect();
-    let plan = Plan::new(&columns, &inputs).map_err(WorkerError::Schema)?;
+    let plan = Plan::new(&columns, &inputs).map_err(WorkerError::Schema)?.with_missing_texts();
     let name = manifest.model.as_str().to_owned();
     let version = manifest.model_version.to_string();
     let metadata = model_metadata(&name, Some(&version), "mlflow_pyfunc", &inputs, &outputs).into();

@@ -3,8 +3,6 @@
 import json
 import logging
 import os
-import sys
-import time
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -26,22 +24,21 @@ PACKAGES = ["mlflow-skinny==3.17.2", "pandas==3.1.1", "numpy==2.4.6", "scikit-le
 
 
 class Picky(mlflow.pyfunc.PythonModel):
-    """Doubles `x`, and does what `what` says."""
+    """Doubles `x`, and does what `what` says; `what` may be missing."""
 
     def predict(self, context, model_input, params=None):
-        what = set(model_input["what"])
+        what = set(model_input["what"].dropna())
         print("asked for", sorted(what))
         if "fail" in what:
             raise ValueError("this row can't be answered; see /secret/place/of/data.csv")
         if "refuse" in what:
             raise mlflow.MlflowException.invalid_parameter_value("`what` may not be refuse")
-        if "slow" in what:
-            time.sleep(0.2)
-        if "exit" in what:
-            sys.exit(3)
+        if "much" in what:
+            np.ones(1 << 30)
         if "peek" in what:
             return np.array([float(can_read(path)) for path in model_input["path"]])
-        return model_input["x"].to_numpy() * 2.0
+        years = model_input["day"].dt.year.to_numpy()
+        return pd.DataFrame({"twice": model_input["x"] * 2.0, "year": years, "what": model_input["what"].fillna("none")})
 
 
 def can_read(path):
@@ -92,12 +89,26 @@ with mlflow.start_run():
         extra_files=[str(folder / "golden.json")],
         pip_requirements=PACKAGES,
     )
-example = pd.DataFrame({"x": [1.0], "what": ["go"], "path": ["/"]})
+day = pd.to_datetime(["2026-01-02"])
+example = pd.DataFrame({"x": [1.0, 2.0], "what": ["go", None], "path": ["/", "/"], "day": [day[0]] * 2})
+golden = {
+    "columns": list(example.columns),
+    "rows": [[1.5, "peek", "/usr", "2026-01-02T00:00:00"], [2.5, "peek", "/nowhere", "2026-01-02T00:00:00"]],
+    "outputs": {"answer": [1.0, 0.0]},
+}
+(folder / "golden.json").write_text(json.dumps(golden))
+answer = pd.DataFrame({"twice": [2.0], "year": [2026], "what": ["go"]})
+for name, packages in [("picky", PACKAGES), ("broken", [*PACKAGES, "gone @ file:///nowhere/gone-1.0-py3-none-any.whl"])]:
+    with mlflow.start_run():
+        mlflow.pyfunc.log_model(
+            name="model",
+            python_model=Picky(),
+            registered_model_name=name,
+            signature=infer_signature(example, answer),
+            artifacts={"golden": str(folder / "golden.json")},
+            pip_requirements=packages,
+        )
 with mlflow.start_run():
-    mlflow.pyfunc.log_model(
-        name="model",
-        python_model=Picky(),
-        registered_model_name="picky",
-        signature=infer_signature(example, np.array([2.0])),
-        pip_requirements=PACKAGES,
+    mlflow.sklearn.log_model(
+        model, name="model", registered_model_name="unsigned", serialization_format="cloudpickle", pip_requirements=PACKAGES
     )
