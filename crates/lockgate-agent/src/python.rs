@@ -15,6 +15,10 @@ const UV: &str = "uv==0.9.30";
 /// The file in an environment that says that it is whole.
 const COMPLETE: &str = ".lockgate-complete";
 
+/// What `uv` says where it can't reach a package registry.
+const UNREACHABLE: [&str; 4] =
+    ["error sending request", "dns error", "operation timed out", "Connection reset"];
+
 /// How long `uv` may take to say which version it is, and an environment to be made.
 const QUICK: Duration = Duration::from_secs(120);
 
@@ -228,7 +232,13 @@ async fn run(
     let said = String::from_utf8_lossy(&ended.err);
     let last: Vec<&str> = said.trim().lines().rev().take(12).collect();
     let last: Vec<&str> = last.into_iter().rev().collect();
-    Err(AgentError::Gate(format!("can't {what}:\n{}", last.join("\n"))))
+    let words = format!("can't {what}:\n{}", last.join("\n"));
+    // A registry that can't be reached is not the fault of what is installed.
+    Err(if UNREACHABLE.iter().any(|sign| said.contains(sign)) {
+        AgentError::Worker(words)
+    } else {
+        AgentError::Gate(words)
+    })
 }
 
 #[cfg(test)]

@@ -115,6 +115,8 @@ pub(super) fn outfit(
     // A folder of its own: beside other workers' sockets it could take their places.
     spec.own_folder = true;
     let own = spec.folder();
+    // What an earlier model left there is none of this one's business.
+    let _ = std::fs::remove_dir_all(&own);
     std::fs::create_dir_all(&own).map_err(|e| AgentError::io("make the folder", &own, e))?;
     let mut env: Vec<(OsString, OsString)> = inherited().collect();
     env.extend([("HOME".into(), own.clone().into()), ("MLFLOW_DISABLE_TELEMETRY".into(), "true".into())]);

@@ -185,6 +185,8 @@ pub struct Supervisor {
     status: watch::Receiver<Vec<WorkerStatus>>,
     stop: watch::Sender<Option<Duration>>,
     tasks: Vec<JoinHandle<()>>,
+    /// The folder that nothing else uses, where there is one.
+    own: Option<PathBuf>,
 }
 
 impl Supervisor {
@@ -211,7 +213,8 @@ impl Supervisor {
             let keeper = child::Keeper::new(spec.clone(), index, socket, report.clone(), stop.subscribe());
             tasks.push(tokio::spawn(keeper.keep()));
         }
-        Ok(Self { addresses, status, stop, tasks })
+        let own = spec.own_folder.then(|| spec.folder());
+        Ok(Self { addresses, status, stop, tasks, own })
     }
 
     /// Where the workers listen, in order; the same for as long as the supervisor lives.
@@ -251,6 +254,9 @@ impl Supervisor {
         let _ = self.stop.send(Some(grace));
         for task in std::mem::take(&mut self.tasks) {
             let _ = task.await;
+        }
+        if let Some(own) = &self.own {
+            let _ = std::fs::remove_dir_all(own);
         }
     }
 }

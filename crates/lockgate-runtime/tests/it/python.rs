@@ -89,7 +89,10 @@ async fn rows_are_answered_in_both_dialects_and_errors_say_whose_fault_they_are(
     assert_eq!(metadata["inputs"][1], json!({"name": "what", "datatype": "BYTES", "shape": [-1]}));
     let log = std::fs::read_to_string(release.path("log").join("w-0.log")).unwrap();
     assert!(log.contains("loaded by"), "what it prints is in the log: {log}");
+    let [pid] = pythons(&release)[..] else { panic!("one Python") };
     worker.stop(Duration::from_secs(5)).await;
+    ends(pid).await;
+    assert!(!release.path("s/w").exists(), "nothing is left of it");
 }
 
 /// Requests that all wait while the model is busy with another one.
@@ -171,8 +174,12 @@ fn pythons(release: &Release) -> Vec<u32> {
     found
 }
 
-fn lives(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| !s.contains(") Z "))
+async fn ends(pid: u32) {
+    let began = Instant::now();
+    while std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| !s.contains(") Z ")) {
+        assert!(began.elapsed() < Duration::from_secs(5), "{pid} still runs");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 #[tokio::test]
@@ -224,7 +231,7 @@ async fn a_python_that_hangs_is_killed_by_the_health_checks() {
     assert!(hangs.await.is_err());
     assert!(began.elapsed() > Duration::from_millis(200), "not before its time");
     wait_for(&worker, |state, restarts| restarts == 1 && *state == WorkerState::Ready).await;
-    assert!(!lives(pythons(&release)[0]), "it is gone, though it hung");
+    ends(pythons(&release)[0]).await;
 }
 
 #[tokio::test]
