@@ -3,6 +3,7 @@
 //! Natural batching: whoever waits when a shim gets free goes in the same call, up to a number of rows. Nobody waits for others
 //! to come, so a request alone is as fast as without.
 
+use super::FrameError;
 use super::batch;
 use super::process::{CallError, Shim};
 use crate::pool::Answer;
@@ -19,7 +20,7 @@ use tokio::sync::{oneshot, watch};
 /// A call that already holds so many elements takes no further request.
 const MAX_ELEMENTS: usize = 4 << 20;
 
-/// How long the end of a process is waited for whose socket is closed or can't be understood.
+/// How long the end of a process is waited for whose socket is closed.
 const FOR_ITS_END: Duration = Duration::from_millis(200);
 
 /// How a queue treats its requests.
@@ -80,13 +81,15 @@ impl Queue {
             began: Instant::now(),
             calls: shims.iter().map(|_| AtomicU64::new(0)).collect(),
         });
-        for (index, (shim, mut child)) in shims.into_iter().enumerate() {
+        for (index, (mut shim, mut child)) in shims.into_iter().enumerate() {
             let (own, tell_call, tell_end) = (Arc::clone(&shared), tell.clone(), tell.clone());
             let work = move || {
-                let why = own.execute(shim, index);
+                let error = own.execute(&mut shim, index);
                 // How the process ended says more than that its socket was closed.
-                std::thread::sleep(FOR_ITS_END);
-                say_lost(&tell_call, why);
+                if !matches!(error, FrameError::Broken(_)) {
+                    std::thread::sleep(FOR_ITS_END);
+                }
+                say_lost(&tell_call, format!("the model's Python process is lost: {error}"));
             };
             std::thread::Builder::new().name(format!("shim-{index}")).spawn(work)?;
             let wait = move || {
@@ -260,12 +263,12 @@ impl Shared {
     }
 
     /// Calls one shim until it is lost; says how.
-    fn execute(&self, mut shim: Shim, index: usize) -> String {
+    fn execute(&self, shim: &mut Shim, index: usize) -> FrameError {
         loop {
             let jobs = self.next();
-            let mut calling = Calling { shared: self, shim: &mut shim, index };
-            if let Err(why) = calling.serve(jobs) {
-                return why;
+            let mut calling = Calling { shared: self, shim, index };
+            if let Err(error) = calling.serve(jobs) {
+                return error;
             }
         }
     }
@@ -279,7 +282,7 @@ struct Calling<'a> {
 }
 
 impl Calling<'_> {
-    fn serve(&mut self, jobs: Vec<Job>) -> Result<(), String> {
+    fn serve(&mut self, jobs: Vec<Job>) -> Result<(), FrameError> {
         let rows: Vec<usize> = jobs.iter().map(|job| job.rows).collect();
         if let [_] = rows.as_slice() {
             return jobs.into_iter().try_for_each(|job| self.alone(job));
@@ -305,7 +308,7 @@ impl Calling<'_> {
         Ok(())
     }
 
-    fn alone(&mut self, job: Job) -> Result<(), String> {
+    fn alone(&mut self, job: Job) -> Result<(), FrameError> {
         let answer = self.timed(&[&job.tensors])?;
         if answer.as_ref().is_ok_and(|(outputs, _)| !batch::has_rows(outputs, job.rows)) {
             self.shared.not_by_row();
@@ -314,7 +317,7 @@ impl Calling<'_> {
         Ok(())
     }
 
-    fn timed(&mut self, requests: &[&[Tensor]]) -> Result<Result<Answer, RunError>, String> {
+    fn timed(&mut self, requests: &[&[Tensor]]) -> Result<Result<Answer, RunError>, FrameError> {
         let began = Instant::now();
         let call = self.shared.calls.get(self.index);
         let note = |value| call.iter().for_each(|c| c.store(value, Ordering::Relaxed));
@@ -324,7 +327,7 @@ impl Calling<'_> {
         match answer {
             Ok(outputs) => Ok(Ok((outputs, began.elapsed()))),
             Err(CallError::Run(error)) => Ok(Err(error)),
-            Err(CallError::Lost(error)) => Err(format!("the model's Python process is lost: {error}")),
+            Err(CallError::Lost(error)) => Err(error),
         }
     }
 }
