@@ -25,10 +25,12 @@ def flavours(tmp_path_factory):
     repository(folder)
     lockgate = Lockgate(folder, base / "s", free_ports(6))
     lockgate.ok("up", "--detach", "--port", str(lockgate.port))
-    lockgate.ok("run", timeout=300)
-    yield lockgate
-    lockgate.verified()
-    lockgate.ok("up", "--stop")
+    try:
+        lockgate.ok("run", timeout=300)
+        yield lockgate
+        lockgate.verified()
+    finally:
+        lockgate.ok("up", "--stop")
 
 
 @pytest.fixture(scope="module")
