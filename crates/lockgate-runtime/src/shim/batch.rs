@@ -53,6 +53,8 @@ fn cut(data: Data, counts: &[usize]) -> Vec<Data> {
         Data::Int16(v) => parts(v, counts, Data::Int16),
         Data::Int32(v) => parts(v, counts, Data::Int32),
         Data::Int64(v) => parts(v, counts, Data::Int64),
+        Data::Fp16(v) => parts(v, counts, Data::Fp16),
+        Data::Bf16(v) => parts(v, counts, Data::Bf16),
         Data::Fp32(v) => parts(v, counts, Data::Fp32),
         Data::Fp64(v) => parts(v, counts, Data::Fp64),
         Data::Bytes(v) => parts(v, counts, Data::Bytes),

@@ -3,9 +3,8 @@
 //! What comes from the shim comes from a process that runs somebody's model: nothing of it is believed before it is checked, and
 //! no more memory is taken than bytes have arrived.
 
-use super::raw;
 use crate::session::{RunError, without_paths};
-use lockgate_wire::oip::InputSpec;
+use lockgate_wire::oip::{InputSpec, binary};
 use lockgate_wire::tensor::{elements, shown};
 use lockgate_wire::{Datatype, Tensor};
 use serde_json::{Map, Value, json};
@@ -71,7 +70,7 @@ pub(super) fn call(id: u64, requests: &[&[Tensor]]) -> Vec<u8> {
             let mut shape = tensor.shape().to_vec();
             let mut rows = 0_usize;
             for part in requests.iter().filter_map(|r| r.get(i)) {
-                raw::append(part.data(), &mut raw);
+                binary::append(&mut raw, part.data());
                 rows += part.rows();
             }
             if let Some(axis) = shape.first_mut() {
@@ -139,7 +138,10 @@ pub(super) fn answer(frame: Frame, id: u64) -> Result<Result<Vec<Tensor>, RunErr
         let shape: Option<Vec<usize>> = spec.shape.iter().copied().collect();
         let shape = shape.ok_or_else(|| broken("an output's shape is not known"))?;
         let count = elements(&shape).ok_or_else(|| broken("an output's shape is too large"))?;
-        let data = raw::read(spec.datatype, bytes, count).map_err(broken)?;
+        let data = binary::read(spec.datatype, bytes).map_err(|e| broken(e.message))?;
+        if data.len() != count {
+            return Err(broken(format!("an output of {count} elements has {}", data.len())));
+        }
         outputs.push(Tensor::new(spec.name, shape, data).map_err(|e| broken(e.message))?);
     }
     if !rest.is_empty() {

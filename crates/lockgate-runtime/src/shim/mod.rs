@@ -3,7 +3,7 @@
 //! | module | subject |
 //! |---|---|
 //! | `process` | starting a shim and calling it |
-//! | `frame`, `raw` | what goes over the socket |
+//! | `frame` | what goes over the socket |
 //! | `batch` | requests put together and answers taken apart |
 //! | [`queue`] | requests that wait for a shim |
 
@@ -11,7 +11,6 @@ mod batch;
 mod frame;
 mod process;
 pub mod queue;
-mod raw;
 #[cfg(test)]
 mod tests;
 

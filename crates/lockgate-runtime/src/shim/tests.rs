@@ -2,7 +2,6 @@
 
 use super::batch::{agree, alike, has_rows, split};
 use super::frame::{Frame, FrameError, answer, call, frame, read, signature};
-use super::raw;
 use crate::session::RunError;
 use lockgate_wire::{Data, Tensor};
 use proptest::prelude::*;
@@ -142,34 +141,7 @@ fn answers_agree_but_for_the_last_digits() {
     assert!(!agree(&[tensor("y", &[1], texts(&["a"]))], &[tensor("y", &[1], texts(&["b"]))]));
 }
 
-fn any_data(rows: usize) -> impl Strategy<Value = Data> {
-    use prop::collection::vec;
-    prop_oneof![
-        vec(any::<bool>(), rows).prop_map(Data::Bool),
-        vec(any::<u8>(), rows).prop_map(Data::Uint8),
-        vec(any::<i16>(), rows).prop_map(Data::Int16),
-        vec(any::<u32>(), rows).prop_map(Data::Uint32),
-        vec(any::<i64>(), rows).prop_map(Data::Int64),
-        vec(-1e9_f32..1e9, rows).prop_map(Data::Fp32),
-        vec(-1e9_f64..1e9, rows).prop_map(Data::Fp64),
-        vec(".{0,6}", rows).prop_map(Data::Bytes),
-    ]
-}
-
 proptest! {
-    /// Elements are what they were after the way through bytes, and fewer bytes are an error.
-    #[test]
-    fn elements_survive_the_way_through_bytes(data in (0_usize..20).prop_flat_map(any_data)) {
-        let mut bytes = Vec::new();
-        raw::append(&data, &mut bytes);
-        prop_assert_eq!(&raw::read(data.datatype(), &bytes, data.len()).unwrap(), &data);
-        if !bytes.is_empty() {
-            prop_assert!(raw::read(data.datatype(), &bytes[..bytes.len() - 1], data.len()).is_err());
-        }
-        bytes.push(0);
-        prop_assert!(raw::read(data.datatype(), &bytes, data.len()).is_err());
-    }
-
     /// Requests put together and taken apart again are the requests, whatever their numbers of rows.
     #[test]
     fn nobody_gets_another_s_rows(rows in prop::collection::vec(1_usize..5, 1..8), width in 1_usize..4) {

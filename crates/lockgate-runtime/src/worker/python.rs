@@ -7,7 +7,7 @@ use crate::shim::queue::{Queue, QueueOptions};
 use crate::shim::{Shim, ShimOptions};
 use lockgate_core::release::Manifest;
 use lockgate_wire::Limits;
-use lockgate_wire::oip::model_metadata;
+use lockgate_wire::oip::{model_config, model_metadata};
 use lockgate_wire::table::{ColumnSpec, Plan};
 use sha2::{Digest as _, Sha256};
 use std::io::Read as _;
@@ -28,6 +28,7 @@ pub(super) fn load(options: &WorkerOptions) -> Result<Model, WorkerError> {
     let name = manifest.model.as_str().to_owned();
     let version = manifest.model_version.to_string();
     let metadata = model_metadata(&name, Some(&version), "mlflow_pyfunc", &inputs, &outputs).into();
+    let config = model_config(&name, "mlflow_pyfunc", &inputs, &outputs).into();
     let queue = QueueOptions {
         waiting: options.queue,
         batch_rows: options.batch_rows,
@@ -35,7 +36,7 @@ pub(super) fn load(options: &WorkerOptions) -> Result<Model, WorkerError> {
     };
     let queue = Queue::new(shims, queue).map_err(WorkerError::io("can't start a thread for the model"))?;
     let (pool, limits) = (Engine::Python(queue), Limits::default());
-    Ok(Model { name, version, plan, outputs, pool, metadata, limits, max_body: options.max_body })
+    Ok(Model { name, version, plan, outputs, pool, metadata, config, limits, max_body: options.max_body })
 }
 
 fn verify(manifest: &Manifest, folder: &Path) -> Result<(), WorkerError> {
