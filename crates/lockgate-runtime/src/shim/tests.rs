@@ -58,7 +58,7 @@ fn what_breaks_the_protocol_is_an_error_that_says_what() {
         (frame(&json!([7]), &[]), "no object"),
         (output(json!({"size": 5})), "larger than its frame"),
         (output(json!({"size": -1})), "no size"),
-        (output(json!({"size": 3})), "3 bytes for 1 elements"),
+        (output(json!({"size": 3})), "3 bytes are no whole number of FP32"),
         (output(json!({"size": 0, "shape": [0]})), "behind the last output"),
         (output(json!({"shape": [-1]})), "not known"),
         (output(json!({"shape": [u64::MAX / 2, 4]})), "too large"),
@@ -67,7 +67,7 @@ fn what_breaks_the_protocol_is_an_error_that_says_what() {
         (output(json!({"datatype": "COMPLEX"})), "unknown datatype"),
         (output(json!({"name": 3})), "no name"),
         (output(json!({"datatype": "BYTES"})), ""),
-        (output(json!({"datatype": "BYTES", "shape": [1_u64 << 50]})), "texts"),
+        (output(json!({"datatype": "BYTES", "shape": [1_u64 << 50]})), "elements has 1"),
         (b"HTTP/1.1 200 OK\r\n\r\n".to_vec(), "does not begin"),
     ];
     for (bytes, words) in cases {
