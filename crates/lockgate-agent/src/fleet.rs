@@ -1,6 +1,8 @@
 //! The workers of one environment: which revisions run, and whether they can serve. Where they run is this module's
 //! secret: local processes now.
 
+mod python;
+
 use crate::AgentError;
 use crate::caller::Caller;
 use crate::gates::Golden;
@@ -27,6 +29,8 @@ const GOLDEN_ATOL: f64 = 1e-4;
 /// How workers are started.
 #[derive(Debug, Clone)]
 pub(crate) struct FleetOptions {
+    /// The agent's own folder.
+    pub(crate) home: PathBuf,
     pub(crate) program: PathBuf,
     pub(crate) onnxruntime: PathBuf,
     pub(crate) sockets: PathBuf,
@@ -41,6 +45,7 @@ pub(crate) struct Fleet {
     /// Revisions whose workers are finishing what is in flight: their sockets are still theirs.
     stopping: Mutex<BTreeSet<Digest>>,
     borrowed: std::sync::atomic::AtomicU64,
+    notes: python::Notes,
 }
 
 /// The workers of one revision.
@@ -83,6 +88,7 @@ impl Fleet {
             running: Mutex::default(),
             stopping: Mutex::default(),
             borrowed: std::sync::atomic::AtomicU64::new(0),
+            notes: python::Notes::default(),
         }
     }
 
@@ -93,21 +99,21 @@ impl Fleet {
     fn spec(
         &self,
         release: &LocalRelease,
-        vars: &BTreeMap<String, String>,
-        memory: u64,
+        revision: &Revision,
+        plan: &Plan,
         name: String,
     ) -> Result<WorkerSpec, AgentError> {
         let mut args: Vec<OsString> =
             vec!["worker".into(), "--model-dir".into(), release.files.clone().into()];
         args.extend(["--manifest".into(), release.manifest_path.clone().into()]);
         args.extend(["--onnxruntime".into(), self.options.onnxruntime.clone().into()]);
-        if let Some(rows) = warm_up_file(release)? {
-            args.extend(["--warmup".into(), rows.into()]);
-        }
-        args.extend(["--memory".into(), memory.to_string().into()]);
+        let warm_up = warm_up_file(release)?;
+        args.extend(warm_up.iter().flat_map(|rows| ["--warmup".into(), rows.into()]));
+        args.extend(["--memory".into(), plan.rollout.memory_bytes.to_string().into()]);
         let o = &self.options;
         let mut spec = WorkerSpec::new(o.program.clone(), args, o.sockets.clone(), o.logs.clone(), name);
-        spec.env = vars.iter().map(|(k, v)| (k.into(), v.into())).collect();
+        spec.env = revision.vars.iter().map(|(k, v)| (k.into(), v.into())).collect();
+        python::outfit(&mut spec, o, release, &plan.rollout, warm_up.as_deref())?;
         Ok(spec)
     }
 
@@ -124,7 +130,7 @@ impl Fleet {
             return Ok(());
         }
         let name = format!("w-{}", &key.hex()[..12]);
-        let spec = self.spec(release, &revision.vars, plan.rollout.memory_bytes, name)?;
+        let spec = self.spec(release, revision, plan, name)?;
         let workers = usize::try_from(plan.rollout.workers).unwrap_or(1);
         let supervisor = Supervisor::spawn(&spec, workers).map_err(|e| AgentError::Worker(e.to_string()))?;
         let running = Running { supervisor, release: revision.release, checked: None };
@@ -238,14 +244,14 @@ impl Fleet {
 
     /// Starts a worker for a gate alone and waits until it is ready.
     pub(crate) async fn borrow(&self, release: &LocalRelease, plan: &Plan) -> Result<Borrowed, AgentError> {
+        self.equip(release).await?;
         let number = self.borrowed.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let mut spec =
-            self.spec(release, &plan.revision.vars, plan.rollout.memory_bytes, format!("gate-{number}"))?;
+        let mut spec = self.spec(release, &plan.revision, plan, format!("gate-{number}"))?;
         // A gate is told of the first death; waiting for a crash loop would only take longer to say the same.
         spec.crash_loop_after = 1;
         let supervisor = Supervisor::spawn(&spec, 1).map_err(|e| AgentError::Worker(e.to_string()))?;
         supervisor
-            .ready(Duration::from_secs(60))
+            .ready(spec.ready_within)
             .await
             .map_err(|e| AgentError::Gate(format!("the release can't be loaded: {e}")))?;
         Ok(Borrowed { supervisor })

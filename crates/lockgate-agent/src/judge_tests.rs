@@ -25,6 +25,7 @@ fn plan() -> RolloutPlan {
         workers: 1,
         timeout_ms: 1000,
         memory_bytes: 0,
+        batch_rows: None,
     }
 }
 

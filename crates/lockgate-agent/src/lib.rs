@@ -142,6 +142,7 @@ pub async fn run(
     let gateway = Gateway::start(gateway_options, table.clone(), deps)?;
     let gateway_url = format!("http://{}", gateway.local_addr());
     let fleet = Arc::new(Fleet::new(FleetOptions {
+        home: options.home.clone(),
         program: options.program,
         onnxruntime: options.onnxruntime,
         sockets: home.path("run"),

@@ -146,7 +146,7 @@ pub(crate) fn view(
         .map(|(name, deployment)| {
             let mirrors = deployment.traffic().shadow > 0;
             let stats = if mirrors { shared.gateway.stats(name) } else { None };
-            let rollout = rollout(deployment, stats.as_ref(), judgements.get(name), shared.clock.now_ms());
+            let rollout = rollout(shared, deployment, stats.as_ref(), judgements.get(name));
             let model = LiveModel { epoch: table.epoch, sides: sides(shared, name, deployment), rollout };
             (name.clone(), model)
         })
@@ -155,6 +155,7 @@ pub(crate) fn view(
         at: shared.clock.now_ms(),
         gateway: shared.gateway_url.clone(),
         isolation: shared.isolation.clone(),
+        doing: shared.fleet.notes(),
         models,
     }
 }
@@ -221,15 +222,18 @@ fn side(
 }
 
 fn rollout(
+    shared: &Shared,
     deployment: &Deployment,
     stats: Option<&RolloutStats>,
     judgement: Option<&Judgement>,
-    now: i64,
 ) -> Option<LiveRollout> {
-    let active = deployment.active.as_ref()?;
+    let (active, now) = (deployment.active.as_ref()?, shared.clock.now_ms());
     let steps = active.plan.rollout.steps.len();
     let (phase, weight, since) = match &active.phase {
-        Phase::Preparing { .. } => ("loading and warming the release".to_owned(), 0, None),
+        Phase::Preparing { .. } => {
+            let doing = shared.fleet.note(&active.plan.revision.release);
+            (doing.unwrap_or_else(|| "loading and warming the release".to_owned()), 0, None)
+        }
         Phase::Step { index, status } => {
             let (weight, shadow) =
                 active.plan.rollout.steps.get(*index).map_or((0, 0), |s| (s.weight, s.shadow));

@@ -12,6 +12,13 @@ use tokio::process::Command;
 /// The version of `uv` that is fetched where none is installed.
 const UV: &str = "uv==0.9.30";
 
+/// The file in an environment that says that it is whole.
+const COMPLETE: &str = ".lockgate-complete";
+
+/// What `uv` says where it can't reach a package registry.
+const UNREACHABLE: [&str; 4] =
+    ["error sending request", "dns error", "operation timed out", "Connection reset"];
+
 /// How long `uv` may take to say which version it is, and an environment to be made.
 const QUICK: Duration = Duration::from_secs(120);
 
@@ -28,7 +35,7 @@ pub async fn ensure(
     requirements: &Path,
     say: &(dyn Fn(&str) + Sync),
 ) -> Result<PathBuf, AgentError> {
-    make(dir, requirements, say, None).await
+    Wanted::of_code(requirements)?.make(dir, say, None).await
 }
 
 /// The same for a release's own requirements, whose packages may run code as they are built: they are installed in
@@ -38,42 +45,102 @@ pub(crate) async fn ensure_confined(
     requirements: &Path,
     confinement: &Confinement,
 ) -> Result<PathBuf, AgentError> {
-    make(dir, requirements, &|_| {}, Some(confinement)).await
+    Wanted::of_code(requirements)?.make(dir, &|_| {}, Some(confinement)).await
 }
 
-async fn make(
-    dir: &Path,
-    requirements: &Path,
-    say: &(dyn Fn(&str) + Sync),
-    confinement: Option<&Confinement>,
-) -> Result<PathBuf, AgentError> {
-    let text = tokio::fs::read(requirements).await.map_err(|e| AgentError::io("read", requirements, e))?;
-    let environment = dir.join(&Digest::of(&text).hex()[..16]);
-    let done = environment.join(".lockgate-complete");
-    if done.is_file() {
-        return Ok(environment);
+/// An environment as something asks for it.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    requirements: PathBuf,
+    /// What is in it, whoever asks: environments are kept by it.
+    content: Digest,
+    /// The version of Python, `3.11`; any where it isn't said.
+    python: Option<String>,
+}
+
+/// Environments are made one after another: two of the same content would be made in the same place.
+static MAKING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+impl Wanted {
+    fn of_code(requirements: &Path) -> Result<Self, AgentError> {
+        let text = std::fs::read(requirements).map_err(|e| AgentError::io("read", requirements, e))?;
+        Ok(Self { requirements: requirements.to_owned(), content: Digest::of(&text), python: None })
     }
-    std::fs::create_dir_all(dir).map_err(|e| AgentError::io("make the folder", dir, e))?;
-    let uv = uv(dir, say).await?;
-    say(&format!("making the Python environment for {}", requirements.display()));
-    // What an interrupted attempt left is made anew.
-    let mut venv = Command::new(&uv);
-    venv.args(["venv", "--quiet", "--clear", "--no-project"]).arg(&environment);
-    run(venv, "make a Python environment", QUICK, None).await?;
-    let mut install = Command::new(&uv);
-    install
-        .args(["pip", "install", "--quiet", "--python"])
-        .arg(environment.join("bin/python"))
-        .arg("-r")
-        .arg(requirements);
-    if confinement.is_some() {
-        // A folder that it may read: `uv` looks there for its settings.
-        install.current_dir(&environment);
+
+    /// The environment of a release, whose packages are compiled as they are installed: nothing may write there later.
+    pub(crate) fn of_release(requirements: &Path, version: &str) -> Result<Self, AgentError> {
+        let text = std::fs::read(requirements).map_err(|e| AgentError::io("read", requirements, e))?;
+        // MLflow writes one beside it, which the requirements may name.
+        let constraints = std::fs::read(requirements.with_file_name("constraints.txt")).unwrap_or_default();
+        let python = version.split('.').take(2).collect::<Vec<_>>().join(".");
+        let content = Digest::of_parts(&[b"release", &text, &constraints, python.as_bytes()]);
+        Ok(Self { requirements: requirements.to_owned(), content, python: Some(python) })
     }
-    let inside = confinement.map(|outer| installing(outer, &environment, &uv));
-    run(install, "install the packages of the requirements file", INSTALL, inside.as_ref()).await?;
-    std::fs::write(&done, b"").map_err(|e| AgentError::io("write", &done, e))?;
-    Ok(environment)
+
+    fn place(&self, dir: &Path) -> PathBuf {
+        dir.join(&self.content.hex()[..16])
+    }
+
+    /// The environment below `dir`, where it is there.
+    pub(crate) fn made(&self, dir: &Path) -> Option<PathBuf> {
+        let environment = self.place(dir);
+        environment.join(COMPLETE).is_file().then_some(environment)
+    }
+
+    /// Makes it below `dir` where it isn't there yet, in `confinement`.
+    pub(crate) async fn ensure(&self, dir: &Path, confinement: &Confinement) -> Result<PathBuf, AgentError> {
+        self.make(dir, &|_| {}, Some(confinement)).await
+    }
+
+    async fn make(
+        &self,
+        dir: &Path,
+        say: &(dyn Fn(&str) + Sync),
+        confinement: Option<&Confinement>,
+    ) -> Result<PathBuf, AgentError> {
+        let _alone = MAKING.lock().await;
+        if let Some(environment) = self.made(dir) {
+            return Ok(environment);
+        }
+        let environment = self.place(dir);
+        std::fs::create_dir_all(dir).map_err(|e| AgentError::io("make the folder", dir, e))?;
+        let uv = uv(dir, say).await?;
+        say(&format!("making the Python environment for {}", self.requirements.display()));
+        // What an interrupted attempt left is made anew.
+        let mut venv = Command::new(&uv);
+        venv.args(["venv", "--quiet", "--clear", "--no-project"]);
+        venv.args(self.python.iter().flat_map(|version| ["--python", version])).arg(&environment);
+        run(venv, "make a Python environment", QUICK, None).await.map_err(|e| self.without_python(e))?;
+        let mut install = Command::new(&uv);
+        install
+            .args(["pip", "install", "--quiet", "--python"])
+            .arg(environment.join("bin/python"))
+            .arg("-r")
+            .arg(&self.requirements);
+        if self.python.is_some() {
+            install.arg("--compile-bytecode");
+        }
+        if confinement.is_some() {
+            // A folder that it may read: `uv` looks there for its settings.
+            install.current_dir(&environment);
+        }
+        let inside = confinement.map(|outer| installing(outer, &environment, &uv));
+        run(install, "install the packages of the requirements file", INSTALL, inside.as_ref()).await?;
+        let done = environment.join(COMPLETE);
+        std::fs::write(&done, b"").map_err(|e| AgentError::io("write", &done, e))?;
+        Ok(environment)
+    }
+
+    /// Says what to do where the machine lacks the Python that is wanted.
+    fn without_python(&self, error: AgentError) -> AgentError {
+        match (&self.python, error) {
+            (Some(version), AgentError::Gate(words)) => AgentError::Gate(format!(
+                "the model was made with Python {version}, and this machine has none that can be used; install it there \
+                 (`uv python install {version}`), or log the model again with another. {words}"
+            )),
+            (_, error) => error,
+        }
+    }
 }
 
 /// Names the variables that make a program use the environment. Python keeps its compiled files beside the environment, not
@@ -165,12 +232,39 @@ async fn run(
     let said = String::from_utf8_lossy(&ended.err);
     let last: Vec<&str> = said.trim().lines().rev().take(12).collect();
     let last: Vec<&str> = last.into_iter().rev().collect();
-    Err(AgentError::Gate(format!("can't {what}:\n{}", last.join("\n"))))
+    let words = format!("can't {what}:\n{}", last.join("\n"));
+    // A registry that can't be reached is not the fault of what is installed.
+    Err(if UNREACHABLE.iter().any(|sign| said.contains(sign)) {
+        AgentError::Worker(words)
+    } else {
+        AgentError::Gate(words)
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn releases_share_an_environment_where_packages_and_python_are_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("requirements.txt");
+        std::fs::write(&file, "mlflow-skinny==3.17.2\n").unwrap();
+        let place = |version: &str| Wanted::of_release(&file, version).unwrap().place(dir.path());
+        let first = place("3.11.7");
+        assert_eq!(first, place("3.11.9"), "one Python 3.11 is as good as another");
+        assert_ne!(first, place("3.12.1"));
+        assert_ne!(first, Wanted::of_code(&file).unwrap().place(dir.path()), "a gate's is another");
+        assert_eq!(Wanted::of_release(&file, "3.11.7").unwrap().made(dir.path()), None);
+        std::fs::write(dir.path().join("constraints.txt"), "numpy<2\n").unwrap();
+        assert_ne!(first, place("3.11.7"));
+        let wanted = Wanted::of_release(&file, "3.11.7").unwrap();
+        let error = wanted.without_python(AgentError::Gate("no interpreter".to_owned())).to_string();
+        assert!(
+            error.contains("made with Python 3.11") && error.contains("uv python install 3.11"),
+            "{error}"
+        );
+    }
 
     #[tokio::test]
     async fn the_agent_s_own_uv_can_be_started_for_a_gate() {

@@ -149,6 +149,9 @@ pub struct ResolvedEnvironment {
     pub timeout_ms: u64,
     /// Memory limit of one worker in bytes; 0 means none.
     pub memory_bytes: u64,
+    /// The most rows of several requests in one call of a model that runs in Python, where the file says it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub batch_rows: Option<u32>,
     /// The error rates of the rollout's tests.
     pub statistics: Statistics,
     /// What this environment needs and this version doesn't bring, as warnings: a plan for it is refused.
@@ -246,6 +249,8 @@ struct Configuration<'p> {
     workers: u32,
     timeout_ms: u64,
     memory_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    batch_rows: Option<u32>,
 }
 
 impl ResolvedEnvironment {
@@ -300,6 +305,7 @@ impl Project {
             workers: resolved.workers,
             timeout_ms: resolved.timeout_ms,
             memory_bytes: resolved.memory_bytes,
+            batch_rows: resolved.batch_rows,
         };
         Ok(Digest::of_json(&configuration)?)
     }

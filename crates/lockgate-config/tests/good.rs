@@ -50,6 +50,7 @@ port = 7613
 workers = 2
 timeout = "2s"
 memory = "2GiB"
+batch_rows = 64
 deadline = "20m"
 on = { inconclusive = "rollback" }
 guards = { latency = { worse_by = "10%" } }
@@ -118,6 +119,7 @@ fn the_shape_of_the_design_means_what_it_says() {
     assert_eq!(production.backup, Some(backup));
     assert_eq!((production.port, production.workers, production.timeout_ms), (Some(7613), 2, 2_000));
     assert_eq!((production.memory_bytes, production.deadline_ms), (2 << 30, 1_200_000));
+    assert_eq!(production.batch_rows, Some(64));
     assert_eq!(production.on_inconclusive, OnInconclusive::Rollback);
     assert_eq!(production.vars["THRESHOLD"], "0.5");
 }
@@ -261,6 +263,7 @@ fn the_configuration_digest_changes_with_what_a_revision_depends_on_and_with_not
         ("timeout = \"2s\"", "timeout = \"3s\""),
         ("workers = 2", "workers = 3"),
         ("memory = \"2GiB\"", "memory = \"3GiB\""),
+        ("batch_rows = 64", "batch_rows = 1"),
         ("latency = { worse_by = \"10%\" }", "latency = { worse_by = \"11%\" }"),
         ("X-Passenger-Id", "X-Other-Id"),
     ] {

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`view`] | what is shown |
 //! | `configuration` | the project's `lockgate.toml` |
-//! | `release` | releases from registered models |
+//! | `release`, `flavor` | releases from registered models, and what their flavours ask for |
 //! | `planning`, `planner`, `forecast` | plans: looking things up, making them, how long they will take |
 //! | `promotion` | plan, request, approve, reject, instruct |
 //! | `terms` | what approvers say yes to, in words |
@@ -22,6 +22,7 @@ mod agent;
 mod audit;
 mod configuration;
 mod error;
+mod flavor;
 mod forecast;
 mod history;
 mod intake;

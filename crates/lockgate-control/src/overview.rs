@@ -212,6 +212,7 @@ impl Control {
                     connected: self.is_connected(&e.name),
                     isolation: live.as_ref().map(|l| l.isolation.clone()),
                     trouble: self.trouble_of(&e.name),
+                    doing: live.as_ref().map(|l| l.doing.clone()).unwrap_or_default(),
                     models: live.map(|l| l.models).unwrap_or_default(),
                     name: e.name.clone(),
                 }

@@ -175,5 +175,6 @@ fn rollout(resolved: &ResolvedEnvironment, unit_header: Option<String>) -> Rollo
         workers: resolved.workers,
         timeout_ms: resolved.timeout_ms,
         memory_bytes: resolved.memory_bytes,
+        batch_rows: resolved.batch_rows,
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::Control;
 use crate::error::ControlError;
+use crate::flavor::describe;
 use crate::people::{Names, named};
 use crate::projection::{ReleaseState, State};
 use crate::states::{self, Act};
@@ -14,103 +15,20 @@ use lockgate_core::entry::{Resource, ResourceKind};
 use lockgate_core::event::Event;
 use lockgate_core::id::ModelName;
 use lockgate_core::promotion::Promotion;
-use lockgate_core::release::{File, MANIFEST_VERSION, Manifest, Runtime, is_safe_path};
-use lockgate_core::schema::{Column, ColumnType, FeatureSchema};
-use serde::Deserialize;
+use lockgate_core::release::{File, MANIFEST_VERSION, Manifest, is_safe_path};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Where a model keeps its recorded rows with their offline predictions, by convention.
 const GOLDEN: &str = "golden.json";
 
-/// The golden set among a model's files: at its root, or where `log_model(extra_files=…)` puts it.
+/// The golden set among a model's files: at its root, or where `log_model` puts it that is given `extra_files` or `artifacts`.
 fn golden(files: &[File]) -> Option<String> {
     let at = |path: &str| files.iter().find(|f| f.path == path).map(|f| f.path.clone());
-    at(GOLDEN).or_else(|| at(&format!("extra_files/{GOLDEN}")))
+    at(GOLDEN).or_else(|| ["extra_files", "artifacts"].iter().find_map(|dir| at(&format!("{dir}/{GOLDEN}"))))
 }
 
 /// The largest `MLmodel` file that is read.
 const MLMODEL_LIMIT: u64 = 1 << 20;
-
-/// What Lockgate reads of an `MLmodel` file.
-#[derive(Debug, Deserialize)]
-struct MlModel {
-    #[serde(default)]
-    flavors: BTreeMap<String, serde_json::Value>,
-    #[serde(default)]
-    signature: Option<Signature>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Signature {
-    #[serde(default)]
-    inputs: Option<String>,
-    #[serde(default)]
-    outputs: Option<String>,
-}
-
-/// One column of a signature as MLflow writes it.
-#[derive(Debug, Deserialize)]
-struct Spec {
-    #[serde(rename = "type")]
-    kind: String,
-    #[serde(default)]
-    name: Option<String>,
-    #[serde(default)]
-    required: Option<bool>,
-}
-
-/// The feature schema and the runtime that an `MLmodel` file describes.
-fn describe(text: &str) -> Result<(FeatureSchema, Runtime), ControlError> {
-    let model: MlModel = serde_saphyr::from_str(text)
-        .map_err(|e| ControlError::invalid(format!("the model's MLmodel file can't be read: {e}")))?;
-    let Some(onnx) = model.flavors.get("onnx") else {
-        let flavours: Vec<&str> = model.flavors.keys().map(String::as_str).collect();
-        return Err(ControlError::invalid(format!(
-            "the model has no ONNX flavour; it has {}",
-            flavours.join(", ")
-        ))
-        .with_hint("log it with mlflow.onnx.log_model; other flavours come with a later version"));
-    };
-    let entry = onnx.get("data").and_then(serde_json::Value::as_str).unwrap_or("model.onnx").to_owned();
-    let signature = model.signature.ok_or_else(|| {
-        ControlError::invalid("the model has no signature, so nothing can check what it is asked")
-            .with_hint("log it with signature=mlflow.models.infer_signature(inputs, outputs)")
-    })?;
-    let inputs = columns(signature.inputs.as_deref().unwrap_or("[]"), "input")?;
-    let outputs = columns(signature.outputs.as_deref().unwrap_or("[]"), "output")?;
-    Ok((FeatureSchema { inputs, outputs }, Runtime::Onnx { entry }))
-}
-
-fn columns(json: &str, what: &str) -> Result<Vec<Column>, ControlError> {
-    let specs: Vec<Spec> = serde_json::from_str(json)
-        .map_err(|e| ControlError::invalid(format!("the model's signature can't be read ({what}s): {e}")))?;
-    let mut names = BTreeSet::new();
-    let mut columns = Vec::new();
-    for (i, spec) in specs.into_iter().enumerate() {
-        let kind = match spec.kind.as_str() {
-            "boolean" => ColumnType::Boolean,
-            "integer" => ColumnType::Integer,
-            "long" => ColumnType::Long,
-            "float" => ColumnType::Float,
-            "double" => ColumnType::Double,
-            "string" => ColumnType::String,
-            // A tensor has no columns: requests must name the graph's own tensors.
-            "tensor" => continue,
-            other => {
-                return Err(ControlError::invalid(format!(
-                    "{what} {} has type `{other}`, which this version can't serve",
-                    spec.name.unwrap_or_else(|| i.to_string())
-                )));
-            }
-        };
-        let name = spec.name.unwrap_or_else(|| format!("{what}_{i}"));
-        if !names.insert(name.clone()) {
-            return Err(ControlError::invalid(format!("the model's signature names {what} `{name}` twice")));
-        }
-        columns.push(Column { name, kind, required: spec.required.unwrap_or(true), range: None });
-    }
-    Ok(columns)
-}
 
 /// How two manifests differ, one sentence a difference.
 pub(crate) fn differences(old: &Manifest, new: &Manifest) -> Vec<String> {
@@ -231,7 +149,7 @@ impl Control {
                 ))
             })?;
         let text = self.blobs.read_verified(&mlmodel.sha256, MLMODEL_LIMIT).await?;
-        let (feature_schema, runtime) = describe(&String::from_utf8_lossy(&text))?;
+        let (feature_schema, runtime) = describe(&String::from_utf8_lossy(&text), &files)?;
         if let Some(code) = &new.code
             && !self.blobs.exists(&code.archive).await?
         {
@@ -368,45 +286,5 @@ impl Control {
             environments: latest.into_iter().map(|(e, p)| (e, p.stage.name().to_owned())).collect(),
             existed: true,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MLMODEL: &str = r#"
-artifact_path: model
-flavors:
-  onnx:
-    data: model.onnx
-    onnx_version: 1.18.0
-  python_function:
-    loader_module: mlflow.onnx
-signature:
-  inputs: '[{"type": "float", "name": "a", "required": true}, {"type": "long", "name": "b"}]'
-  outputs: '[{"type": "float", "name": "probability", "required": true}]'
-  params: null
-"#;
-
-    #[test]
-    fn an_mlmodel_file_gives_schema_and_runtime() {
-        let (schema, runtime) = describe(MLMODEL).unwrap();
-        assert_eq!(runtime, Runtime::Onnx { entry: "model.onnx".to_owned() });
-        let names: Vec<&str> = schema.inputs.iter().map(|c| c.name.as_str()).collect();
-        assert_eq!(names, ["a", "b"]);
-        assert_eq!(schema.inputs[1].kind, ColumnType::Long);
-    }
-
-    #[test]
-    fn what_can_not_be_served_is_said() {
-        let error = describe("flavors:\n  sklearn: {}\n").unwrap_err();
-        assert!(error.to_string().contains("no ONNX flavour"), "{error}");
-        assert!(error.hint().unwrap().contains("onnx.log_model"));
-        let error = describe("flavors: {onnx: {data: m.onnx}}\n").unwrap_err();
-        assert!(error.to_string().contains("no signature"), "{error}");
-        let twice = MLMODEL.replace(r#""name": "b""#, r#""name": "a""#);
-        assert!(describe(&twice).unwrap_err().to_string().contains("twice"));
-        assert!(describe(": : :").is_err());
     }
 }

@@ -71,6 +71,7 @@ fn of_rollout(all: &mut Terms, rollout: &RolloutPlan) {
         workers,
         timeout_ms,
         memory_bytes,
+        batch_rows,
     } = rollout;
     all.add(ROLLOUT, shares(steps));
     all.extend("guard", guards, spelled);
@@ -94,7 +95,14 @@ fn of_rollout(all: &mut Terms, rollout: &RolloutPlan) {
     };
     let timeout = span(i64::try_from(*timeout_ms).unwrap_or(i64::MAX));
     let ready = span(*prepare_ms);
-    let words = format!("{workers} worker(s), {memory}, ready within {ready}; a request may take {timeout}");
+    let together = match batch_rows {
+        None => String::new(),
+        Some(1) => "; a Python model is called for each request alone".to_owned(),
+        Some(rows) => format!("; a Python model is called with at most {rows} rows of several requests"),
+    };
+    let words = format!(
+        "{workers} worker(s), {memory}, ready within {ready}; a request may take {timeout}{together}"
+    );
     all.add("runs on", words);
 }
 

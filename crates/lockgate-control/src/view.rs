@@ -200,6 +200,9 @@ pub struct EnvironmentView {
     /// Why what its agent reports is not taken, where it isn't.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub trouble: Option<String>,
+    /// What its agent does right now that takes long.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub doing: Vec<String>,
     /// What it runs, as its agent sees it.
     pub models: BTreeMap<ModelName, LiveModel>,
 }

@@ -140,6 +140,9 @@ pub struct RolloutPlan {
     pub timeout_ms: u64,
     /// Memory limit of one worker in bytes; 0 means none.
     pub memory_bytes: u64,
+    /// The most rows of several requests in one call of a model that runs in Python, where it is said; 1 means none together.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub batch_rows: Option<u32>,
 }
 
 /// What a promotion will do. Its hash is what people approve.

@@ -55,6 +55,28 @@ pub enum Runtime {
         /// Path of the `.onnx` file.
         entry: String,
     },
+    /// A Python process that loads the release's folder with `mlflow.pyfunc.load_model`.
+    Python {
+        /// The module with which MLflow loads the model, as its `MLmodel` file says: `mlflow.sklearn`.
+        loader: String,
+        /// Path of the requirements file among the release's files: what its Python environment is made from.
+        requirements: String,
+        /// The version of Python that it was made with: `3.11.7`.
+        python: String,
+        /// The digest of all that `MLmodel` says about how the model is loaded and called, and of its signature.
+        flavor: Digest,
+    },
+}
+
+impl Runtime {
+    /// The files that it can't do without.
+    #[must_use]
+    pub fn needs(&self) -> Vec<&str> {
+        match self {
+            Self::Onnx { entry } => vec![entry],
+            Self::Python { requirements, .. } => vec![RUN_RECORD, requirements],
+        }
+    }
 }
 
 /// The release's manifest. Its canonical JSON's SHA-256 is the release's digest.
@@ -140,9 +162,8 @@ impl Manifest {
         if let Some(pair) = self.data.windows(2).find(|w| w[0].name >= w[1].name) {
             return fail(format!("its data are not ordered by name at `{}`", pair[1].name));
         }
-        let Runtime::Onnx { entry } = &self.runtime;
-        for path in std::iter::once(entry).chain(&self.golden) {
-            if !self.files.iter().any(|f| f.path == *path) {
+        for path in self.runtime.needs().into_iter().chain(self.golden.as_deref()) {
+            if !self.files.iter().any(|f| f.path == path) {
                 return fail(format!("`{path}` is not among its files"));
             }
         }
@@ -223,5 +244,27 @@ mod tests {
         m.golden = Some("golden.json".to_owned());
         assert!(m.validate().unwrap_err().to_string().contains("golden.json"));
         assert_eq!(manifest().validate(), Ok(()));
+    }
+
+    #[test]
+    fn a_python_release_needs_its_requirements_and_an_onnx_manifest_reads_as_ever() {
+        let text = r#"{"kind":"onnx","entry":"model.onnx"}"#;
+        assert_eq!(serde_json::to_string(&manifest().runtime).unwrap(), text);
+        let runtime = Runtime::Python {
+            loader: "mlflow.sklearn".to_owned(),
+            requirements: "requirements.txt".to_owned(),
+            python: "3.11.7".to_owned(),
+            flavor: Digest::of(b"x"),
+        };
+        let json = serde_json::to_value(&runtime).unwrap();
+        assert_eq!(json["kind"], "python");
+        assert_eq!(serde_json::from_value::<Runtime>(json).unwrap(), runtime);
+        let mut m = Manifest { runtime, ..manifest() };
+        assert!(m.validate().unwrap_err().to_string().contains("MLmodel"));
+        let file = |path: &str| File { path: path.to_owned(), size: 1, sha256: Digest::of(b"y") };
+        m.files = vec![file("MLmodel")];
+        assert!(m.validate().unwrap_err().to_string().contains("requirements.txt"));
+        m.files = vec![file("MLmodel"), file("requirements.txt")];
+        assert_eq!(m.validate(), Ok(()));
     }
 }

@@ -18,13 +18,17 @@ pub enum ColumnType {
     Double,
     /// Text.
     String,
+    /// A moment, as text (ISO 8601). Python flavours only.
+    Datetime,
+    /// Bytes, as base64 text. Python flavours only.
+    Binary,
 }
 
 impl ColumnType {
     /// Whether values are numbers.
     #[must_use]
     pub fn is_numeric(self) -> bool {
-        !matches!(self, Self::String)
+        !matches!(self, Self::String | Self::Datetime | Self::Binary)
     }
 }
 

@@ -164,6 +164,9 @@ pub struct Live {
     pub gateway: String,
     /// How the environment is kept apart from the others, in words.
     pub isolation: String,
+    /// What it does right now that takes long, in words.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub doing: Vec<String>,
     /// Each model.
     pub models: BTreeMap<ModelName, LiveModel>,
 }

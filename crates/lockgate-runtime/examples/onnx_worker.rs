@@ -1,5 +1,5 @@
 //! A worker on its own, as the tests and the benchmark start it:
-//! `onnx_worker --model-dir D --manifest M --library L [--warm-up F] [--instances N] [--memory BYTES] (--socket S | --tcp HOST:PORT)`
+//! `onnx_worker --model-dir D --manifest M --library L [--warm-up F] [--python P] [--batch-rows N] [--call-limit MS] [--instances N] [--memory BYTES] (--socket S | --tcp HOST:PORT)`
 
 #![expect(clippy::print_stderr, reason = "a program tells its user why it stops")]
 
@@ -7,6 +7,7 @@ use lockgate_core::route::WorkerAddress;
 use lockgate_runtime::worker::{WorkerOptions, run};
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::time::Duration;
 
 fn options() -> Result<WorkerOptions, String> {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -26,6 +27,13 @@ fn options() -> Result<WorkerOptions, String> {
         WorkerOptions::new(listen, need("--model-dir")?.into(), manifest, need("--library")?.into());
     options.warm_up = given.get("--warm-up").map(Into::into);
     options.stop_with_stdin = true;
+    options.python = given.get("--python").map(Into::into);
+    if let Some(rows) = given.get("--batch-rows") {
+        options.batch_rows = rows.parse().map_err(|_| "--batch-rows is no number")?;
+    }
+    if let Some(ms) = given.get("--call-limit") {
+        options.call_limit = Duration::from_millis(ms.parse().map_err(|_| "--call-limit is no number")?);
+    }
     if let Some(count) = given.get("--instances") {
         options.instances = count.parse().map_err(|_| "--instances is no number")?;
     }

@@ -258,7 +258,7 @@ fn extract(value: &DynValue, datatype: Datatype) -> ort::Result<(Vec<i64>, Data)
 }
 
 /// An error text without paths of this machine (or of the machine that built ONNX Runtime), and not too long.
-fn without_paths(text: &str) -> String {
+pub(crate) fn without_paths(text: &str) -> String {
     let words =
         text.split_whitespace().filter(|w| !w.contains('/') && !w.contains("(const") && !w.contains("::"));
     words.collect::<Vec<_>>().join(" ").chars().take(400).collect()

@@ -4,7 +4,7 @@
 
 use lockgate_wire::mlflow::{ContentType, Invocation};
 use lockgate_wire::oip::InputSpec;
-use lockgate_wire::table::{ColumnKind, ColumnSpec, Plan};
+use lockgate_wire::table::{ColumnKind, ColumnSpec, MISSING, Plan};
 use lockgate_wire::{Data, Datatype, Limits, Tensor, WireError};
 
 fn column(name: &str, kind: ColumnKind) -> ColumnSpec {
@@ -144,6 +144,36 @@ fn optional_float_columns_may_be_left_out_and_no_others() {
     columns[1].kind = ColumnKind::Long;
     let plan = Plan::new(&columns, &graph).unwrap();
     assert_eq!(send(&plan, r#"{"dataframe_records":[{"a":1}]}"#).unwrap_err().field.as_deref(), Some("b"));
+}
+
+#[test]
+fn texts_may_be_missing_where_the_model_can_take_that_and_the_column_may() {
+    let mut columns = vec![column("a", ColumnKind::String), column("day", ColumnKind::Datetime)];
+    columns[0].required = false;
+    let graph = [input("a", Datatype::Bytes, &[None]), input("day", Datatype::Bytes, &[None])];
+    let body = r#"{"dataframe_records":[{"a":"x","day":"2026-01-01"},{"a":null,"day":"2026-01-02"}]}"#;
+    let strict = Plan::new(&columns, &graph).unwrap();
+    assert_eq!(send(&strict, body).unwrap_err().field.as_deref(), Some("a"));
+    let plan = strict.with_missing_texts();
+    let mask =
+        |flags: &[bool]| Tensor::new(format!("a{MISSING}"), vec![2], Data::Bool(flags.to_vec())).unwrap();
+    let tensors = send(&plan, body).unwrap();
+    assert_eq!(tensors[0].data(), &Data::Bytes(vec!["x".to_owned(), String::new()]));
+    assert_eq!(tensors[2..], [mask(&[false, true])]);
+    let left_out = r#"{"dataframe_records":[{"day":"2026-01-01"},{"day":"2026-01-02"}]}"#;
+    assert_eq!(send(&plan, left_out).unwrap()[2..], [mask(&[true, true])]);
+    let whole = r#"{"dataframe_records":[{"a":"","day":"2026-01-01"}]}"#;
+    assert_eq!(send(&plan, whole).unwrap().len(), 2, "an empty text is there");
+    let required = r#"{"dataframe_records":[{"a":"x","day":null}]}"#;
+    assert_eq!(send(&plan, required).unwrap_err().field.as_deref(), Some("day"));
+}
+
+#[test]
+fn a_column_may_come_with_an_axis_of_one() {
+    let plan = Plan::new(&[column("a", ColumnKind::Long)], &[input("a", Datatype::Int64, &[None])]).unwrap();
+    let given = |shape: &[usize]| Tensor::new("a", shape.to_vec(), Data::Int64(vec![1, 2])).unwrap();
+    assert_eq!(plan.accept(vec![given(&[2, 1])]).unwrap(), [given(&[2])]);
+    assert!(plan.accept(vec![given(&[1, 2])]).is_err());
 }
 
 #[test]

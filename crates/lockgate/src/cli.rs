@@ -240,6 +240,15 @@ pub(crate) struct Worker {
     /// The ONNX Runtime library
     #[arg(long, value_name = "FILE")]
     pub(crate) onnxruntime: PathBuf,
+    /// The Python of the release's own environment
+    #[arg(long, value_name = "FILE")]
+    pub(crate) python: Option<PathBuf>,
+    /// The most rows of several requests in one call of a Python model
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub(crate) batch_rows: usize,
+    /// How long a call of a Python model may take, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 60_000)]
+    pub(crate) call_limit: u64,
     /// Rows to warm up with
     #[arg(long, value_name = "FILE")]
     pub(crate) warmup: Option<PathBuf>,
@@ -267,7 +276,7 @@ pub(crate) struct Run {
 /// `release …`
 #[derive(Debug, Subcommand)]
 pub(crate) enum Release {
-    /// Make a release of a registered model version
+    /// Make a release of a registered model version: of any flavour of MLflow, with a signature; ONNX is preferred
     Create {
         /// `model@alias`, `model:version`, or `model` for its latest version
         model: String,

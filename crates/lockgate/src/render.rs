@@ -182,6 +182,9 @@ pub(crate) fn environment(out: Out, e: &EnvironmentView) -> String {
     };
     let gateway = e.gateway.as_deref().unwrap_or("-");
     let mut text = format!("{}  {agent}  {gateway}\n", out.mark(Tone::Strong, e.name.as_str()));
+    for doing in &e.doing {
+        text.push_str(&format!("  {}\n", out.mark(Tone::Warn, doing)));
+    }
     if e.models.is_empty() {
         text.push_str(&format!("  {}\n", out.mark(Tone::Faint, "serves nothing yet")));
     }

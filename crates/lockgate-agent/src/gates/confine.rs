@@ -191,11 +191,12 @@ pub(crate) fn words() -> &'static str {
             .is_ok()
     };
     if known(ABI::V5) {
-        "gates' commands can't read its key, token and database (Landlock)"
+        "gates' commands and models in Python can't read its key, token and database (Landlock)"
     } else if known(ABI::V1) {
-        "gates' commands can't read its key, token and database (an old Landlock, which holds them in only in part)"
+        "gates' commands and models in Python can't read its key, token and database (an old Landlock, which holds them in \
+         only in part)"
     } else {
-        "gates' commands can read all that it can"
+        "gates' commands and models in Python can read all that it can"
     }
 }
 

@@ -41,12 +41,12 @@ fn problem(column: &Column, data: &Dataset) -> Option<String> {
         return column.required.then(|| format!("column `{name}` is missing"));
     };
     match (values, column.kind) {
-        (Values::Texts(texts), ColumnType::String) => {
+        (Values::Texts(texts), kind) if !kind.is_numeric() => {
             let missing = texts.iter().filter(|t| t.is_none()).count();
             (missing > 0 && column.required).then(|| format!("column `{name}` has {missing} missing values"))
         }
         (Values::Texts(_), kind) => Some(format!("column `{name}` holds text; the model takes {kind:?}")),
-        (Values::Numbers(_), ColumnType::String) => {
+        (Values::Numbers(_), kind) if !kind.is_numeric() => {
             Some(format!("column `{name}` holds numbers; the model takes text"))
         }
         (Values::Numbers(numbers), kind) => numbers_problem(column, kind, numbers),

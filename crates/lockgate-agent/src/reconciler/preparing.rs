@@ -72,9 +72,10 @@ impl Reconciler {
     }
 }
 
-/// Fetches a revision's release, starts its workers, and asks them for their golden set.
+/// Fetches a revision's release, makes its Python environment where it needs one, starts its workers, and asks them for their golden set.
 async fn bring_up(shared: &Shared, revision: &Revision, plan: &Plan) -> Result<(), AgentError> {
     let release = shared.releases.fetch(&shared.server, &revision.release).await?;
+    shared.fleet.equip(&release).await?;
     shared.fleet.ensure(revision, plan, &release)?;
     shared.fleet.check(revision, plan, &release).await
 }

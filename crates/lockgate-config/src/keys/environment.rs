@@ -75,6 +75,11 @@ pub(crate) const ENVIRONMENT: &[Key] = &[
     Key::new("timeout", Shape::Text(Format::Duration), "How long one attempt of a request may take (2s)."),
     Key::new("memory", Shape::Text(Format::Bytes), "Memory limit of one worker; none if it isn't written."),
     Key::new(
+        "batch_rows",
+        Shape::Integer(1, 65_536),
+        "The most rows of requests that wait, put together in one call of a model that runs in Python (256); 1 calls it for each request alone.",
+    ),
+    Key::new(
         "isolation",
         Shape::Text(Format::OneOfSome(&["process"], &["inline"])),
         "Whether a worker is a process of its own.",

@@ -65,6 +65,7 @@ pub(crate) fn environment(
         workers: reader.whole("workers").unwrap_or(1),
         timeout_ms: u64::try_from(reader.positive_duration("timeout", 2 * SECOND)).unwrap_or(0),
         memory_bytes: node.text_at("memory").and_then(|text| bytes(text).ok()).unwrap_or(0),
+        batch_rows: reader.whole("batch_rows"),
         statistics: context.statistics,
         guards,
         unsupported: own.sorted(&[Class::Refused]),

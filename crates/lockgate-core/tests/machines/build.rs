@@ -94,6 +94,7 @@ pub(crate) fn plan(n: u32, baseline: Option<Revision>, backup: bool) -> Plan {
             workers: 1,
             timeout_ms: 1000,
             memory_bytes: 0,
+            batch_rows: None,
         },
         data: BTreeMap::new(),
         python: None,

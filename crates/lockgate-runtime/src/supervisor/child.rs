@@ -4,6 +4,7 @@ use super::backoff::{Backoff, Next};
 use super::health;
 use super::log::{Tail, capture};
 use super::{WorkerSpec, WorkerState, WorkerStatus};
+use rustix::process::{Pid, Signal, kill_process_group};
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -24,6 +25,18 @@ pub(super) struct Keeper {
     socket: PathBuf,
     report: watch::Sender<Vec<WorkerStatus>>,
     stop: watch::Receiver<Option<Duration>>,
+}
+
+/// A worker's process group, which is killed when this is dropped: what a worker starts ends with it, whatever it is doing.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            // Mostly nobody is left in it.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
 }
 
 /// How one life of a worker ended.
@@ -100,10 +113,11 @@ impl Keeper {
     async fn live(&mut self) -> End {
         // An old socket would look like a worker that is ready.
         let _ = std::fs::remove_file(&self.socket);
-        let mut child = match self.start() {
+        let mut child = match self.start().await {
             Ok(child) => child,
             Err(error) => return End::Died(format!("can't start {}: {error}", self.spec.program.display())),
         };
+        let _group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
         self.say(WorkerState::Starting, child.id());
         let tail = Tail::default();
         let path = self.spec.log_dir.join(format!("{}-{}.log", self.spec.name, self.index));
@@ -137,8 +151,9 @@ impl Keeper {
         End::Died(if text.is_empty() { how } else { format!("{how}. Its last output: {text}") })
     }
 
-    fn start(&self) -> std::io::Result<Child> {
-        Command::new(&self.spec.program)
+    async fn start(&self) -> std::io::Result<Child> {
+        let mut command = Command::new(&self.spec.program);
+        command
             .args(&self.spec.args)
             .arg("--socket")
             .arg(&self.socket)
@@ -147,8 +162,12 @@ impl Keeper {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
+            .process_group(0)
+            .kill_on_drop(true);
+        match &self.spec.start {
+            Some(start) => start.start(command).await,
+            None => command.spawn(),
+        }
     }
 
     /// A worker listens only after it has loaded and warmed its model: to connect is to know that it is ready.

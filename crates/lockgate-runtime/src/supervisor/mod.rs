@@ -12,9 +12,18 @@ mod log;
 use lockgate_core::route::WorkerAddress;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+/// Another way to start a worker than to spawn its command: inside a fence.
+pub trait Start: std::fmt::Debug + Send + Sync {
+    /// Starts the command.
+    fn start(&self, command: Command) -> Pin<Box<dyn Future<Output = std::io::Result<Child>> + Send + '_>>;
+}
 
 /// What to start, and how patient to be.
 #[derive(Debug, Clone)]
@@ -32,6 +41,10 @@ pub struct WorkerSpec {
     pub log_dir: PathBuf,
     /// What socket and log files are called.
     pub name: String,
+    /// Whether the sockets lie in a folder of that name, which nothing else uses.
+    pub own_folder: bool,
+    /// How workers are started; by spawning them where it isn't said.
+    pub start: Option<Arc<dyn Start>>,
     /// How long a worker may take to become ready.
     pub ready_within: Duration,
     /// The pause after the first death; it doubles with each one that follows.
@@ -70,6 +83,8 @@ impl WorkerSpec {
             socket_dir,
             log_dir,
             name,
+            own_folder: false,
+            start: None,
             ready_within: Duration::from_secs(60),
             pause: Duration::from_millis(100),
             max_pause: Duration::from_secs(30),
@@ -80,6 +95,17 @@ impl WorkerSpec {
             health_misses: 3,
             max_log: 4 * 1024 * 1024,
         }
+    }
+
+    /// The folder in which the sockets lie.
+    #[must_use]
+    pub fn folder(&self) -> PathBuf {
+        if self.own_folder { self.socket_dir.join(&self.name) } else { self.socket_dir.clone() }
+    }
+
+    fn socket(&self, index: usize) -> PathBuf {
+        let own = self.own_folder;
+        self.folder().join(if own { format!("{index}.sock") } else { format!("{}-{index}.sock", self.name) })
     }
 }
 
@@ -159,6 +185,8 @@ pub struct Supervisor {
     status: watch::Receiver<Vec<WorkerStatus>>,
     stop: watch::Sender<Option<Duration>>,
     tasks: Vec<JoinHandle<()>>,
+    /// The folder that nothing else uses, where there is one.
+    own: Option<PathBuf>,
 }
 
 impl Supervisor {
@@ -167,13 +195,11 @@ impl Supervisor {
     /// # Errors
     /// Where a folder can't be made or a socket's path is too long.
     pub fn spawn(spec: &WorkerSpec, count: usize) -> Result<Self, SupervisorError> {
-        for path in [&spec.socket_dir, &spec.log_dir] {
-            std::fs::create_dir_all(path)
-                .map_err(|source| SupervisorError::Folder { path: path.clone(), source })?;
+        for path in [spec.folder(), spec.log_dir.clone()] {
+            std::fs::create_dir_all(&path).map_err(|source| SupervisorError::Folder { path, source })?;
         }
         let count = count.max(1);
-        let sockets: Vec<PathBuf> =
-            (0..count).map(|i| spec.socket_dir.join(format!("{}-{i}.sock", spec.name))).collect();
+        let sockets: Vec<PathBuf> = (0..count).map(|i| spec.socket(i)).collect();
         if let Some(long) = sockets.iter().find(|s| s.as_os_str().len() > 107) {
             return Err(SupervisorError::SocketPath(long.clone()));
         }
@@ -187,7 +213,8 @@ impl Supervisor {
             let keeper = child::Keeper::new(spec.clone(), index, socket, report.clone(), stop.subscribe());
             tasks.push(tokio::spawn(keeper.keep()));
         }
-        Ok(Self { addresses, status, stop, tasks })
+        let own = spec.own_folder.then(|| spec.folder());
+        Ok(Self { addresses, status, stop, tasks, own })
     }
 
     /// Where the workers listen, in order; the same for as long as the supervisor lives.
@@ -227,6 +254,9 @@ impl Supervisor {
         let _ = self.stop.send(Some(grace));
         for task in std::mem::take(&mut self.tasks) {
             let _ = task.await;
+        }
+        if let Some(own) = &self.own {
+            let _ = std::fs::remove_dir_all(own);
         }
     }
 }

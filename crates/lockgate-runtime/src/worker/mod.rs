@@ -6,6 +6,7 @@ mod answer;
 mod body;
 mod infer;
 mod model;
+mod python;
 mod route;
 mod serve;
 mod tfs;
@@ -15,6 +16,7 @@ pub use answer::header;
 
 use crate::graph::GraphError;
 use crate::session::LoadError;
+use crate::shim::ShimError;
 use lockgate_core::release::Manifest;
 use lockgate_core::route::WorkerAddress;
 use lockgate_wire::WireError;
@@ -32,6 +34,12 @@ pub struct WorkerOptions {
     pub manifest: Manifest,
     /// The ONNX Runtime library.
     pub library: PathBuf,
+    /// The Python of the release's own environment, for a release that runs in Python.
+    pub python: Option<PathBuf>,
+    /// The most rows of several requests in one call of a model that runs in Python; 1 calls it for each request alone.
+    pub batch_rows: usize,
+    /// How long such a call may take; with a longer one the worker says that it isn't well.
+    pub call_limit: Duration,
     /// How many requests may run at the same time, each with its own copy of the model.
     pub instances: usize,
     /// How many requests may wait for a free instance; more are answered 429.
@@ -58,6 +66,9 @@ impl WorkerOptions {
             model_dir,
             manifest,
             library,
+            python: None,
+            batch_rows: 256,
+            call_limit: Duration::from_secs(60),
             instances: 1,
             queue: 256,
             max_body: 64 * 1024 * 1024,
@@ -78,6 +89,15 @@ pub enum WorkerError {
     /// The model can't be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// The model can't be loaded in Python.
+    #[error(transparent)]
+    Shim(#[from] ShimError),
+    /// The release runs in Python, and nothing says where its Python is.
+    #[error("the release runs in Python; say with --python which one has its packages")]
+    NoPython,
+    /// The model's process is gone.
+    #[error("{0}")]
+    Lost(String),
     /// The graph names files that it may not read.
     #[error(transparent)]
     Graph(#[from] GraphError),

@@ -1,6 +1,7 @@
 //! The model that a worker serves, with everything that answers need.
 
 use super::{WorkerError, WorkerOptions};
+use crate::engine::Engine;
 use crate::graph::check_external_files;
 use crate::pool::Pool;
 use crate::session::{Library, Session};
@@ -21,7 +22,7 @@ pub(super) struct Model {
     pub(super) version: String,
     pub(super) plan: Plan,
     pub(super) outputs: Vec<InputSpec>,
-    pub(super) pool: Pool,
+    pub(super) pool: Engine,
     pub(super) metadata: Bytes,
     pub(super) config: Bytes,
     pub(super) limits: Limits,
@@ -29,11 +30,17 @@ pub(super) struct Model {
 }
 
 impl Model {
-    /// Verifies the files against the manifest, loads the graph, and fits the feature schema to it.
+    /// Verifies the files against the manifest, loads the model, and fits the feature schema to it.
     pub(super) fn load(options: &WorkerOptions) -> Result<Self, WorkerError> {
+        options.manifest.validate()?;
+        match &options.manifest.runtime {
+            Runtime::Onnx { entry } => Self::onnx(options, entry),
+            Runtime::Python { .. } => super::python::load(options),
+        }
+    }
+
+    fn onnx(options: &WorkerOptions, entry: &str) -> Result<Self, WorkerError> {
         let manifest = &options.manifest;
-        manifest.validate()?;
-        let Runtime::Onnx { entry } = &manifest.runtime;
         let path = options.model_dir.join(entry);
         let bytes = verified(manifest, &options.model_dir, entry)?;
         let folder = path.parent().unwrap_or(&options.model_dir);
@@ -56,7 +63,7 @@ impl Model {
         let config = model_config(&name, "onnxruntime_onnx", &inputs, &outputs).into();
         let pool = Pool::new(sessions, options.queue)
             .map_err(WorkerError::io("can't start a thread for the model"))?;
-        let limits = Limits::default();
+        let (pool, limits) = (Engine::Onnx(pool), Limits::default());
         Ok(Self { name, version, plan, outputs, pool, metadata, config, limits, max_body: options.max_body })
     }
 }
@@ -78,7 +85,7 @@ impl Model {
     }
 }
 
-fn column(column: &lockgate_core::schema::Column) -> ColumnSpec {
+pub(super) fn column(column: &lockgate_core::schema::Column) -> ColumnSpec {
     let kind = match column.kind {
         ColumnType::Boolean => ColumnKind::Boolean,
         ColumnType::Integer => ColumnKind::Integer,
@@ -86,6 +93,8 @@ fn column(column: &lockgate_core::schema::Column) -> ColumnSpec {
         ColumnType::Float => ColumnKind::Float,
         ColumnType::Double => ColumnKind::Double,
         ColumnType::String => ColumnKind::String,
+        ColumnType::Datetime => ColumnKind::Datetime,
+        ColumnType::Binary => ColumnKind::Binary,
     };
     ColumnSpec { name: column.name.clone(), kind, required: column.required }
 }

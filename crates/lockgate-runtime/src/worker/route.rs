@@ -16,6 +16,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub(super) async fn answer(model: &Model, ready: bool, request: Request<Incoming>) -> Reply {
     let get = matches!(*request.method(), Method::GET | Method::HEAD);
     let path = request.uri().path();
+    let ready = ready && !model.pool.hangs();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     match path {
         "/invocations" if request.method() == Method::POST => return infer::mlflow(model, request).await,

@@ -47,6 +47,8 @@ pub(super) async fn serve(model: Model, options: &WorkerOptions) -> Result<(), W
         let (place, stream) = tokio::select! {
             biased;
             _ = stop.recv() => break,
+            // What is in flight breaks off, which lets the gateway ask elsewhere.
+            why = model.pool.lost() => return Err(WorkerError::Lost(why)),
             accepted = accept => accepted,
         };
         let guard = (place, alive.clone());

@@ -13,7 +13,7 @@ const ROUNDS: usize = 4;
 pub(super) fn warm_up(model: &Model, path: &Path) -> Result<(), WorkerError> {
     let failed = |message: String| WorkerError::WarmUp { path: path.to_owned(), message };
     let body = std::fs::read(path).map_err(|e| failed(e.to_string()))?;
-    for _ in 0..ROUNDS {
+    for round in 0..ROUNDS {
         let inputs = match InferRequest::parse(&body, &model.limits) {
             Ok(request) => model.plan.accept(request.inputs),
             Err(as_oip) => match Invocation::parse(&body, ContentType::Json, &model.limits) {
@@ -27,6 +27,9 @@ pub(super) fn warm_up(model: &Model, path: &Path) -> Result<(), WorkerError> {
         };
         let inputs = inputs.map_err(|e| failed(e.text()))?;
         let rows = infer::rows(&inputs);
+        if round == 0 {
+            model.pool.try_batching(inputs.clone(), rows).map_err(|e| failed(e.to_string()))?;
+        }
         model.pool.run_here(inputs, rows).map_err(|e| failed(e.to_string()))?;
     }
     Ok(())

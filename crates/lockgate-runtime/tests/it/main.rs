@@ -4,5 +4,6 @@
 
 mod common;
 mod pool;
+mod python;
 mod supervisor;
 mod worker;

@@ -126,6 +126,7 @@ impl Place {
             workers: 2,
             timeout_ms: 1_000,
             memory_bytes: 0,
+            batch_rows: None,
         }
     }
 }

@@ -5,4 +5,4 @@ mod convert;
 mod plan;
 
 pub use cell::{Array, Cell, Payload, Table};
-pub use plan::{ColumnKind, ColumnSpec, Plan};
+pub use plan::{ColumnKind, ColumnSpec, MISSING, Plan};

@@ -4,7 +4,7 @@ use super::cell::{Array, Cell, Payload, Table};
 use super::convert::{Rule, empty, push};
 use crate::error::WireError;
 use crate::oip::InputSpec;
-use crate::tensor::{Datatype, Tensor, shown};
+use crate::tensor::{Data, Datatype, Tensor, shown};
 
 /// The type of a column, after MLflow's signature types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +21,10 @@ pub enum ColumnKind {
     Double,
     /// Text.
     String,
+    /// A moment, as text.
+    Datetime,
+    /// Bytes, as base64 text.
+    Binary,
 }
 
 impl ColumnKind {
@@ -34,17 +38,24 @@ impl ColumnKind {
             Self::Float => "float",
             Self::Double => "double",
             Self::String => "string",
+            Self::Datetime => "datetime (text, ISO 8601)",
+            Self::Binary => "binary (base64 text)",
         }
     }
 
     /// Whether a graph's input of this type can take such a column without a loss of meaning.
     fn fits(self, datatype: Datatype) -> bool {
         match self {
-            Self::String => datatype == Datatype::Bytes,
+            Self::String | Self::Datetime | Self::Binary => datatype == Datatype::Bytes,
             Self::Float | Self::Double => datatype.is_float(),
             Self::Integer | Self::Long => !matches!(datatype, Datatype::Bytes | Datatype::Bool),
             Self::Boolean => datatype != Datatype::Bytes,
         }
+    }
+
+    /// Whether its values are written as text.
+    fn is_text(self) -> bool {
+        matches!(self, Self::String | Self::Datetime | Self::Binary)
     }
 
     fn of(datatype: Datatype) -> Self {
@@ -87,7 +98,13 @@ pub struct Plan {
     columns: Vec<ColumnSpec>,
     /// Whether the columns come from a schema and not from the graph.
     named: bool,
+    /// Whether texts may be missing in columns that may.
+    missing_texts: bool,
 }
+
+/// What a tensor's name ends in that says which texts of the column with the name's beginning are missing. No column's name
+/// holds this character.
+pub const MISSING: &str = "\0missing";
 
 fn is_column(spec: &InputSpec) -> bool {
     matches!(spec.shape.as_slice(), [None] | [None, Some(1)])
@@ -121,9 +138,21 @@ impl Plan {
         let plan = if by_name.is_some() {
             let order =
                 columns.iter().filter_map(|c| inputs.iter().find(|i| i.name == c.name).cloned()).collect();
-            Self { layout: Layout::PerColumn, inputs: order, columns: columns.to_vec(), named: true }
+            Self {
+                layout: Layout::PerColumn,
+                inputs: order,
+                columns: columns.to_vec(),
+                named: true,
+                missing_texts: false,
+            }
         } else if matrix {
-            Self { layout: Layout::SideBySide, inputs, columns: columns.to_vec(), named: true }
+            Self {
+                layout: Layout::SideBySide,
+                inputs,
+                columns: columns.to_vec(),
+                named: true,
+                missing_texts: false,
+            }
         } else {
             return Err(mismatch(columns, &inputs));
         };
@@ -142,6 +171,18 @@ impl Plan {
         Ok(plan)
     }
 
+    /// The same, and a text that may be missing and is becomes an empty one, with a tensor of booleans ([`MISSING`]) behind the
+    /// others that says where.
+    #[must_use]
+    pub fn with_missing_texts(self) -> Self {
+        Self { missing_texts: true, ..self }
+    }
+
+    fn may_miss(&self, column: &ColumnSpec) -> bool {
+        let float = matches!(column.kind, ColumnKind::Float | ColumnKind::Double);
+        !column.required && (float || (self.missing_texts && column.kind.is_text()))
+    }
+
     fn from_graph(inputs: &[InputSpec]) -> Self {
         let column = |i: &InputSpec| ColumnSpec {
             name: i.name.clone(),
@@ -155,7 +196,7 @@ impl Plan {
             }
             _ => (Layout::Tensors, Vec::new()),
         };
-        Self { layout, inputs: inputs.to_vec(), columns, named: false }
+        Self { layout, inputs: inputs.to_vec(), columns, named: false, missing_texts: false }
     }
 
     /// The graph's inputs, in the order in which [`Plan::tensors`] gives the tensors.
@@ -221,6 +262,7 @@ impl Plan {
 
     /// Types, shapes, one number of rows, and at least one.
     fn finish(&self, tensors: Vec<Tensor>) -> Result<Vec<Tensor>, WireError> {
+        let tensors = self.inputs.iter().zip(tensors).map(column_of).collect::<Result<Vec<_>, _>>()?;
         let mut rows = None;
         for (input, tensor) in self.inputs.iter().zip(&tensors) {
             input.check(tensor)?;
@@ -290,8 +332,7 @@ impl Plan {
         let sources: Vec<Option<usize>> =
             self.columns.iter().enumerate().map(|(i, c)| find(&c.name, i)).collect();
         for (column, source) in self.columns.iter().zip(&sources) {
-            let may_miss = !column.required && matches!(column.kind, ColumnKind::Float | ColumnKind::Double);
-            if source.is_none() && !may_miss {
+            if source.is_none() && !self.may_miss(column) {
                 return Err(
                     WireError::bad("the model needs this column, but the request lacks it").at(&column.name)
                 );
@@ -335,12 +376,22 @@ impl Plan {
 
     fn per_column(&self, table: &Table, sources: &[Option<usize>]) -> Result<Vec<Tensor>, WireError> {
         let mut tensors = Vec::with_capacity(self.inputs.len());
+        let mut missing = Vec::new();
         for (i, (column, source)) in self.columns.iter().zip(sources).enumerate() {
             let input = self.input_of(i)?;
             let rule = Rule { kind: column.kind, datatype: input.datatype, from_text: table.is_from_text() };
             let mut data = empty(input.datatype, table.rows());
-            let mut add =
-                |cell: &Cell, row: usize| push(&mut data, cell, rule).map_err(|e| self.in_column(e, i, row));
+            let (empty_text, may_miss) =
+                (Cell::Text(String::new()), column.kind.is_text() && self.may_miss(column));
+            let mut gone = Vec::new();
+            let mut add = |cell: &Cell, row: usize| {
+                let is_gone = may_miss && *cell == Cell::Null;
+                if may_miss {
+                    gone.push(is_gone);
+                }
+                let cell = if is_gone { &empty_text } else { cell };
+                push(&mut data, cell, rule).map_err(|e| self.in_column(e, i, row))
+            };
             match source {
                 Some(source) => {
                     table.column(*source).enumerate().try_for_each(|(row, cell)| add(cell, row))?
@@ -349,8 +400,14 @@ impl Plan {
             }
             let shape = if input.shape.len() == 1 { vec![table.rows()] } else { vec![table.rows(), 1] };
             tensors.push(Tensor::new(input.name.clone(), shape, data)?);
+            if gone.contains(&true) {
+                let name = format!("{}{MISSING}", input.name);
+                missing.push(Tensor::new(name, vec![table.rows()], Data::Bool(gone))?);
+            }
         }
-        self.finish(tensors)
+        let mut tensors = self.finish(tensors)?;
+        tensors.append(&mut missing);
+        Ok(tensors)
     }
 
     fn arrays_to_inputs(&self, arrays: &[Array]) -> Result<Vec<Tensor>, WireError> {
@@ -383,6 +440,16 @@ impl Plan {
         }
         self.accept(tensors)
     }
+}
+
+/// A column that is given as `[N, 1]` is `[N]` where the model takes that.
+fn column_of((input, tensor): (&InputSpec, Tensor)) -> Result<Tensor, WireError> {
+    if input.shape != [None] || !matches!(tensor.shape(), [_, 1]) {
+        return Ok(tensor);
+    }
+    let rows = tensor.rows();
+    let (name, _, data) = tensor.into_parts();
+    Tensor::new(name, vec![rows], data)
 }
 
 /// An array as the tensor that the input takes.

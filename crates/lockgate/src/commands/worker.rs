@@ -8,6 +8,7 @@ use lockgate_core::route::WorkerAddress;
 use lockgate_runtime::library::{InstallOptions, LocateOptions, install, locate};
 use lockgate_runtime::worker::{WorkerOptions, run};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// `worker`: blocking, with its own runtime inside.
 pub(crate) fn worker(args: &cli::Worker) -> anyhow::Result<Exit> {
@@ -17,6 +18,9 @@ pub(crate) fn worker(args: &cli::Worker) -> anyhow::Result<Exit> {
     let listen = WorkerAddress::Unix(args.socket.to_string_lossy().into_owned());
     let mut options = WorkerOptions::new(listen, args.model_dir.clone(), manifest, args.onnxruntime.clone());
     options.warm_up.clone_from(&args.warmup);
+    options.python.clone_from(&args.python);
+    options.batch_rows = args.batch_rows;
+    options.call_limit = Duration::from_millis(args.call_limit);
     options.memory_limit = Some(args.memory).filter(|bytes| *bytes > 0);
     options.stop_with_stdin = true;
     run(&options)?;
