@@ -136,6 +136,25 @@ def test_a_deleted_experiment_goes_with_all_that_is_in_it_and_its_name_is_free(k
     assert {name: rest[name] for name in went if name not in ("kept", "dry_run")} == dict.fromkeys((n for n in went if n not in ("kept", "dry_run")), 0)
 
 
+@pytest.mark.parametrize("location", ["mlflow-artifacts:/", "mlflow-artifacts:/shared/", "mlflow-artifacts:/shared"])
+def test_files_of_traces_go_with_their_experiment_alone_and_a_dry_run_says_so(kept, location):
+    root = location.removeprefix("mlflow-artifacts:/")
+    paths = []
+    for name in ["goes", "stays"]:
+        mlflow.set_experiment(experiment_id=kept.client.create_experiment(name, artifact_location=location))
+        with mlflow.start_span("s"):
+            pass
+        mlflow.flush_trace_async_logging()
+        trace = mlflow.get_last_active_trace_id()
+        paths.append(f"{kept.server.address}/api/2.0/mlflow-artifacts/artifacts/{root.rstrip('/') + '/' if root else ''}traces/{trace}/artifacts/a.txt")
+        assert requests.put(paths[-1], data=name.encode() * 9).status_code == 200
+    kept.client.delete_experiment(kept.client.get_experiment_by_name("goes").experiment_id)
+    kept.age()
+    said, done = (kept.gc(*NOW, *dry) for dry in (["--dry-run"], []))
+    assert {**said, "dry_run": False} == done and done["traces"] == 1 and done["blobs"] >= 1
+    assert [requests.get(path).status_code for path in paths] == [404, 200]
+
+
 def test_a_deleted_run_goes_and_bytes_that_others_share_stay(kept):
     first, second, third = kept.run("shared"), kept.run("shared"), kept.run("own")
     kept.client.set_tag(first.run_id, "t", "1")

@@ -11,8 +11,9 @@ use tokio::time::Instant;
 /// What a client of HTTP/2 sends first.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// How often a connection that began like HTTP/2 is looked at for more.
+/// When a connection that began like HTTP/2 is looked at for more: soon, then less and less often.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
+const LOOK_LATER: Duration = Duration::from_secs(1);
 
 /// Requests that one connection may have under way.
 const STREAMS: u32 = 1024;
@@ -31,6 +32,7 @@ pub(crate) enum Http {
 pub(crate) async fn of(stream: &TcpStream, timeout: Duration) -> io::Result<Http> {
     let give_up = Instant::now() + timeout;
     let mut start = [0; PREFACE.len()];
+    let mut pause = LOOK_AGAIN;
     loop {
         let late = || io::Error::new(io::ErrorKind::TimedOut, "nothing was sent");
         let length =
@@ -47,7 +49,8 @@ pub(crate) async fn of(stream: &TcpStream, timeout: Duration) -> io::Result<Http
         if Instant::now() >= give_up {
             return Err(late());
         }
-        tokio::time::sleep(LOOK_AGAIN).await;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LOOK_LATER);
     }
 }
 

@@ -1,5 +1,6 @@
 //! One thread: its client connections, its worker connections, its reference to the table.
 
+use crate::answer::Reply;
 use crate::budget::Budget;
 use crate::gateway::Core;
 use crate::handle::handle;
@@ -14,6 +15,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulConnection;
 use lockgate_core::clock::Clock;
 use lockgate_core::route::WorkerAddress;
 use std::cell::{Cell, RefCell};
@@ -186,35 +188,35 @@ async fn connection(reactor: Rc<Reactor>, stream: std::net::TcpStream, alive: mp
 /// Serves a connection as HTTP/1.1.
 async fn one(reactor: Rc<Reactor>, stream: TcpStream) -> std::io::Result<()> {
     let timeout = reactor.options.header_timeout;
-    let mut stopped = reactor.stopping.subscribe();
-    let service = service_fn(move |request: Request<Incoming>| {
-        let reactor = Rc::clone(&reactor);
-        async move { Ok::<_, Infallible>(handle(reactor, request).await) }
-    });
+    let service = service_fn(|request: Request<Incoming>| answered(&reactor, request));
     let mut http = http1::Builder::new();
     http.half_close(false).timer(TokioTimer::new()).header_read_timeout(timeout);
-    let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
-    let ended = tokio::select! {
-        biased;
-        ended = connection.as_mut() => ended,
-        _ = stopped.wait_for(|s| *s) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    ended.map_err(std::io::Error::other)
+    drain(&reactor, http.serve_connection(TokioIo::new(stream), service)).await
 }
 
 /// Serves a connection as HTTP/2, which gRPC is spoken over.
 async fn two(reactor: Rc<Reactor>, stream: TcpStream) -> std::io::Result<()> {
-    let timeout = reactor.options.header_timeout;
+    let http = protocol::http2(reactor.options.header_timeout);
+    let of = Rc::clone(&reactor);
+    let service = service_fn(move |request: Request<Incoming>| answered(&of, request));
+    drain(&reactor, http.serve_connection(TokioIo::new(stream), service)).await
+}
+
+fn answered(
+    reactor: &Rc<Reactor>,
+    request: Request<Incoming>,
+) -> impl Future<Output = Result<Reply, Infallible>> + use<> {
+    let reactor = Rc::clone(reactor);
+    async move { Ok(handle(reactor, request).await) }
+}
+
+/// Lets a connection run to its end; once the gateway stops it takes no further requests.
+async fn drain<C>(reactor: &Reactor, connection: C) -> std::io::Result<()>
+where
+    C: GracefulConnection<Error = hyper::Error>,
+{
     let mut stopped = reactor.stopping.subscribe();
-    let service = service_fn(move |request: Request<Incoming>| {
-        let reactor = Rc::clone(&reactor);
-        async move { Ok::<_, Infallible>(handle(reactor, request).await) }
-    });
-    let http = protocol::http2(timeout);
-    let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
+    let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         biased;
         ended = connection.as_mut() => ended,

@@ -29,7 +29,7 @@ statements! {
                    updated AS since FROM experiments WHERE lifecycle = 'deleted' ORDER BY experiments.id";
     EXPERIMENT = "SELECT CAST(id AS TEXT) AS id, workspace, id AS experiment_id, artifact_location AS place, lifecycle, \
                   updated AS since FROM experiments WHERE experiments.id = $1";
-    TRACES_IN = "SELECT COUNT(*) FROM traces WHERE experiment_id = $1";
+    TRACES_IN = "SELECT trace_id FROM traces WHERE experiment_id = $1 AND trace_id > $2 ORDER BY trace_id LIMIT $3";
     VERSIONS = "SELECT name, version, run_id, model_id, source, storage_location FROM model_versions \
                 WHERE (name, version) > ($1, $2) ORDER BY name, version LIMIT $3";
     VERSION_ROOTS = "SELECT root, MAX(updated) AS updated FROM artifacts WHERE root > $1 AND substr(root, 1, 9) = 'versions/' \
@@ -164,7 +164,7 @@ pub struct Doomed {
     pub kind: Kind,
     /// Its id.
     pub id: String,
-    /// Where its artifacts lie: a root; of an experiment the location of all.
+    /// Where its artifacts lie: a root; of an experiment the URI of its location.
     pub place: String,
 }
 
@@ -225,12 +225,19 @@ impl Conn {
         self.fetch_all(statement).await?.iter().map(deleted).collect()
     }
 
-    /// How many traces an experiment has.
+    /// The ids of an experiment's traces, of whatever workspace: those behind the last one of an earlier call.
     ///
     /// # Errors
     /// Where the database can't be read.
-    pub async fn traces_in(&mut self, experiment: i64) -> Result<i64, StoreError> {
-        self.scalar(query(TRACES_IN).bind(experiment)).await.map(Option::unwrap_or_default)
+    pub async fn traces_in(
+        &mut self,
+        experiment: i64,
+        after: &str,
+        limit: i64,
+    ) -> Result<Vec<String>, StoreError> {
+        let rows =
+            self.fetch_all(query(TRACES_IN).bind(experiment).bind(after.to_owned()).bind(limit)).await?;
+        rows.iter().map(|row| text(row, "trace_id")).collect()
     }
 
     /// Where registered versions of all workspaces come from: those behind the last one of an earlier call.

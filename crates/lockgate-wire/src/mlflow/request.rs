@@ -75,19 +75,6 @@ fn no_params(s: &mut Scanner<'_>) -> Result<(), WireError> {
     s.object("an object", |_, key| Err(WireError::bad("this model takes no parameters").at(&shown(&key))))
 }
 
-fn cell(s: &mut Scanner<'_>) -> Result<Cell, WireError> {
-    Ok(match s.peek() {
-        Some(b'"') => Cell::Text(s.string("a string")?.into_owned()),
-        Some(b't' | b'f') => Cell::Bool(s.boolean()?),
-        Some(b'n') if s.accept_word("null") => Cell::Null,
-        Some(b'[' | b'{') => return Err(s.unexpected("a single value")),
-        _ => match s.number()? {
-            Ok(whole) => Cell::Integer(whole),
-            Err(float) => Cell::Float(float),
-        },
-    })
-}
-
 fn split(s: &mut Scanner<'_>) -> Result<Payload, WireError> {
     let (mut columns, mut rows, mut index) = (None, None, false);
     s.object("an object with `data`", |s, key| match &*key {
@@ -130,7 +117,7 @@ fn grid(s: &mut Scanner<'_>) -> Result<(Vec<Cell>, Option<usize>, usize), WireEr
         let before = cells.len();
         s.list("a row (an array)", |s, _| {
             s.count_one()?;
-            cells.push(cell(s)?);
+            cells.push(Cell::read(s)?);
             Ok(())
         })
         .map_err(|e| e.at(&format!("[{row}]")))?;
@@ -180,7 +167,7 @@ fn record(
     let mut next = 0;
     s.object("a record (an object)", |s, key| {
         s.count_one()?;
-        let value = cell(s).map_err(|e| e.at(&shown(&key)))?;
+        let value = Cell::read(s).map_err(|e| e.at(&shown(&key)))?;
         if row == 0 {
             if names.len() >= limits.max_names.min(4096) {
                 return Err(WireError::too_large("the record has too many columns"));
@@ -247,7 +234,7 @@ fn inputs(s: &mut Scanner<'_>, limits: &Limits) -> Result<Payload, WireError> {
 }
 
 fn array(s: &mut Scanner<'_>, name: Option<String>) -> Result<Array, WireError> {
-    let (cells, shape) = s.elements(cell)?;
+    let (cells, shape) = s.elements(Cell::read)?;
     Ok(Array { name, shape, cells })
 }
 

@@ -1,6 +1,7 @@
 //! Rows of cells, and arrays of cells, before anybody knows their types.
 
 use crate::error::WireError;
+use crate::json::Scanner;
 use crate::tensor::{Data, Tensor, shown};
 
 /// One value as a request wrote it.
@@ -16,6 +17,22 @@ pub enum Cell {
     Float(f64),
     /// Text.
     Text(String),
+}
+
+impl Cell {
+    /// Reads one value.
+    pub(crate) fn read(s: &mut Scanner<'_>) -> Result<Self, WireError> {
+        Ok(match s.peek() {
+            Some(b'"') => Self::Text(s.string("a string")?.into_owned()),
+            Some(b't' | b'f') => Self::Bool(s.boolean()?),
+            Some(b'n') if s.accept_word("null") => Self::Null,
+            Some(b'[' | b'{') => return Err(s.unexpected("a single value")),
+            _ => match s.number()? {
+                Ok(whole) => Self::Integer(whole),
+                Err(float) => Self::Float(float),
+            },
+        })
+    }
 }
 
 /// Rows of equal width, row-major, with or without column names.

@@ -1,7 +1,7 @@
 //! Cells to typed elements: nothing is lost on the way, or it is an error.
 
 use super::cell::Cell;
-use super::plan::ColumnKind;
+use super::column::ColumnKind;
 use crate::error::WireError;
 use crate::tensor::{Data, Datatype};
 use half::{bf16, f16};

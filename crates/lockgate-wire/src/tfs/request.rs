@@ -106,17 +106,10 @@ fn unknown(key: &str, known: &str) -> WireError {
 
 /// One value; bytes come as `{"b64": "…"}`.
 fn cell(s: &mut Scanner<'_>) -> Result<Cell, WireError> {
-    Ok(match s.peek() {
-        Some(b'"') => Cell::Text(s.string("a string")?.into_owned()),
-        Some(b't' | b'f') => Cell::Bool(s.boolean()?),
-        Some(b'n') if s.accept_word("null") => Cell::Null,
-        Some(b'{') => Cell::Text(b64(s)?),
-        Some(b'[') => return Err(s.unexpected("a single value")),
-        _ => match s.number()? {
-            Ok(whole) => Cell::Integer(whole),
-            Err(float) => Cell::Float(float),
-        },
-    })
+    match s.peek() {
+        Some(b'{') => b64(s).map(Cell::Text),
+        _ => Cell::read(s),
+    }
 }
 
 fn b64(s: &mut Scanner<'_>) -> Result<String, WireError> {

@@ -66,15 +66,20 @@ fn reading(access: Access) -> StoreOptions {
     StoreOptions { access, ..StoreOptions::new(world::system().0) }
 }
 
-async fn check(ctx: &Context, place: &cli::DbPlace, deep: bool) -> anyhow::Result<Exit> {
-    let store = match Store::open(&place.url(), reading(Access::ReadOnly)).await {
+/// Opens a database to read it as it is: nothing is made or brought forward.
+async fn as_it_is(url: &str) -> anyhow::Result<Store> {
+    match Store::open(url, reading(Access::ReadOnly)).await {
         Err(error @ StoreError::OlderSchema { .. }) => {
             anyhow::bail!(
                 "{error}\n  hint: `lockgate db migrate` does that, and so does the server when it starts"
             )
         }
-        opened => opened?,
-    };
+        opened => Ok(opened?),
+    }
+}
+
+async fn check(ctx: &Context, place: &cli::DbPlace, deep: bool) -> anyhow::Result<Exit> {
+    let store = as_it_is(&place.url()).await?;
     let Some(place) = place.blobs() else {
         anyhow::bail!("where the artifacts' files are is not known\n  hint: say it with --home or --blobs");
     };

@@ -3,7 +3,6 @@
 use super::survey::{Survey, own_root};
 use super::{Kept, Request};
 use crate::error::ControlError;
-use crate::tracking::places;
 use lockgate_core::clock::Millis;
 use lockgate_store::tracking::Lifecycle;
 use lockgate_store::tracking::gc::{Deleted, Doomed, Kind};
@@ -188,10 +187,15 @@ impl Chooser<'_> {
             self.keep(Kind::Experiment, &found.id, "clients that name none log into it".to_owned());
             return Ok(());
         }
-        let traces = conn.traces_in(found.experiment_id).await?;
-        self.choice.traces += u64::try_from(traces).unwrap_or_default();
-        let place = places::root_of(&found.place).unwrap_or_default().to_owned();
-        self.choice.doomed.push(Doomed { kind: Kind::Experiment, id: found.id.clone(), place });
+        let mut last = String::new();
+        loop {
+            let page = conn.traces_in(found.experiment_id, &last, PAGE).await?;
+            let Some(end) = page.last() else { break };
+            last.clone_from(end);
+            self.choice.traces += page.len() as u64;
+        }
+        let (id, place) = (found.id.clone(), found.place.clone());
+        self.choice.doomed.push(Doomed { kind: Kind::Experiment, id, place });
         Ok(())
     }
 

@@ -149,7 +149,7 @@ pub async fn collect(
     report.kept.clone_from(&choice.kept);
     let without = if request.dry_run {
         report.count(&choice.doomed);
-        Without::of(&choice)
+        Without::of(store, &choice).await?
     } else {
         rows::finish(store).await?;
         let gone = rows::take(store, choice.doomed, request.until(now), &mut report.kept).await?;

@@ -1,8 +1,8 @@
 //! Taking rows away: a thing's own row first, what belongs to it in steps.
 
+use super::survey::trace_root;
 use super::{Kept, Report};
 use crate::error::ControlError;
-use crate::tracking::places;
 use lockgate_core::clock::Millis;
 use lockgate_store::Store;
 use lockgate_store::tracking::gc::{Doomed, Kind};
@@ -100,12 +100,8 @@ async fn finish_one(store: &Store, doomed: Doomed) -> Result<(), ControlError> {
 async fn traces(tx: &mut lockgate_store::Tx, experiment: &Doomed) -> Result<bool, ControlError> {
     let number = experiment.id.parse::<i64>().unwrap_or(-1);
     let ids = tx.some_traces(number, TRACES).await?;
-    if !experiment.place.is_empty() {
-        let location = places::uri(&experiment.place);
-        let roots = ids.iter().map(|id| places::of_trace(&location, id));
-        let roots: Vec<String> = roots.filter_map(|uri| places::root_of(&uri).map(str::to_owned)).collect();
-        tx.delete_roots(&roots).await?;
-    }
+    let roots: Vec<String> = ids.iter().filter_map(|id| trace_root(&experiment.place, id)).collect();
+    tx.delete_roots(&roots).await?;
     tx.delete_traces(&ids).await?;
     Ok(ids.len() as i64 >= TRACES)
 }

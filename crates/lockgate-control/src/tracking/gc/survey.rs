@@ -7,6 +7,7 @@ use crate::tracking::places;
 use lockgate_core::digest::Digest;
 use lockgate_core::entry;
 use lockgate_core::event::{Event, PromotionEvent};
+use lockgate_store::tracking::gc::{Doomed, Kind};
 use lockgate_store::{Conn, Store, StoreError};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -28,28 +29,51 @@ pub(super) struct Survey {
 #[derive(Debug, Default, Clone)]
 pub(super) struct Without {
     roots: HashSet<String>,
-    locations: Vec<String>,
 }
 
 impl Without {
-    pub(super) fn of(choice: &Choice) -> Self {
-        let (mut roots, mut locations) = (HashSet::new(), Vec::new());
-        for doomed in &choice.doomed {
-            match doomed.kind {
-                lockgate_store::tracking::gc::Kind::Experiment => locations.push(doomed.place.clone()),
-                _ => drop(roots.insert(doomed.place.clone())),
-            }
-        }
-        Self { roots, locations }
+    /// What a choice would take away, and what an earlier call left half done.
+    pub(super) async fn of(store: &Store, choice: &Choice) -> Result<Self, ControlError> {
+        let mut doomed = choice.doomed.clone();
+        let roots = store.read(move |conn| {
+            Box::pin(async move {
+                doomed.extend(conn.doomed(i64::MAX).await?);
+                let mut roots = HashSet::new();
+                for one in doomed {
+                    match one.kind {
+                        Kind::Experiment => trace_roots(conn, &one, &mut roots).await?,
+                        _ => drop(roots.insert(one.place)),
+                    }
+                }
+                Ok::<_, ControlError>(roots)
+            })
+        });
+        Ok(Self { roots: roots.await? })
     }
 
     fn has(&self, root: &str) -> bool {
         self.roots.contains(root)
-            || self.locations.iter().any(|location| {
-                let id = root.strip_prefix(location.as_str()).and_then(|rest| rest.strip_prefix("/traces/"));
-                id.is_some()
-            })
     }
+}
+
+/// The roots of an experiment's traces.
+async fn trace_roots(
+    conn: &mut Conn,
+    experiment: &Doomed,
+    roots: &mut HashSet<String>,
+) -> Result<(), ControlError> {
+    let (number, mut last) = (experiment.id.parse::<i64>().unwrap_or(-1), String::new());
+    loop {
+        let page = conn.traces_in(number, &last, i64::from(PAGE)).await?;
+        let Some(end) = page.last() else { return Ok(()) };
+        last.clone_from(end);
+        roots.extend(page.iter().filter_map(|id| trace_root(&experiment.place, id)));
+    }
+}
+
+/// The root of a trace's files, of an experiment at this location; none where they lie with somebody else.
+pub(super) fn trace_root(location: &str, trace: &str) -> Option<String> {
+    places::root_of(&places::of_trace(location, trace)).map(str::to_owned)
 }
 
 impl Survey {

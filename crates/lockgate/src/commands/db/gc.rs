@@ -1,6 +1,6 @@
 //! `db gc`: what was deleted long ago is taken away for good, and bytes that nothing refers to.
 
-use super::{open, reading};
+use super::{as_it_is, open, reading};
 use crate::cli;
 use crate::context::Context;
 use crate::exit::Exit;
@@ -15,11 +15,7 @@ use std::os::unix::fs::MetadataExt;
 pub(super) async fn gc(ctx: &Context, place: &cli::DbPlace, what: &cli::GcOptions) -> anyhow::Result<Exit> {
     let blobs = artifacts(place).await?;
     let url = place.url();
-    // Nothing is made or brought forward here.
-    let store = match open(&url, Access::ReadOnly).await {
-        Ok(store) => store,
-        Err(error) => bail!("{error}\n  hint: `lockgate db migrate` brings an older database forward"),
-    };
+    let store = as_it_is(&url).await?;
     let collected = if what.dry_run {
         gc::collect(&store, &blobs, &request(what), world::system().0.now_ms()).await
     } else {
