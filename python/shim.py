@@ -20,6 +20,9 @@ LENGTH = struct.Struct("<I")
 PR_SET_PDEATHSIG = 1
 # What the name of a tensor ends in that says which texts of a column are missing.
 MISSING = "\0missing"
+# What the worker takes of an answer.
+MOST_OUTPUTS = 10_000
+MOST_HEAD = 4 << 20
 
 
 class InputError(Exception):
@@ -73,8 +76,16 @@ def send(sock, head, parts=()):
     sock.sendall(b"".join([HEADER.pack(MAGIC, len(text), sum(map(len, parts))), text, *parts]))
 
 
+def sentence(error):
+    try:
+        # Half of a surrogate pair is no text for anybody else.
+        return str(error).strip().encode("utf-8", "replace").decode()[:1000]
+    except Exception:
+        return ""
+
+
 def words(error):
-    text = str(error).strip()
+    text = sentence(error)
     return f"{type(error).__name__}: {text}"[:1000] if text else type(error).__name__
 
 
@@ -268,16 +279,18 @@ class Outputs:
     def tensor(name, values):
         import numpy as np
 
+        if values.dtype.kind == "S":
+            values = values.astype("O")
         if values.dtype.kind == "O":
             values = plain(np, name, values)
         if values.dtype.kind == "M":
             values = np.datetime_as_string(values)
         if values.dtype.kind == "f" and values.dtype.itemsize not in (4, 8):
             values = values.astype("f4" if values.dtype.itemsize < 4 else "f8")
-        if values.dtype.kind in "US":
+        if values.dtype.kind == "U" or values.dtype == object:
             pieces = []
             for text in values.ravel().tolist():
-                piece = text if isinstance(text, bytes) else str(text).encode("utf-8", "replace")
+                piece = text.encode("utf-8")
                 pieces += [LENGTH.pack(len(piece)), piece]
             raw, datatype = b"".join(pieces), "BYTES"
         else:
@@ -294,17 +307,25 @@ def plain(np, name, values):
 
     flat = values.ravel()
     if all(isinstance(v, (bytes, bytearray)) for v in flat):
-        return np.array([base64.b64encode(v).decode() for v in flat]).reshape(values.shape)
+        return np.array([base64.b64encode(v).decode() for v in flat], dtype=object).reshape(values.shape)
     if all(isinstance(v, str) for v in flat):
-        return np.array(flat.tolist(), dtype="U").reshape(values.shape) if len(flat) else values.astype("U")
+        return values  # not an array of a fixed width, which the longest text would blow up
     if all(isinstance(v, (list, tuple, np.ndarray)) for v in flat):
         stacked = np.array([np.asarray(v) for v in flat])
         if stacked.dtype.kind != "O":
             return stacked.reshape(values.shape + stacked.shape[1:])
     elif any(isinstance(v, str) for v in flat):
         raise TypeError(f"the model's output `{name}` holds text and something else, a missing value perhaps")
+    elif any(v is pd.NaT or isinstance(v, (np.datetime64, np.timedelta64)) for v in flat):
+        raise TypeError(f"the model's output `{name}` holds moments, some of them missing perhaps: answer text instead")
+    elif all(isinstance(v, (bool, np.bool_)) for v in flat):
+        return flat.astype(bool).reshape(values.shape)
+    elif all(isinstance(v, (int, np.integer)) for v in flat):
+        return flat.astype("i8").reshape(values.shape)
     else:
         # Decimals, integers of pandas' own types, numbers among which some are missing.
+        if any(isinstance(v, (int, np.integer)) and abs(int(v)) > 2**53 for v in flat):
+            raise TypeError(f"the model's output `{name}` holds whole numbers beside others that are too large to be exact")
         return np.array([np.nan if pd.isna(v) else float(v) for v in flat]).reshape(values.shape)
     raise TypeError(f"the model's output `{name}` holds lists of different lengths")
 
@@ -341,7 +362,7 @@ class Model:
             kind = "input" if self.is_input(error) else "model"
             if kind == "model":
                 self.tell()
-            return {"error": {"kind": kind, "message": str(error)[:1000] if kind == "input" else words(error)}}, ()
+            return {"error": {"kind": kind, "message": sentence(error) if kind == "input" else words(error)}}, ()
         return {"outputs": [head for head, _ in pairs]}, [raw for _, raw in pairs]
 
     @staticmethod
@@ -379,7 +400,7 @@ def main(sock, options):
     while True:
         head, raw = receive(sock)
         answer, parts = model.answer(head, raw)
-        if sum(map(len, parts)) > options["max_answer"]:
+        if sum(map(len, parts)) > options["max_answer"] or len(parts) > MOST_OUTPUTS or len(json.dumps(answer)) > MOST_HEAD:
             answer, parts = {"error": {"kind": "model", "message": "its answer is too large"}}, ()
         send(sock, {"id": head["id"], **answer}, parts)
 

@@ -70,6 +70,7 @@ impl Wanted {
     /// The environment of a release, whose packages are compiled as they are installed: nothing may write there later.
     pub(crate) fn of_release(requirements: &Path, version: &str) -> Result<Self, AgentError> {
         let text = std::fs::read(requirements).map_err(|e| AgentError::io("read", requirements, e))?;
+        only_packages(&text)?;
         // MLflow writes one beside it, which the requirements may name.
         let constraints = std::fs::read(requirements.with_file_name("constraints.txt")).unwrap_or_default();
         let python = version.split('.').take(2).collect::<Vec<_>>().join(".");
@@ -121,6 +122,8 @@ impl Wanted {
             install.arg("--compile-bytecode");
         }
         if confinement.is_some() {
+            // What builds a package is code of whoever wrote the requirements, and could change what others install after it.
+            install.arg("--no-build");
             // A folder that it may read: `uv` looks there for its settings.
             install.current_dir(&environment);
         }
@@ -141,6 +144,27 @@ impl Wanted {
             (_, error) => error,
         }
     }
+}
+
+/// Refuses requirements that lead to other files: what those hold is not part of the environment's name.
+fn only_packages(requirements: &[u8]) -> Result<(), AgentError> {
+    for line in String::from_utf8_lossy(requirements).lines().map(str::trim) {
+        let words: Vec<&str> = line.split([' ', '=', '\t']).filter(|word| !word.is_empty()).collect();
+        let own = matches!(words.as_slice(), ["-c" | "--constraint", "constraints.txt"]);
+        let leads = line.starts_with(['-', '.', '/'])
+            && !line.starts_with("--index-url")
+            && !line.starts_with("--extra-index-url")
+            || line.contains("file:")
+            || line.contains("@ .")
+            || line.contains("@ /");
+        if leads && !own {
+            return Err(AgentError::Gate(format!(
+                "the release's requirements have the line `{line}`, which leads to something else than a package of a registry; \
+                 log the model with packages by name and version (pip_requirements)"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Names the variables that make a program use the environment. Python keeps its compiled files beside the environment, not
@@ -258,6 +282,19 @@ mod tests {
         assert_eq!(Wanted::of_release(&file, "3.11.7").unwrap().made(dir.path()), None);
         std::fs::write(dir.path().join("constraints.txt"), "numpy<2\n").unwrap();
         assert_ne!(first, place("3.11.7"));
+        for line in [
+            "-r more.txt",
+            "-e .",
+            "./wheels/x.whl",
+            "--find-links wheels",
+            "x @ file:///tmp/x.whl",
+            "-c pins.txt",
+        ] {
+            std::fs::write(&file, format!("numpy==2.0\n{line}\n")).unwrap();
+            let refused = Wanted::of_release(&file, "3.11.7").unwrap_err().to_string();
+            assert!(refused.contains(line), "{refused}");
+        }
+        std::fs::write(&file, "numpy==2.0\n-c constraints.txt\n").unwrap();
         let wanted = Wanted::of_release(&file, "3.11.7").unwrap();
         let error = wanted.without_python(AgentError::Gate("no interpreter".to_owned())).to_string();
         assert!(

@@ -117,7 +117,8 @@ pub(super) fn outfit(
     let own = spec.folder();
     // What an earlier model left there is none of this one's business.
     let _ = std::fs::remove_dir_all(&own);
-    std::fs::create_dir_all(&own).map_err(|e| AgentError::io("make the folder", &own, e))?;
+    let tmp = own.join("tmp");
+    std::fs::create_dir_all(&tmp).map_err(|e| AgentError::io("make the folder", &tmp, e))?;
     let mut env: Vec<(OsString, OsString)> = inherited().collect();
     env.extend([("HOME".into(), own.clone().into()), ("MLFLOW_DISABLE_TELEMETRY".into(), "true".into())]);
     env.append(&mut spec.env);
@@ -128,7 +129,9 @@ pub(super) fn outfit(
         .read(&release.manifest_path)
         .read(&environment)
         .python(&python)
-        .write(&own);
+        .write(&own)
+        .tmp(&tmp)
+        .without_tcp();
     inside = warm_up.iter().fold(inside, |i, rows| i.read(rows));
     inside = crate::python::cache().iter().fold(inside, |i, cache| i.read(cache));
     spec.start = Some(std::sync::Arc::new(Fenced(inside)));

@@ -6,8 +6,8 @@
 //! processes' environments) are closed too: of its capabilities it keeps those that ordinary programs need.
 
 use landlock::{
-    ABI, Access as _, AccessFs, BitFlags, CompatLevel, Compatible as _, PathBeneath, PathFd, Ruleset,
-    RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus, Scope, make_bitflags,
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, PathBeneath, PathFd,
+    Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus, Scope, make_bitflags,
 };
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use std::ffi::OsString;
@@ -105,6 +105,7 @@ pub(crate) struct Confinement {
     read: Vec<PathBuf>,
     write: Vec<PathBuf>,
     tmp: Option<PathBuf>,
+    tcp: bool,
 }
 
 impl Confinement {
@@ -115,7 +116,7 @@ impl Confinement {
         let certificates = ["SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"];
         tools.extend(certificates.iter().filter_map(std::env::var_os).map(PathBuf::from));
         let hidden = hidden.iter().map(|p| p.canonicalize().unwrap_or_else(|_| p.clone())).collect();
-        Self { hidden, tools, read: Vec::new(), write: Vec::new(), tmp: None }
+        Self { hidden, tools, read: Vec::new(), write: Vec::new(), tmp: None, tcp: true }
     }
 
     /// The same, and this may be read.
@@ -136,6 +137,12 @@ impl Confinement {
         self.write(path)
     }
 
+    /// The same, without connections over TCP, in or out: this machine's own servers may believe whoever reaches them.
+    pub(crate) fn without_tcp(mut self) -> Self {
+        self.tcp = false;
+        self
+    }
+
     /// The same, and the interpreter that `python` leads to may be used.
     pub(crate) fn python(mut self, python: &Path) -> Self {
         self.tools.extend(interpreter(python));
@@ -147,7 +154,7 @@ impl Confinement {
     /// # Errors
     /// Where it can't be started, or the kernel has Landlock and refuses the rules.
     pub(crate) async fn spawn(&self, mut command: Command) -> std::io::Result<(Child, Held)> {
-        let rules = self.rules();
+        let (rules, tcp) = (self.rules(), self.tcp);
         if let Some(tmp) = &self.tmp {
             command.env("TMPDIR", tmp);
         }
@@ -155,7 +162,7 @@ impl Confinement {
         let (tell, told) = tokio::sync::oneshot::channel();
         std::thread::Builder::new().name("confine".to_owned()).spawn(move || {
             let _inside = runtime.enter();
-            let started = restrict(rules).and_then(|held| Ok((command.spawn()?, held)));
+            let started = restrict(rules, tcp).and_then(|held| Ok((command.spawn()?, held)));
             // Whoever waited may have gone: the child is killed as it is dropped.
             let _ = tell.send(started);
         })?;
@@ -225,13 +232,16 @@ fn is_inherited(name: &str) -> bool {
 }
 
 /// Confines the calling thread for good.
-fn restrict(rules: Vec<(PathBuf, BitFlags<AccessFs>)>) -> std::io::Result<Held> {
+fn restrict(rules: Vec<(PathBuf, BitFlags<AccessFs>)>, tcp: bool) -> std::io::Result<Held> {
     let apply = || {
-        let mut ruleset = Ruleset::default()
+        let mut wanted = Ruleset::default()
             .set_compatibility(CompatLevel::BestEffort)
             .handle_access(AccessFs::from_all(WANTED))?
-            .scope(Scope::from_all(WANTED))?
-            .create()?;
+            .scope(Scope::from_all(WANTED))?;
+        if !tcp {
+            wanted = wanted.handle_access(AccessNet::from_all(WANTED))?;
+        }
+        let mut ruleset = wanted.create()?;
         for (path, access) in rules {
             // What isn't there needs no rule.
             let Ok(fd) = PathFd::new(&path) else { continue };

@@ -1,5 +1,6 @@
 //! Requests put together for one call of the model, and its answer taken apart again.
 
+use lockgate_wire::oip::binary;
 use lockgate_wire::{Data, Tensor};
 
 /// Whether two requests can be one call: the same tensors of the same types, alike but for the number of rows.
@@ -12,6 +13,25 @@ pub(super) fn alike(a: &[Tensor], b: &[Tensor]) -> bool {
             && x.shape().get(1..) == y.shape().get(1..)
     };
     a.len() == b.len() && a.iter().zip(b).all(same)
+}
+
+/// The rows of requests that are [`alike`], one after the other; nothing where they are not.
+pub(super) fn join(requests: &[Vec<Tensor>]) -> Option<Vec<Tensor>> {
+    let first = requests.first()?;
+    if !requests.iter().all(|request| alike(first, request)) {
+        return None;
+    }
+    let joined = first.iter().enumerate().map(|(i, tensor)| {
+        let (mut bytes, mut rows) = (Vec::new(), 0);
+        for part in requests.iter().filter_map(|request| request.get(i)) {
+            binary::append(&mut bytes, part.data());
+            rows += part.rows();
+        }
+        let mut shape = tensor.shape().to_vec();
+        *shape.first_mut()? = rows;
+        Tensor::new(tensor.name(), shape, binary::read(tensor.datatype(), &bytes).ok()?).ok()
+    });
+    joined.collect()
 }
 
 /// Whether every tensor has `rows` rows.
@@ -61,9 +81,9 @@ fn cut(data: Data, counts: &[usize]) -> Vec<Data> {
     }
 }
 
-/// How many elements tensors hold.
+/// How many bytes tensors hold.
 pub(super) fn size(tensors: &[Tensor]) -> usize {
-    tensors.iter().map(|t| t.data().len()).sum()
+    tensors.iter().map(|t| binary::size(t.data())).sum()
 }
 
 /// Whether two answers say the same: numbers within what another order of additions may change.

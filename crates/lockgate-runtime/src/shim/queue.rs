@@ -17,8 +17,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 
-/// A call that already holds so many elements takes no further request.
-const MAX_ELEMENTS: usize = 4 << 20;
+/// A call of so many bytes takes no further request.
+const MAX_BYTES: usize = 64 << 20;
 
 /// How long the end of a process is waited for whose socket is closed.
 const FOR_ITS_END: Duration = Duration::from_millis(200);
@@ -77,7 +77,8 @@ impl Queue {
             options,
             jobs: Mutex::default(),
             more: Condvar::new(),
-            by_row: AtomicBool::new(options.batch_rows > 1),
+            // Until the model has shown it: otherwise somebody could get another one's rows.
+            by_row: AtomicBool::new(false),
             began: Instant::now(),
             calls: shims.iter().map(|_| AtomicU64::new(0)).collect(),
         });
@@ -164,27 +165,38 @@ impl Queue {
         hangs
     }
 
-    /// Asks for rows together and one by one; where the answers differ, requests are not put together from now on. Some models
-    /// look at all rows of a call: they rank them, or scale them by their mean.
+    /// Asks for rows one by one, together, and together backwards. Where the answers are the same, and not the same for all
+    /// rows, requests are put together from now on. Some models look at all rows of a call: they rank them, sort them, or scale
+    /// them by their mean.
     ///
     /// # Errors
     /// Where the model fails.
     pub fn try_batching(&self, tensors: Vec<Tensor>, rows: usize) -> Result<(), RunError> {
-        let rows_tried = rows.min(8);
-        let tried =
-            batch::split(tensors, &[rows_tried, rows - rows_tried]).and_then(|mut p| p.drain(..).next());
-        let Some(tried) = tried.filter(|_| rows_tried > 1) else { return Ok(()) };
-        let Some(alone) = batch::split(tried.clone(), &vec![1; rows_tried]) else { return Ok(()) };
-        let (together, _) = self.run_here(tried, rows_tried)?;
-        let together = batch::split(together, &vec![1; rows_tried]);
-        for (i, row) in alone.into_iter().enumerate() {
-            let (own, _) = self.run_here(row, 1)?;
-            if !together.as_ref().and_then(|t| t.get(i)).is_some_and(|t| batch::agree(t, &own)) {
-                self.shared.not_by_row();
-                break;
-            }
+        if self.shared.options.batch_rows < 2 {
+            return Ok(());
         }
+        let count = rows.min(8);
+        let tried = batch::split(tensors, &[count, rows - count]).and_then(|mut p| p.drain(..).next());
+        let alone = tried.as_ref().and_then(|t| batch::split(t.clone(), &vec![1; count]));
+        let (Some(tried), Some(mut alone)) = (tried, alone) else { return Ok(()) };
+        let own = alone.iter().map(|row| self.run_here(row.clone(), 1).map(|(answer, _)| answer));
+        let mut own = own.collect::<Result<Vec<_>, _>>()?;
+        let differ = own.iter().any(|answer| !own.first().is_some_and(|first| batch::agree(first, answer)));
+        let mut same = differ && self.agrees(tried, &own)?;
+        alone.reverse();
+        own.reverse();
+        if let (true, Some(backwards)) = (same, batch::join(&alone)) {
+            same = self.agrees(backwards, &own)?;
+        }
+        self.shared.by_row.store(same, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Whether rows that are asked for together are answered as each of them was alone.
+    fn agrees(&self, rows: Vec<Tensor>, own: &[Vec<Tensor>]) -> Result<bool, RunError> {
+        let (together, _) = self.run_here(rows, own.len())?;
+        let together = batch::split(together, &vec![1; own.len()]);
+        Ok(together.is_some_and(|together| together.iter().zip(own).all(|(t, own)| batch::agree(t, own))))
     }
 
     /// Whether requests are put together.
@@ -239,7 +251,7 @@ impl Shared {
     }
 
     fn with_others(&self, first: Job, jobs: &mut VecDeque<Job>) -> Vec<Job> {
-        let (mut rows, mut elements) = (first.rows, batch::size(&first.tensors));
+        let (mut rows, mut bytes) = (first.rows, batch::size(&first.tensors));
         let mut taken = vec![first];
         if !self.by_row.load(Ordering::Relaxed) {
             return taken;
@@ -249,10 +261,10 @@ impl Shared {
             if job.reply.is_closed() {
                 continue;
             }
-            let more = (rows + job.rows, elements + batch::size(&job.tensors));
-            let fits = more.0 <= self.options.batch_rows && more.1 <= MAX_ELEMENTS;
+            let more = (rows + job.rows, bytes + batch::size(&job.tensors));
+            let fits = more.0 <= self.options.batch_rows && more.1 <= MAX_BYTES;
             if fits && taken.first().is_some_and(|f| batch::alike(&f.tensors, &job.tensors)) {
-                (rows, elements) = more;
+                (rows, bytes) = more;
                 taken.push(job);
             } else {
                 left.push_back(job);

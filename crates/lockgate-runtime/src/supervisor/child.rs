@@ -25,6 +25,8 @@ pub(super) struct Keeper {
     socket: PathBuf,
     report: watch::Sender<Vec<WorkerStatus>>,
     stop: watch::Receiver<Option<Duration>>,
+    /// Since when the worker that lives now can serve.
+    ready_since: Option<Instant>,
 }
 
 /// A worker's process group, which is killed when this is dropped: what a worker starts ends with it, whatever it is doing.
@@ -53,34 +55,35 @@ impl Keeper {
         report: watch::Sender<Vec<WorkerStatus>>,
         stop: watch::Receiver<Option<Duration>>,
     ) -> Self {
-        Self { spec, index, socket, report, stop }
+        Self { spec, index, socket, report, stop, ready_since: None }
     }
 
     /// Keeps the worker alive until it is stopped or given up.
     pub(super) async fn keep(mut self) {
         let mut backoff = Backoff::default();
         loop {
-            let born = Instant::now();
+            self.ready_since = None;
             let last_error = match self.live().await {
                 End::Stopped => return self.say(WorkerState::Stopped, None),
                 End::Died(how) => how,
             };
-            let (attempt, pause) = match backoff.died(born.elapsed(), &self.spec) {
-                Next::Again { attempt, pause } => (attempt, pause),
-                Next::GiveUp => {
-                    tracing::error!(
-                        worker = self.spec.name,
-                        index = self.index,
-                        last_error,
-                        "gave up: crash loop"
-                    );
-                    let _ = std::fs::remove_file(&self.socket);
-                    self.say(WorkerState::CrashLoop { last_error }, None);
-                    // The state stays until somebody stops it.
-                    told(&mut self.stop).await;
-                    return self.say(WorkerState::Stopped, None);
-                }
-            };
+            let (attempt, pause) =
+                match backoff.died(self.ready_since.map(|since| since.elapsed()), &self.spec) {
+                    Next::Again { attempt, pause } => (attempt, pause),
+                    Next::GiveUp => {
+                        tracing::error!(
+                            worker = self.spec.name,
+                            index = self.index,
+                            last_error,
+                            "gave up: crash loop"
+                        );
+                        let _ = std::fs::remove_file(&self.socket);
+                        self.say(WorkerState::CrashLoop { last_error }, None);
+                        // The state stays until somebody stops it.
+                        told(&mut self.stop).await;
+                        return self.say(WorkerState::Stopped, None);
+                    }
+                };
             tracing::warn!(
                 worker = self.spec.name,
                 index = self.index,
@@ -139,6 +142,7 @@ impl Keeper {
                 tail.text()
             ));
         }
+        self.ready_since = Some(Instant::now());
         self.say(WorkerState::Ready, child.id());
         tokio::select! {
             status = child.wait() => return died(status, &tail, copying).await,

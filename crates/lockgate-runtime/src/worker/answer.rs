@@ -16,7 +16,7 @@ pub mod header {
     pub const ROWS: &str = "x-lockgate-rows";
     /// How many of the outputs' values are NaN or infinite; only where there are any.
     pub const NONFINITE: &str = "x-lockgate-nonfinite";
-    /// A 64-bit hash of the outputs' types, shapes and values, in hexadecimal: equal answers have equal hashes.
+    /// A 64-bit hash of the outputs' names, types, shapes and values, in hexadecimal: equal answers have equal hashes.
     pub const ANSWER: &str = "x-lockgate-answer";
     /// How long the model ran, in microseconds.
     pub const INFER_US: &str = "x-lockgate-infer-us";
@@ -99,11 +99,13 @@ pub(super) fn inferred(written: Written, rows: usize, outputs: &[Tensor], took: 
     reply
 }
 
-/// The hash of outputs: types, shapes and bits of the values, in order. Names don't count.
+/// The hash of outputs: names, types, shapes and bits of the values, in order.
 fn hash(outputs: &[Tensor]) -> u64 {
     let mut buffer = Vec::with_capacity(128);
     outputs.iter().fold(0, |seed, tensor| {
         buffer.clear();
+        buffer.extend_from_slice(&(tensor.name().len() as u64).to_le_bytes());
+        buffer.extend_from_slice(tensor.name().as_bytes());
         buffer.extend_from_slice(tensor.datatype().as_str().as_bytes());
         tensor.shape().iter().for_each(|d| buffer.extend_from_slice(&(*d as u64).to_le_bytes()));
         binary::append(&mut buffer, tensor.data());
@@ -117,7 +119,7 @@ mod tests {
     use lockgate_wire::Data;
 
     #[test]
-    fn the_hash_sees_every_value_type_and_shape() {
+    fn the_hash_sees_every_name_value_type_and_shape() {
         let make = |shape: &[usize], data| vec![Tensor::new("y", shape.to_vec(), data).unwrap()];
         let base = hash(&make(&[2], Data::Fp32(vec![1.0, 2.0])));
         assert_eq!(base, hash(&make(&[2], Data::Fp32(vec![1.0, 2.0]))));
@@ -130,6 +132,8 @@ mod tests {
         ] {
             assert_ne!(base, hash(&other));
         }
+        let renamed = vec![Tensor::new("z", vec![2], Data::Fp32(vec![1.0, 2.0])).unwrap()];
+        assert_ne!(base, hash(&renamed));
         let split = |a: &str, b: &str| hash(&make(&[2], Data::Bytes(vec![a.to_owned(), b.to_owned()])));
         assert_ne!(split("ab", "c"), split("a", "bc"));
     }

@@ -90,8 +90,11 @@ pub(super) async fn run(
     let rows = rows(&inputs);
     match model.pool.run(inputs, rows).await {
         Ok((outputs, took)) => {
-            let outputs = if asked.outputs.is_empty() { outputs } else { pick(outputs, &asked.outputs) };
-            inferred(write(&asked, &outputs), rows, &outputs, took)
+            let outputs = if asked.outputs.is_empty() { Ok(outputs) } else { pick(outputs, &asked.outputs) };
+            match outputs {
+                Ok(outputs) => inferred(write(&asked, &outputs), rows, &outputs, took),
+                Err(error) => not_run(&error, Dialect::Oip),
+            }
         }
         Err(error) => not_run(&error, Dialect::Oip),
     }
@@ -140,13 +143,14 @@ pub(super) fn rows(inputs: &[Tensor]) -> usize {
     inputs.iter().map(Tensor::rows).max().unwrap_or(0)
 }
 
-/// The outputs that were asked for, in the order of the request.
-fn pick(outputs: Vec<Tensor>, wanted: &[RequestedOutput]) -> Vec<Tensor> {
-    let mut outputs = outputs;
-    wanted
-        .iter()
-        .filter_map(|w| outputs.iter().position(|t| t.name() == w.name).map(|i| outputs.swap_remove(i)))
-        .collect()
+/// The outputs that were asked for, in the order of the request. A model in Python may say one thing and answer another.
+fn pick(mut outputs: Vec<Tensor>, wanted: &[RequestedOutput]) -> Result<Vec<Tensor>, RunError> {
+    let picked = wanted.iter().map(|w| {
+        let at = outputs.iter().position(|t| t.name() == w.name);
+        let missing = || RunError::Model(format!("its answer lacks the output `{}`", shown(&w.name)));
+        at.map(|at| outputs.swap_remove(at)).ok_or_else(missing)
+    });
+    picked.collect()
 }
 
 pub(super) fn not_run(error: &RunError, dialect: Dialect) -> Reply {

@@ -39,6 +39,16 @@ fn spec(release: &Release, more: &[(&str, &str)]) -> WorkerSpec {
     spec
 }
 
+/// Warms a worker up with rows of these values, all of which say the same.
+async fn warmed(release: &Release, values: &[f64], what: &str, more: &[(&str, &str)]) -> Supervisor {
+    let rows: Vec<(f64, &str)> = values.iter().map(|x| (*x, what)).collect();
+    let file = release.path("rows.json");
+    std::fs::write(&file, body(&rows)).unwrap();
+    let mut all = vec![("--warm-up", file.to_str().unwrap())];
+    all.extend(more);
+    serve(release, &all).await
+}
+
 async fn serve(release: &Release, more: &[(&str, &str)]) -> Supervisor {
     let supervisor = Supervisor::spawn(&spec(release, more), 1).unwrap();
     supervisor.ready(Duration::from_secs(30)).await.unwrap();
@@ -117,7 +127,7 @@ async fn together(worker: &Supervisor, whats: &[&'static str]) -> Vec<Answer> {
 #[tokio::test]
 async fn what_waits_goes_in_one_call_and_a_bad_row_fails_nobody_else() {
     let release = python();
-    let worker = serve(&release, &[]).await;
+    let worker = warmed(&release, &[3.0, 1.0, 2.0], "warm", &[]).await;
     for (i, answer) in together(&worker, &["go"; 5]).await.iter().enumerate() {
         assert_eq!(doubled(answer), (vec![2.0 * i as f64, 1.0], 10));
     }
@@ -133,17 +143,17 @@ async fn what_waits_goes_in_one_call_and_a_bad_row_fails_nobody_else() {
 #[tokio::test]
 async fn a_limit_of_rows_is_kept_and_one_row_means_alone() {
     let release = python();
-    let worker = serve(&release, &[("--batch-rows", "4")]).await;
+    let worker = warmed(&release, &[1.0, 2.0], "warm", &[("--batch-rows", "4")]).await;
     let sizes: Vec<u64> = together(&worker, &["go"; 5]).await.iter().map(|a| doubled(a).1).collect();
     assert!(sizes.iter().all(|n| *n <= 4) && sizes.contains(&4), "{sizes:?}");
-    let worker = serve(&release, &[("--batch-rows", "1")]).await;
+    let worker = warmed(&release, &[1.0, 2.0], "warm", &[("--batch-rows", "1")]).await;
     assert!(together(&worker, &["go"; 3]).await.iter().all(|a| doubled(a).1 == 2));
 }
 
 #[tokio::test]
 async fn a_model_without_one_answer_a_row_is_asked_for_each_request_alone() {
     let release = python();
-    let worker = serve(&release, &[]).await;
+    let worker = warmed(&release, &[1.0, 2.0], "warm", &[]).await;
     for (i, answer) in together(&worker, &["go", "sum", "go"]).await.iter().enumerate() {
         let (values, rows) = doubled(answer);
         assert_eq!(rows, 2, "each by itself");
@@ -153,11 +163,18 @@ async fn a_model_without_one_answer_a_row_is_asked_for_each_request_alone() {
 }
 
 #[tokio::test]
-async fn a_model_that_looks_at_all_rows_is_found_out_as_it_warms_up() {
+async fn requests_go_together_only_where_warming_up_has_shown_that_each_row_is_answered_by_itself() {
     let release = python();
-    std::fs::write(release.path("rows.json"), body(&[(3.0, "rank"), (1.0, "rank"), (2.0, "rank")])).unwrap();
-    let worker = serve(&release, &[("--warm-up", release.path("rows.json").to_str().unwrap())]).await;
-    assert!(together(&worker, &["go"; 3]).await.iter().all(|a| doubled(a).1 == 2));
+    let three = [3.0, 1.0, 2.0];
+    // In order already: only backwards is it seen that the answers are sorted.
+    for (values, what) in
+        [(&three[..], "rank"), (&three, "sort"), (&[1.0, 2.0], "sort"), (&three, "same"), (&[1.0], "warm")]
+    {
+        let worker = warmed(&release, values, what, &[]).await;
+        assert!(together(&worker, &["go"; 3]).await.iter().all(|a| doubled(a).1 == 2), "{what} {values:?}");
+    }
+    let worker = serve(&release, &[]).await;
+    assert!(together(&worker, &["go"; 3]).await.iter().all(|a| doubled(a).1 == 2), "nothing was shown");
 }
 
 async fn wait_for(supervisor: &Supervisor, what: impl Fn(&WorkerState, u64) -> bool) {
