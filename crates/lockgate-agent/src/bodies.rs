@@ -5,13 +5,16 @@
 
 use bytes::Bytes;
 use lockgate_gateway::{BodyForm, Protocol};
-use lockgate_wire::oip::grpc::{GrpcRequest, parse_response};
-use lockgate_wire::oip::{InferRequest, InferResponse};
+use lockgate_wire::oip::InferRequest;
+use lockgate_wire::oip::grpc::GrpcRequest;
 use lockgate_wire::{Limits, WireError};
 use std::borrow::Cow;
 
 /// How large a body may be once it is unpacked.
 const UNPACKED_MAX: usize = 1 << 20;
+
+/// How much text of one body is kept. A row of the log can't be larger than two of these and its other columns.
+const SHOWN_MAX: usize = 256 << 10;
 
 /// How a statement begins.
 const STATEMENT: &str = "{\"not_shown\":";
@@ -25,39 +28,39 @@ pub(crate) enum Kind {
 
 /// A body as text.
 pub(crate) fn text(body: &Bytes, form: BodyForm, protocol: Protocol, kind: Kind) -> String {
-    let limits = Limits { max_elements: UNPACKED_MAX, ..Limits::default() };
-    let read = || -> Result<Vec<u8>, WireError> {
-        let plain: Cow<'_, [u8]> = match form.encoding {
-            Some(encoding) => encoding.unpack(body, UNPACKED_MAX)?.into(),
-            None => Cow::Borrowed(body),
-        };
-        match (form.json, kind) {
-            _ if protocol == Protocol::Mlflow => Ok(plain.into_owned()),
-            // An error comes as JSON from the worker.
-            _ if protocol == Protocol::Grpc && plain.starts_with(b"{") => Ok(plain.into_owned()),
-            (_, Kind::Request) if protocol == Protocol::Grpc => {
-                let message = Bytes::from(plain.into_owned());
-                GrpcRequest::parse(message, &limits).map(|r| r.request.to_bytes())
-            }
-            (_, Kind::Response) if protocol == Protocol::Grpc => {
-                parse_response(plain.into_owned().into(), &limits).map(|r| r.to_bytes())
-            }
-            (None, _) => Ok(plain.into_owned()),
-            (Some(0), Kind::Request) => Err(WireError::bad("its tensor is sent without a name or a shape")),
-            (Some(json), Kind::Request) => {
-                InferRequest::parse_binary(&plain, json, &limits).map(|r| r.to_bytes())
-            }
-            (Some(json), Kind::Response) => {
-                InferResponse::parse_binary(&plain, json, &limits).map(|r| r.to_bytes())
-            }
-        }
+    let read = match kind {
+        Kind::Request => request(body, form, protocol),
+        Kind::Response => form.answer(body, protocol, UNPACKED_MAX).map(Vec::from),
     };
-    let readable = read().map_err(|e| e.text());
+    let readable = read.map_err(|e| e.text());
     let readable = readable.and_then(|b| String::from_utf8(b).map_err(|_| "it is no text".to_owned()));
-    readable.unwrap_or_else(|why| {
+    let short = |text: String| match text.len() {
+        length if length > SHOWN_MAX => Err(format!("it is {length} bytes of text")),
+        _ => Ok(text),
+    };
+    readable.and_then(short).unwrap_or_else(|why| {
         let what = format!("a body of {} bytes that can't be shown as text: {why}", body.len());
         format!("{STATEMENT}{}}}", serde_json::Value::from(what))
     })
+}
+
+fn request(body: &Bytes, form: BodyForm, protocol: Protocol) -> Result<Vec<u8>, WireError> {
+    let limits = Limits { max_elements: UNPACKED_MAX, ..Limits::default() };
+    let plain: Cow<'_, [u8]> = match form.encoding {
+        Some(encoding) => encoding.unpack(body, UNPACKED_MAX)?.into(),
+        None => Cow::Borrowed(body),
+    };
+    match (protocol, form.json) {
+        (Protocol::Grpc, _) => {
+            let message = Bytes::from(plain.into_owned());
+            GrpcRequest::parse(message, &limits).map(|r| r.request.to_bytes())
+        }
+        (Protocol::Mlflow | Protocol::Tfs, _) | (Protocol::Oip, None) => Ok(plain.into_owned()),
+        (Protocol::Oip, Some(0)) => Err(WireError::bad("its tensor is sent without a name or a shape")),
+        (Protocol::Oip, Some(json)) => {
+            InferRequest::parse_binary(&plain, json, &limits).map(|r| r.to_bytes())
+        }
+    }
 }
 
 /// Whether a recorded text is the body itself, and not a statement about it.
@@ -106,12 +109,14 @@ mod tests {
     #[test]
     fn what_can_not_be_read_is_stated_and_never_garbage() {
         let bomb = Encoding::Gzip.pack(&vec![0; 2 * UNPACKED_MAX]).unwrap();
+        let long = Encoding::Gzip.pack(&vec![b' '; SHOWN_MAX + 1]).unwrap();
         for (body, form) in [
             (&[0_u8, 159, 146, 150][..], BodyForm::default()),
             (&[0, 0, 128, 63], BodyForm { json: Some(0), encoding: None }),
             (b"{}", BodyForm { json: Some(9), encoding: None }),
             (b"no gzip", BodyForm { json: None, encoding: Some(Encoding::Gzip) }),
             (&bomb, BodyForm { json: None, encoding: Some(Encoding::Gzip) }),
+            (&long, BodyForm { json: None, encoding: Some(Encoding::Gzip) }),
         ] {
             let said = request(body, form);
             assert!(!is_shown(&said) && said.len() < 300, "{said}");

@@ -28,6 +28,9 @@ const DRAIN_EVERY: Duration = Duration::from_millis(10);
 /// How many records make a file at once.
 const FLUSH_ROWS: usize = 20_000;
 
+/// How many records are made columns of at a time: a column's text must stay below two gigabytes, and in memory.
+const BATCH_ROWS: usize = 1024;
+
 /// How many recorded requests a replay reads at the most.
 const REPLAY_ROWS: usize = 10_000;
 
@@ -120,11 +123,13 @@ impl PredictionLog {
         let path =
             folder.join(format!("{first}-{last}-{}.parquet", rows.first().map_or("", |r| r.id.as_str())));
         let temporary = path.with_extension("new");
-        let batch = batch(rows).map_err(|e| AgentError::State(e.to_string()))?;
+        let schema = batch(&[]).map_err(|e| AgentError::State(e.to_string()))?.schema();
         let file = std::fs::File::create(&temporary).map_err(|e| AgentError::io("make", &temporary, e))?;
         let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
-        let written = ArrowWriter::try_new(file, batch.schema(), Some(properties)).and_then(|mut writer| {
-            writer.write(&batch)?;
+        let written = ArrowWriter::try_new(file, schema, Some(properties)).and_then(|mut writer| {
+            for some in rows.chunks(BATCH_ROWS) {
+                writer.write(&batch(some)?)?;
+            }
             writer.into_inner()
         });
         let file = written
@@ -271,13 +276,14 @@ fn find_in(path: &Path, id: &str) -> Result<Option<serde_json::Value>, AgentErro
     Ok(None)
 }
 
-/// The latest recorded Open Inference requests of a model, for a replay: those whose body is known, and that were not refused
-/// as wrong (4xx), which proves nothing of a model.
+/// The latest recorded Open Inference requests of a model, for a replay: those whose body is known, and that the baseline did
+/// not refuse as wrong, which proves nothing of a model. What a candidate refused, or nobody answered in time, is asked again.
 pub(crate) fn requests(folder: &Path, model: &ModelName) -> Result<Vec<Bytes>, AgentError> {
     let mut found = Vec::new();
     for path in files(folder)?.into_iter().rev() {
         for row in batches(&path)?.iter().flat_map(json_rows) {
-            let refused = row["status"].as_i64().is_some_and(|status| (400..500).contains(&status));
+            let wrong = row["status"].as_i64().is_some_and(|status| [400, 413, 415, 422].contains(&status));
+            let refused = wrong && row["served"] == "baseline" && row["assigned"] == "baseline";
             let protocol = matches!(row["protocol"].as_str(), Some("oip" | "grpc"));
             let fits = row["model"] == model.as_str() && protocol && !refused;
             if let (true, Some(body)) = (fits, row["request"].as_str().filter(|body| bodies::is_shown(body)))
@@ -343,18 +349,21 @@ mod tests {
     }
 
     #[test]
-    fn a_replay_gets_neither_refused_requests_nor_statements_about_bodies() {
+    fn a_replay_gets_neither_what_the_baseline_refused_nor_statements_about_bodies() {
         let dir = tempfile::tempdir().unwrap();
         let (sender, receiver) = sync_channel(10);
         let (_, thread) = PredictionLog::start(dir.path().to_owned(), receiver);
         let good = record("01M8AY7JZFMHB6BY6FXZAJM001", 1_795_663_590_383);
-        let refused = LogRecord { status: 400, ..good.clone() };
+        let refused = LogRecord { status: 400, assigned: Role::Baseline, ..good.clone() };
+        let by_candidate = LogRecord { status: 400, served: Some(Role::Candidate), ..good.clone() };
+        let given_up = LogRecord { status: 499, served: None, ..refused.clone() };
         let failed = LogRecord { status: 500, protocol: Protocol::Oip, ..good.clone() };
         let raw = BodyForm { json: Some(0), encoding: None };
         let unknown = LogRecord { request_form: raw, ..good.clone() };
-        [good, refused, failed, unknown].into_iter().for_each(|r| sender.send(r).unwrap());
+        let all = [good, refused, by_candidate, given_up, failed, unknown];
+        all.into_iter().for_each(|r| sender.send(r).unwrap());
         drop(sender);
         thread.join().unwrap();
-        assert_eq!(requests(dir.path(), &ModelName::new("toy").unwrap()).unwrap().len(), 2);
+        assert_eq!(requests(dir.path(), &ModelName::new("toy").unwrap()).unwrap().len(), 4);
     }
 }

@@ -35,8 +35,16 @@ pub(crate) enum Read {
 
 /// Reads a body until it ends or is longer than `limit`.
 pub(crate) async fn read(body: &mut Incoming, limit: usize) -> Result<Read, Broken> {
-    let mut pieces: VecDeque<Bytes> = VecDeque::new();
-    let mut length = 0;
+    go_on(VecDeque::new(), body, limit).await
+}
+
+/// The same for a body whose beginning was read.
+pub(crate) async fn go_on(
+    mut pieces: VecDeque<Bytes>,
+    body: &mut Incoming,
+    limit: usize,
+) -> Result<Read, Broken> {
+    let mut length: usize = pieces.iter().map(Bytes::len).sum();
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|_| Broken::Peer)?.into_data() else { continue };
         length += data.len();

@@ -1,5 +1,6 @@
 //! Starting, publishing tables, reading counts, stopping: the gateway as its agent holds it.
 
+use crate::large::Large;
 use crate::log::LogSink;
 use crate::meter::SideTotals;
 use crate::options::GatewayOptions;
@@ -54,6 +55,7 @@ pub(crate) struct Core {
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) connections: AtomicUsize,
     pub(crate) refused: AtomicU64,
+    pub(crate) large: Large,
     /// Says how many records were dropped, without keeping the log's channel open.
     pub(crate) dropped: Arc<AtomicU64>,
 }
@@ -99,6 +101,7 @@ impl Gateway {
         let bind = |source| GatewayError::Bind { address: options.listen, source };
         let address = listener.local_addr().map_err(bind)?;
         let core = Arc::new(Core {
+            large: Large::new(options.max_body),
             options: Arc::new(options),
             counters,
             clock: deps.clock,

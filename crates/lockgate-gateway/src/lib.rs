@@ -17,6 +17,7 @@
 //! | `predict` | one prediction from assignment to record |
 //! | `attempt` | sending a request to a side's workers, and to the next side's |
 //! | `pool` | connections to one worker |
+//! | `large` | memory for large messages |
 //! | `body` | bodies, held in memory or streaming |
 //! | `answer` | answers and errors in each protocol's own form |
 //! | `shadow`, `shadow_meter` | mirrored requests, and what they are judged by |
@@ -39,6 +40,7 @@ mod error;
 mod gateway;
 mod grpc;
 mod handle;
+mod large;
 pub mod log;
 pub mod meter;
 mod metrics;

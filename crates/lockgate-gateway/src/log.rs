@@ -6,9 +6,10 @@ use lockgate_core::clock::Millis;
 use lockgate_core::digest::Digest;
 use lockgate_core::id::ModelName;
 use lockgate_core::route::Role;
-use lockgate_wire::Encoding;
-use lockgate_wire::oip::BINARY_HEADER;
 use lockgate_wire::oip::binary::header_length;
+use lockgate_wire::oip::grpc::parse_response;
+use lockgate_wire::oip::{BINARY_HEADER, InferResponse};
+use lockgate_wire::{Encoding, Limits, WireError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -54,6 +55,32 @@ impl BodyForm {
             headers.get(CONTENT_ENCODING).and_then(|v| Encoding::parse(v.as_bytes()).ok().flatten());
         let json = headers.get(BINARY_HEADER).and_then(|v| header_length(v.as_bytes()).ok());
         Self { encoding, json }
+    }
+}
+
+impl BodyForm {
+    /// An answer's body as its protocol's JSON, which may be `most` bytes large once it is unpacked.
+    ///
+    /// # Errors
+    /// Where it can't be read as what it says it is, or is larger.
+    pub fn answer(&self, body: &Bytes, protocol: Protocol, most: usize) -> Result<Bytes, WireError> {
+        let limits = Limits { max_elements: most, ..Limits::default() };
+        let plain = match self.encoding {
+            Some(encoding) => encoding.unpack(body, most)?.into(),
+            None if body.len() > most => {
+                return Err(WireError::too_large(format!("it is larger than {most} bytes")));
+            }
+            None => body.clone(),
+        };
+        match (protocol, self.json) {
+            // An error comes as JSON from the worker.
+            (Protocol::Grpc, _) if plain.starts_with(b"{") => Ok(plain),
+            (Protocol::Grpc, _) => parse_response(plain, &limits).map(|answer| answer.to_bytes().into()),
+            (Protocol::Mlflow | Protocol::Tfs, _) | (Protocol::Oip, None) => Ok(plain),
+            (Protocol::Oip, Some(json)) => {
+                InferResponse::parse_binary(&plain, json, &limits).map(|answer| answer.to_bytes().into())
+            }
+        }
     }
 }
 
@@ -138,5 +165,38 @@ impl LogSink {
     /// The count of drops itself, which doesn't keep the channel open.
     pub(crate) fn drops(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.dropped)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lockgate_wire::oip::{ResponseHead, grpc, write_binary_response};
+    use lockgate_wire::{Data, Tensor};
+
+    #[test]
+    fn answers_of_all_forms_say_the_same_as_json() {
+        let tensors = [Tensor::new("y", vec![2], Data::Fp32(vec![1.5, f32::NAN])).unwrap()];
+        let head = ResponseHead { model_name: "m", ..ResponseHead::default() };
+        let json = Bytes::from(lockgate_wire::oip::write_response(&head, &tensors));
+        let packed = Bytes::from(Encoding::Gzip.pack(&json).unwrap());
+        let (binary, length) = write_binary_response(&head, &tensors, |_| true);
+        let message = Bytes::from(grpc::write_response(&head, &tensors, true));
+        let plain = BodyForm::default();
+        for (body, form, protocol) in [
+            (&json, plain, Protocol::Oip),
+            (&packed, BodyForm { encoding: Some(Encoding::Gzip), json: None }, Protocol::Oip),
+            (&binary.into(), BodyForm { encoding: None, json: Some(length) }, Protocol::Oip),
+            (&message, plain, Protocol::Grpc),
+        ] {
+            assert_eq!(form.answer(body, protocol, 4096).unwrap(), json, "{form:?}");
+        }
+        for (body, form, protocol) in [
+            (&json, plain, Protocol::Oip),
+            (&packed, BodyForm { encoding: Some(Encoding::Gzip), json: None }, Protocol::Oip),
+            (&json.slice(1..), plain, Protocol::Grpc),
+        ] {
+            assert!(form.answer(body, protocol, 10).is_err(), "{form:?}");
+        }
     }
 }

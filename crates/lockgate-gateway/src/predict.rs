@@ -283,8 +283,9 @@ impl Pending {
         let own =
             given.served.as_ref().is_some_and(|s| s.role == Role::Baseline) && reply.status().is_success();
         let kept = given.body.clone().filter(|_| own && error.is_none());
-        let packed = shadow::packed(reply.headers());
-        let primary = Primary { outcome, started_us: self.started_us(), body: kept, packed };
+        let form = BodyForm::of(reply.headers());
+        let protocol = self.protocol;
+        let primary = Primary { outcome, started_us: self.started_us(), body: kept, form, protocol };
         self.count(status, given, &outcome);
         (reply, primary)
     }

@@ -16,7 +16,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(2);
 const LOOK_LATER: Duration = Duration::from_secs(1);
 
 /// Requests that one connection may have under way.
-const STREAMS: u32 = 1024;
+const STREAMS: u32 = 128;
 
 /// How much of one request's body, and of all bodies of a connection, may be under way.
 const WINDOWS: (u32, u32) = (1 << 20, 4 << 20);

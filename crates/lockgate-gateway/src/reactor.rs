@@ -50,7 +50,7 @@ pub(crate) struct Reactor {
     pub(crate) random: Random,
     /// How many mirrored requests are being worked on.
     pub(crate) mirrors: Rc<Cell<usize>>,
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
     table: RefCell<Arc<Table>>,
     upstreams: RefCell<HashMap<WorkerAddress, Rc<Upstream>>>,
     turn: Cell<usize>,

@@ -11,6 +11,7 @@
 
 use crate::answer::header;
 use crate::attempt::{self, Answer, Answered, Outbound};
+use crate::log::{BodyForm, Protocol};
 use crate::meter::{ErrorClass, micros};
 use crate::pool::Unanswered;
 use crate::reactor::Reactor;
@@ -19,9 +20,8 @@ use crate::shadow_meter::ShadowMeter;
 use crate::table::{Route, ShadowRoute, Side};
 use crate::units;
 use bytes::Bytes;
-use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{ACCEPT_ENCODING, HeaderName, HeaderValue};
 use lockgate_core::route::{Role, WHOLE};
-use lockgate_wire::Encoding;
 use lockgate_wire::compare::{Difference, difference};
 use lockgate_wire::json::Limits;
 use std::cell::Cell;
@@ -59,22 +59,9 @@ pub(crate) struct Primary {
     pub(crate) started_us: u64,
     /// The answer's bytes, where the baseline itself answered well.
     pub(crate) body: Option<Bytes>,
-    /// How they are packed.
-    pub(crate) packed: Option<Encoding>,
-}
-
-impl Primary {
-    /// The answer's bytes as the model gave them; as they are where they unpack to more than is compared.
-    fn plain(&self) -> Option<Bytes> {
-        let body = self.body.as_ref()?;
-        let unpacked = self.packed.map(|packed| packed.unpack(body, COMPARED));
-        Some(unpacked.and_then(Result::ok).map_or_else(|| body.clone(), Bytes::from))
-    }
-}
-
-/// How an answer says that it is packed.
-pub(crate) fn packed(headers: &HeaderMap) -> Option<Encoding> {
-    headers.get(CONTENT_ENCODING).and_then(|value| Encoding::parse(value.as_bytes()).ok().flatten())
+    /// How they are written.
+    pub(crate) form: BodyForm,
+    pub(crate) protocol: Protocol,
 }
 
 /// One of the few places for mirrored requests.
@@ -103,7 +90,7 @@ pub(crate) fn mirror(reactor: &Rc<Reactor>, model: &str, unit: Unit, out: Outbou
     if reactor.random.next() % u64::from(WHOLE) >= u64::from(shadow.share) {
         return;
     }
-    if out.payload.bytes().is_none() {
+    if out.payload.bytes().is_none_or(|bytes| bytes.len() > reactor.options.replay_limit) {
         shadow.meter.streaming();
         return;
     }
@@ -228,20 +215,52 @@ impl Mirrored {
     /// anything is known of them, and once for each unit.
     async fn sample(&self, shadow: &ShadowRoute, candidate: &Asked) {
         let Some(tolerance) = shadow.tolerance else { return };
-        if self.primary.body.is_none()
-            || !self.reactor.random.next().is_multiple_of(SAMPLED)
-            || !self.is_first_sample(&shadow.meter)
-        {
+        // One that can't be compared is left out before anything is known of the others.
+        let Some(first) = self.primary.body.as_ref().and_then(|body| self.plain(body, self.primary.form))
+        else {
+            return;
+        };
+        if !self.reactor.random.next().is_multiple_of(SAMPLED) || !self.is_first_sample(&shadow.meter) {
             return;
         }
         let Some(baseline) = &self.route.baseline else { return };
         let again = self.ask(baseline).await;
-        if matches!(again, Asked::Unreached) {
-            return;
+        // What failed says nothing of how much a good answer varies.
+        let Some(noise) = self.says(&again) else { return };
+        let noise = self.differs(&first, noise, tolerance);
+        let found = match self.says(candidate) {
+            Some(answer) => self.differs(&first, answer, tolerance),
+            None => Some(Differs::Failed),
+        };
+        shadow.meter.pairs.note(found, noise);
+    }
+
+    /// An answer's body as JSON; none where it can't be read as one, or is larger than what is compared.
+    fn plain(&self, body: &Bytes, form: BodyForm) -> Option<Bytes> {
+        form.answer(body, self.primary.protocol, COMPARED).ok()
+    }
+
+    /// A good answer.
+    fn says<'a>(&self, asked: &'a Asked) -> Option<&'a Answered> {
+        let Asked::Answered(answer) = asked else { return None };
+        (answer.parts.status.is_success() && attempt::failure(answer).is_none()).then_some(answer)
+    }
+
+    /// How an answer differs from the one that the user got.
+    fn differs(&self, first: &Bytes, answer: &Answered, tolerance: f64) -> Option<Differs> {
+        let hash = self.primary.outcome.answer;
+        if hash.is_some() && hash == answer_hash(answer) {
+            return None;
         }
-        let Some(body) = self.primary.plain() else { return };
-        let first = (self.primary.outcome.answer, &body);
-        shadow.meter.pairs.note(differs(first, candidate, tolerance), differs(first, &again, tolerance));
+        let other = match &answer.body {
+            Answer::Whole(body) => self.plain(body, BodyForm::of(&answer.parts.headers)),
+            Answer::Streaming(_) => None,
+        };
+        let limits = Limits { max_elements: COMPARED, ..Limits::default() };
+        // The first one could be read.
+        other
+            .map_or(Some(Difference::Shape), |other| difference(first, &other, tolerance, &limits))
+            .map(Differs::Says)
     }
 
     fn is_first_sample(&self, meter: &ShadowMeter) -> bool {
@@ -269,22 +288,4 @@ pub(crate) enum Differs {
     Failed,
     /// It says something else.
     Says(Difference),
-}
-
-fn differs((hash, body): (Option<u64>, &Bytes), asked: &Asked, tolerance: f64) -> Option<Differs> {
-    let Asked::Answered(answer) = asked else { return Some(Differs::Failed) };
-    if !answer.parts.status.is_success() || attempt::failure(answer).is_some() {
-        return Some(Differs::Failed);
-    }
-    if hash.is_some() && hash == answer_hash(answer) {
-        return None;
-    }
-    let limits = Limits { max_elements: COMPARED, ..Limits::default() };
-    match &answer.body {
-        Answer::Whole(other) if body.len().max(other.len()) <= COMPARED => {
-            difference(body, other, tolerance, &limits).map(Differs::Says)
-        }
-        Answer::Whole(other) if body == other => None,
-        Answer::Whole(_) | Answer::Streaming(_) => Some(Differs::Says(Difference::Shape)),
-    }
 }

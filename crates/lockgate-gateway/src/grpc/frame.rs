@@ -3,12 +3,15 @@
 use super::status::{self, Status};
 use crate::answer::Reply;
 use crate::body::{self, Broken, Read, Stream};
+use crate::large::Room;
 use crate::reactor::Reactor;
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use lockgate_wire::Encoding;
+use lockgate_wire::{Encoding, WireError};
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub(super) const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
@@ -63,14 +66,14 @@ pub(super) async fn only_message(
         body::discard(body);
         return Err(too_large(options.max_body));
     }
-    let mut framed = match tokio::time::timeout(options.body_timeout, body::read(&mut body, limit)).await {
+    let read = tokio::time::timeout(options.body_timeout, whole(reactor, &mut body, limit)).await;
+    let (mut framed, room) = match read {
         Err(_) => return Err(Status::deadline("the message didn't arrive in time")),
-        Ok(Err(broken)) => return Err(Status::invalid(broken.to_string())),
-        Ok(Ok(Read::Start(_))) => {
+        Ok(Err(status)) => {
             body::discard(body);
-            return Err(too_large(options.max_body));
+            return Err(status);
         }
-        Ok(Ok(Read::Whole(bytes))) => bytes,
+        Ok(Ok(read)) => read,
     };
     let Some((packed, length)) = head(&framed) else {
         return Err(Status::invalid("the call has no message"));
@@ -80,7 +83,39 @@ pub(super) async fn only_message(
         let message = format!("the message's frame says {length} bytes, but {} follow", framed.len());
         return Err(Status::invalid(message));
     }
-    unpacked(packed?, framed, encoding, options.max_body).await
+    let message = room.map_or(framed.clone(), |room| room.hold(framed));
+    unpacked(reactor, packed?, message, encoding).await
+}
+
+/// All of a call's body; where it is large, with the room that it takes.
+async fn whole(
+    reactor: &Reactor,
+    body: &mut Incoming,
+    limit: usize,
+) -> Result<(Bytes, Option<Room>), Status> {
+    let broken = |broken: Broken| Status::invalid(broken.to_string());
+    let pieces = match body::read(body, reactor.options.replay_limit).await.map_err(broken)? {
+        Read::Whole(bytes) => return Ok((bytes, None)),
+        Read::Start(pieces) => pieces,
+    };
+    // The frame says how much is to come; more than that is not read.
+    let said = pieces.front().and_then(|first| head(first)).map_or(limit, |(_, length)| length);
+    if said.saturating_add(HEAD) > limit {
+        return Err(too_large(reactor.options.max_body));
+    }
+    let room = room(reactor, said)?;
+    match body::go_on(pieces, body, said.saturating_add(HEAD)).await.map_err(broken)? {
+        Read::Whole(bytes) => Ok((bytes, Some(room))),
+        Read::Start(_) => {
+            Err(Status::invalid(format!("more follows than the {said} bytes of the message's frame")))
+        }
+    }
+}
+
+/// Room for a message that is larger than what every call may hold.
+fn room(reactor: &Reactor, bytes: usize) -> Result<Room, Status> {
+    let full = || Status::too_large("too many large messages are under way here; try again later");
+    reactor.core.large.take(bytes).ok_or_else(full)
 }
 
 fn too_large(limit: usize) -> Status {
@@ -99,10 +134,10 @@ fn head(bytes: &[u8]) -> Option<(Result<bool, Status>, usize)> {
 }
 
 async fn unpacked(
+    reactor: &Reactor,
     packed: bool,
     message: Bytes,
     encoding: Option<Encoding>,
-    limit: usize,
 ) -> Result<Bytes, Status> {
     if !packed {
         return Ok(message);
@@ -110,47 +145,92 @@ async fn unpacked(
     let Some(encoding) = encoding else {
         return Err(Status::invalid("the message is packed, but the call has no grpc-encoding"));
     };
-    // A small message may unpack to a large one, which must not hold up others.
-    let unpacked = tokio::task::spawn_blocking(move || encoding.unpack(&message, limit)).await;
-    let unpacked = unpacked.map_err(|_| Status::internal("the message can't be unpacked"))?;
-    unpacked.map(Bytes::from).map_err(|e| Status::of_wire(&e))
+    let (small, most) = (reactor.options.replay_limit, reactor.options.max_body);
+    match unpack(encoding, message.clone(), small.min(most)).await? {
+        Err(error) if error.status == 413 && small < most => {}
+        unpacked => return unpacked.map_err(|e| Status::of_wire(&e)),
+    }
+    let room = room(reactor, most)?;
+    let unpacked = unpack(encoding, message, most).await?;
+    unpacked.map(|bytes| room.hold(bytes)).map_err(|e| Status::of_wire(&e))
+}
+
+/// A small message may unpack to a large one, which must not hold up others.
+async fn unpack(
+    encoding: Encoding,
+    message: Bytes,
+    limit: usize,
+) -> Result<Result<Bytes, WireError>, Status> {
+    let unpacked = tokio::task::spawn_blocking(move || encoding.unpack(&message, limit).map(Bytes::from));
+    unpacked.await.map_err(|_| Status::internal("the message can't be unpacked"))
 }
 
 /// The messages of a call that sends several.
 pub(super) struct Messages {
+    reactor: Rc<Reactor>,
     body: Incoming,
     buffer: BytesMut,
     encoding: Option<Encoding>,
-    limit: usize,
 }
 
 impl Messages {
-    pub(super) fn of(body: Incoming, encoding: Option<Encoding>, limit: usize) -> Self {
-        Self { body, buffer: BytesMut::new(), encoding, limit }
+    pub(super) fn of(reactor: &Rc<Reactor>, body: Incoming, encoding: Option<Encoding>) -> Self {
+        Self { reactor: Rc::clone(reactor), body, buffer: BytesMut::new(), encoding }
     }
 
-    /// The next message; none at the end.
+    /// The next message; none at the end. A client may be silent for as long as a connection may be idle; a message that has
+    /// begun has to arrive in time.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Status> {
+        let options = Arc::clone(&self.reactor.options);
+        if self.buffer.is_empty() {
+            let silent = |_| Status::deadline("no further message came");
+            if !tokio::time::timeout(options.header_timeout, self.more()).await.map_err(silent)?? {
+                return Ok(None);
+            }
+        }
+        let late = |_| Status::deadline("the message didn't arrive in time");
+        let (packed, message) =
+            tokio::time::timeout(options.body_timeout, self.whole()).await.map_err(late)??;
+        unpacked(&self.reactor, packed, message, self.encoding).await.map(Some)
+    }
+
+    /// The message whose beginning is here.
+    async fn whole(&mut self) -> Result<(bool, Bytes), Status> {
+        let mut taken = None;
         loop {
             if let Some((packed, length)) = head(&self.buffer) {
-                if length > self.limit {
-                    return Err(too_large(self.limit));
+                let options = &self.reactor.options;
+                if length > options.max_body {
+                    return Err(too_large(options.max_body));
+                }
+                if length > options.replay_limit && taken.is_none() {
+                    taken = Some(room(&self.reactor, length)?);
                 }
                 if self.buffer.len() >= HEAD + length {
                     self.buffer.advance(HEAD);
                     let message = self.buffer.split_to(length).freeze();
-                    return unpacked(packed?, message, self.encoding, self.limit).await.map(Some);
+                    return Ok((packed?, taken.map_or(message.clone(), |room| room.hold(message))));
                 }
             }
+            if !self.more().await? {
+                return Err(Status::invalid("the call ends within a message"));
+            }
+        }
+    }
+
+    /// Reads on; says whether anything came.
+    async fn more(&mut self) -> Result<bool, Status> {
+        loop {
             match self.body.frame().await {
-                None if self.buffer.is_empty() => return Ok(None),
-                None => return Err(Status::invalid("the call ends within a message")),
+                None => return Ok(false),
                 Some(Err(_)) => return Err(Status::invalid(Broken::Peer.to_string())),
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) if !data.is_empty() => {
                         self.buffer.extend_from_slice(&data);
+                        return Ok(true);
                     }
-                }
+                    _ => {}
+                },
             }
         }
     }

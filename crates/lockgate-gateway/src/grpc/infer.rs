@@ -19,7 +19,9 @@ use lockgate_wire::oip::grpc::{INFER_PATH, model_of};
 use lockgate_wire::tensor::shown;
 use prost::Message as _;
 use std::rc::Rc;
+use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::task::spawn_local;
 
 /// Answers of a stream that wait for the client to take them.
@@ -73,21 +75,27 @@ pub(super) fn stream(reactor: &Rc<Reactor>, request: Request<Incoming>) -> Reply
         Ok(encoding) => encoding,
         Err(status) => return status.reply(),
     };
+    let limit = match frame::timeout(&parts.headers) {
+        // Without one its messages have limits of their own.
+        Ok(limit) => limit.unwrap_or(Duration::MAX),
+        Err(status) => return status.reply(),
+    };
     let (answers, feed) = mpsc::channel(WAITING);
-    let messages = Messages::of(body, encoding, reactor.options.max_body);
+    let messages = Messages::of(reactor, body, encoding);
     let reactor = Rc::clone(reactor);
     spawn_local(async move {
         let mut stopping = reactor.stopping.subscribe();
         let work = answer_all(&reactor, &parts.headers, messages, &answers);
         let ended = tokio::select! {
-            ended = work => ended,
+            ended = tokio::time::timeout(limit, work) => ended.unwrap_or_else(|_| Err(Status::late())),
             _ = stopping.wait_for(|s| *s) => Err(Status { code: 14, message: "the gateway stops".to_owned() }),
         };
         let mut trailers = status::ok();
         if let Err(status) = ended {
             status.put(&mut trailers);
         }
-        let _ = answers.send(Fed::End(trailers)).await;
+        // One that takes nothing sees the call break off.
+        let _ = answers.send_timeout(Fed::End(trailers), reactor.options.body_timeout).await;
     });
     frame::of_frames(Stream::fed(feed))
 }
@@ -103,9 +111,12 @@ async fn answer_all(
             Ok(reply) => one(reply).await?,
             Err(status) => failed(status.message),
         };
-        // The client is gone where nobody takes it.
-        if answers.send(Fed::Piece(answer)).await.is_err() {
-            return Ok(());
+        match answers.send_timeout(Fed::Piece(answer), reactor.options.body_timeout).await {
+            Ok(()) => {}
+            Err(SendTimeoutError::Closed(_)) => return Ok(()),
+            Err(SendTimeoutError::Timeout(_)) => {
+                return Err(Status::deadline("the answers were not taken in time"));
+            }
         }
     }
     Ok(())

@@ -47,8 +47,7 @@ pub(crate) async fn call(reactor: Rc<Reactor>, request: Request<Incoming>) -> Re
 
 /// The answer, or that it took longer than the client waits.
 async fn within(limit: Duration, answer: impl Future<Output = Reply>) -> Reply {
-    let late = || Status::deadline("the client's deadline (grpc-timeout) is over").reply();
-    tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| late())
+    tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| Status::late().reply())
 }
 
 async fn unary(reactor: &Rc<Reactor>, path: &str, request: Request<Incoming>) -> Reply {

@@ -29,6 +29,11 @@ impl Status {
         Self { code: 4, message: message.into() }
     }
 
+    /// The client's own deadline is over.
+    pub(super) fn late() -> Self {
+        Self::deadline("the client's deadline (grpc-timeout) is over")
+    }
+
     pub(super) fn not_found(message: impl Into<String>) -> Self {
         Self { code: 5, message: message.into() }
     }

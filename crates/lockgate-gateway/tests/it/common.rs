@@ -55,6 +55,8 @@ pub(crate) enum Behave {
     Answer(String),
     /// 200 with an Open Inference Protocol answer that predicts this, and its hash as workers send it.
     Predict(String),
+    /// The same for users; 503 where the request is mirrored.
+    PredictOnce(String),
     /// 200 with as many bytes.
     Large(usize),
     /// This status.
@@ -140,7 +142,8 @@ async fn answer(
     name: &str,
 ) -> Result<Response<Full<Bytes>>, std::io::Error> {
     let path = request.uri().path().to_owned();
-    if request.headers().get("x-lockgate-shadow").is_some() {
+    let is_mirrored = request.headers().get("x-lockgate-shadow").is_some();
+    if is_mirrored {
         mirrored.fetch_add(1, Ordering::SeqCst);
     }
     let length = request.into_body().collect().await.map_or(0, |b| b.to_bytes().len());
@@ -160,7 +163,8 @@ async fn answer(
             );
             reply(200, body.into())
         }
-        Behave::Predict(data) => {
+        Behave::PredictOnce(_) if is_mirrored => reply(503, Bytes::from_static(b"{\"error\":\"no\"}")),
+        Behave::Predict(data) | Behave::PredictOnce(data) => {
             let mut response = reply(200, predicted(name, &data).into());
             let hash = format!("{:016x}", data.bytes().fold(7_u64, |h, b| h.wrapping_mul(31) + u64::from(b)));
             response.headers_mut().insert("x-lockgate-answer", hash.parse().unwrap());

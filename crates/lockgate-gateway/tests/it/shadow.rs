@@ -3,6 +3,7 @@
 use crate::common::*;
 use lockgate_core::route::{ModelRoute, Role, WHOLE};
 use lockgate_gateway::{GatewayOptions, RolloutStats, SegmentStats, ShadowStats};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 fn predicts(data: &str) -> Behave {
@@ -165,6 +166,18 @@ async fn answers_that_differ_show_net_of_the_noise_of_the_baseline() {
     two.ask(121).await;
     let seen = two.until("compared", |s| s.samples.total() >= before.samples.total() + 10).await;
     assert_eq!(seen.differed, before.differed, "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_second_answer_that_fails_is_no_noise_of_the_model() {
+    let two = Two::start();
+    two.old.now(Behave::PredictOnce("1, 0.5".to_owned()));
+    two.new.now(predicts("2, 0.5"));
+    two.world.publish(two.at(WHOLE)).await;
+    two.ask(120).await;
+    let seen = two.until("asked", |s| s.mirrored + s.dropped == 120).await;
+    assert!(two.old.mirrored.load(Ordering::SeqCst) >= 10, "it was asked again");
+    assert_eq!((seen.samples.total(), seen.noise), (0, 0), "{seen:?}");
 }
 
 #[tokio::test]

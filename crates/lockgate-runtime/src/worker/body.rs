@@ -8,9 +8,16 @@ use hyper::body::{Body as _, Incoming};
 use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderMap, HeaderValue, VARY};
 use lockgate_wire::{Encoding, WireError};
 use std::time::Duration;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Bodies that unpack to no more than this are as many as there are requests.
+const SMALL: usize = 1 << 20;
+
+/// How many bodies that unpack to more may be here at a time.
+static LARGE: Semaphore = Semaphore::const_new(4);
 
 /// Answers below this size are not packed: that would take longer than sending them.
 const WORTH_PACKING: usize = 4096;
@@ -22,11 +29,36 @@ pub(super) async fn read(request: Request<Incoming>, limit: usize) -> Result<Byt
     let body = collect(request.into_body(), limit).await?;
     match encoding {
         None => Ok(body),
-        Some(encoding) => {
-            // A small body may unpack to a large one, which must not hold up others.
-            let unpacked = tokio::task::spawn_blocking(move || encoding.unpack(&body, limit)).await;
-            unpacked.map_err(|_| WireError::internal("the body can't be unpacked"))?.map(Bytes::from)
-        }
+        Some(encoding) => unpack(encoding, body, limit).await,
+    }
+}
+
+/// A small body may unpack to a large one: that must not hold up others, and there are few such at a time.
+async fn unpack(encoding: Encoding, body: Bytes, limit: usize) -> Result<Bytes, WireError> {
+    let small = limit.min(SMALL);
+    match unpack_within(encoding, body.clone(), small).await {
+        Err(error) if error.status == 413 && small < limit => {}
+        unpacked => return unpacked,
+    }
+    let room = LARGE.acquire().await.map_err(|_| WireError::internal("the worker is ending"))?;
+    let bytes = unpack_within(encoding, body, limit).await?;
+    Ok(Bytes::from_owner(Held { bytes, _room: room }))
+}
+
+async fn unpack_within(encoding: Encoding, body: Bytes, limit: usize) -> Result<Bytes, WireError> {
+    let unpacked = tokio::task::spawn_blocking(move || encoding.unpack(&body, limit)).await;
+    unpacked.map_err(|_| WireError::internal("the body can't be unpacked"))?.map(Bytes::from)
+}
+
+/// A large body, and its place among the few.
+struct Held {
+    bytes: Bytes,
+    _room: SemaphorePermit<'static>,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 

@@ -125,6 +125,9 @@ pub fn read(datatype: Datatype, bytes: &[u8]) -> Result<Data, WireError> {
     }
 }
 
+/// How many elements BYTES may have. Empty ones take six times as much memory as they take bytes.
+const MOST_TEXTS: usize = 4 << 20;
+
 fn booleans(bytes: &[u8]) -> Result<Vec<bool>, WireError> {
     if let Some(at) = bytes.iter().position(|b| *b > 1) {
         return Err(WireError::bad(format!("a BOOL is one byte, 0 or 1; element {at} is neither")));
@@ -136,6 +139,9 @@ fn texts(bytes: &[u8]) -> Result<Vec<String>, WireError> {
     let mut found = Vec::new();
     let mut rest = bytes;
     while !rest.is_empty() {
+        if found.len() == MOST_TEXTS {
+            return Err(WireError::too_large(format!("a tensor has more than {MOST_TEXTS} texts")));
+        }
         let element = rest.split_first_chunk::<4>().and_then(|(length, after)| {
             after.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)
         });
