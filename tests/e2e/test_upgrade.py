@@ -124,6 +124,13 @@ def test_an_upgrade_replaces_server_and_agents_under_load(upgradable):
         assert not set(before) & set(after), (before, after)
         assert sorted(after.values()) == sorted((role, str(upgradable.program)) for role, _ in before.values())
         assert promoted(upgradable, "production", upgradable.releases["good2"]) is True
+        # A file that is no Lockgate replaces nothing.
+        shutil.copy("/bin/false", fresh)
+        fresh.rename(upgradable.program)
+        upgradable.program = Path(PROGRAM)
+        done = upgradable.run("up", "--upgrade")
+        assert done.returncode == 1 and done.stdout.count("can't be run") == len(after), done.stdout
+        assert set(roles(upgradable)) == set(after)
         assert traffic.bad() == [], traffic.bad()[:3]
 
 

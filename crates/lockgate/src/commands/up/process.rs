@@ -68,6 +68,17 @@ impl Role {
         Ok(Process { child, tie: Some(tie) })
     }
 
+    /// Whether its program, as its file is now, can be run at all.
+    pub(super) async fn runs(&self) -> anyhow::Result<()> {
+        let cannot = || format!("{} can't be run", self.program.display());
+        let asked = Command::new(&self.program).arg("--version").stdin(Stdio::null()).output();
+        let answer = asked.await.with_context(cannot)?;
+        if !answer.status.success() || !answer.stdout.starts_with(b"lockgate ") {
+            bail!("{}: `--version` ended with {}", cannot(), answer.status);
+        }
+        Ok(())
+    }
+
     /// Waits until it answers.
     pub(super) async fn ready(&self, process: &mut Process) -> anyhow::Result<()> {
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2)).build()?;
@@ -171,6 +182,10 @@ async fn upgrade(
     mut old: Process,
     orders: &mut mpsc::Receiver<Order>,
 ) -> (Option<Process>, anyhow::Result<()>) {
+    // Before anything is stopped.
+    if let Err(error) = role.runs().await {
+        return (Some(old), Err(error));
+    }
     if role.listener.is_none() {
         old.end().await;
         return match role.start(false) {
