@@ -1,8 +1,10 @@
 """Standing in the request path: an agent is replaced, killed and upgraded under load, and users don't notice."""
 
+import json
 import os
 import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -63,6 +65,25 @@ def test_one_that_can_not_serve_leaves_the_other_in_office(apart):
         assert promoted(apart, "quick", apart.releases["good2"]) is True
         assert traffic.bad() == [], traffic.bad()[:3]
     assert not [e for e in apart.audit() if (e.get("event") or {}).get("what") == "failover_decided"]
+
+
+def test_what_serves_can_be_asked_past_the_gateway(apart):
+    apart.start_server()
+    apart.start_agent("quick")
+    body = json.dumps({"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]})
+    command = ["curl", "--silent", "--unix-socket", apart.state / "env/quick/serving/toy.sock"]
+    command += ["localhost/v2/models/toy/infer", "--data", body]
+
+    def ask():
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+    wait_for("an answer", lambda: '"data":[30.0]' in ask())
+    assert promoted(apart, "quick", apart.releases["good2"]) is True
+    assert '"data":[30.0]' in ask()
+    link = os.readlink(apart.state / "env/quick/serving/toy.sock")
+    assert Path(link).is_socket() and f"/{apart.releases['good2'][7:]}" in [
+        Path(f"/proc/{pid}/cmdline").read_text() for pid in workers(apart) if link in Path(f"/proc/{pid}/cmdline").read_text()
+    ][0]
 
 
 def test_without_being_told_so_no_agent_enters_where_another_one_lives(apart):
