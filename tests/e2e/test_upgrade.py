@@ -1,8 +1,11 @@
 """Standing in the request path: an agent is replaced, killed and upgraded under load, and users don't notice."""
 
+import http.client
+import json
 import os
 import shutil
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -63,6 +66,34 @@ def test_one_that_can_not_serve_leaves_the_other_in_office(apart):
         assert promoted(apart, "quick", apart.releases["good2"]) is True
         assert traffic.bad() == [], traffic.bad()[:3]
     assert not [e for e in apart.audit() if (e.get("event") or {}).get("what") == "failover_decided"]
+
+
+class PastTheGateway(http.client.HTTPConnection):
+    def __init__(self, path):
+        super().__init__("localhost", timeout=10)
+        self.path = str(path)
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(self.path)
+
+
+def test_what_serves_can_be_asked_past_the_gateway(apart):
+    apart.start_server()
+    apart.start_agent("quick")
+    link = apart.state / "env/quick/serving/toy.sock"
+    wait_for("a model to serve", lambda: get(f"{apart.gateway('quick')}/v2/health/ready")[0] == 200)
+    for expected in ("good", "good2"):
+        with Traffic(apart.gateway("quick")):
+            assert expected == "good" or promoted(apart, "quick", apart.releases[expected]) is True
+        connection = PastTheGateway(link)
+        body = {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}
+        connection.request("POST", "/v2/models/toy/infer", json.dumps(body), {"Content-Type": "application/json"})
+        reply = connection.getresponse()
+        answer = reply.read()
+        assert reply.status == 200 and json.loads(answer)["outputs"][0]["data"] == [30], answer
+        asked = [words for pid in workers(apart) if os.readlink(link) in (words := Path(f"/proc/{pid}/cmdline").read_text())]
+        assert len(asked) == 1 and f"/{apart.releases[expected][7:]}" in asked[0], asked
 
 
 def test_without_being_told_so_no_agent_enters_where_another_one_lives(apart):

@@ -49,7 +49,7 @@ pub use evidence::Trust;
 pub use home::{Home, write_private};
 
 use fleet::{Fleet, FleetOptions};
-use handover::{Door, Predecessor};
+use handover::{Door, Predecessor, SERVE_WITHIN};
 use journal::Journal;
 use lockgate_blob::BlobStore;
 use lockgate_core::clock::{Clock, Entropy};
@@ -75,14 +75,17 @@ const LOG_QUEUE: usize = 50_000;
 /// How long requests in flight may take when the agent stops.
 const DRAIN: Duration = Duration::from_secs(10);
 
+/// How long requests in flight may take when another agent has taken over; nobody waits for the end of this one.
+const LONG_DRAIN: Duration = Duration::from_secs(180);
+
 /// How long an agent that is replaced keeps connections that wait for a request: one may be on its way.
 const LINGER: Duration = Duration::from_secs(3);
 
-/// How long a successor may take until it serves what its predecessor did: as long as workers may take to be ready, twice.
-const SERVE_WITHIN: Duration = Duration::from_secs(120);
-
 /// How often an agent whose successor gave up tries to go on.
-const RESUME_EVERY: Duration = Duration::from_millis(100);
+const RESUME_EVERY: Duration = Duration::from_millis(200);
+
+/// How long the last file of the prediction log may take.
+const WRITE_WITHIN: Duration = Duration::from_secs(60);
 
 /// What an agent needs to run.
 #[derive(Debug)]
@@ -131,6 +134,8 @@ pub(crate) struct Shared {
     pub(crate) gateway_url: String,
     pub(crate) predictions: PredictionLog,
     pub(crate) clock: Arc<dyn Clock>,
+    /// Says that this life's sockets are in use.
+    _alive: std::fs::File,
 }
 
 /// Runs an agent until `stop` resolves, or another one has taken over from it.
@@ -145,66 +150,100 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) -> Result<(), AgentError> {
     let home = Home::open(&options.home)?;
-    let mut before = if options.take_over { Predecessor::find(&home).await? } else { None };
+    let key = home.key(&*entropy)?;
+    let mut before = None;
+    if options.take_over {
+        before = Predecessor::find(&home, &key, options.listen).await?;
+    }
     if let Some(listener) = before.as_mut().and_then(Predecessor::take_listener) {
         options.listener = Some(listener);
     }
-    let (shared, table, writer) = open(options, home, before.is_none(), clock, entropy).await?;
-    tracing::info!(gateway = shared.gateway_url, "the agent is ready");
+    let (shared, table, writer) = open(options, home, key, clock, entropy.clone()).await?;
     let mut stop = std::pin::pin!(stop);
-    let mut tasks = match before {
+    let tasks = match before {
         None => {
             shared.gateway.open();
             link::start(shared.clone(), table, None).await?
         }
         Some(before) => take_over(&shared, table, before, stop.as_mut()).await?,
     };
-    let door = Door::open(&shared.home)?;
-    let linger = loop {
+    tracing::info!(gateway = shared.gateway_url, "the agent is ready");
+    let end = in_office(&shared, tasks, &*entropy, stop).await;
+    tracing::info!(?end, "the agent stops");
+    stopped(shared, writer, end).await
+}
+
+/// Why an agent ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Told,
+    Replaced,
+}
+
+/// Serves, and lets others take over, until one has or the agent is told to stop.
+async fn in_office(
+    shared: &Arc<Shared>,
+    tasks: link::Tasks,
+    entropy: &dyn Entropy,
+    mut stop: std::pin::Pin<&mut impl Future<Output = ()>>,
+) -> End {
+    let mut tasks = Some(tasks);
+    // Without a door nobody can take over; that is no reason not to serve.
+    let door =
+        Door::open(&shared.home).inspect_err(|error| tracing::error!(%error, "nobody can take over")).ok();
+    let knocks = || async {
+        match &door {
+            Some(door) => door.successor(&shared.key, entropy, || shared.gateway.listener()).await,
+            None => std::future::pending().await,
+        }
+    };
+    let end = loop {
         let successor = tokio::select! {
-            () = &mut stop => break Duration::ZERO,
-            successor = knocks(&shared, &door) => successor?,
+            () = &mut stop => break End::Told,
+            successor = knocks() => successor,
+            resumed = resume(shared), if tasks.is_none() => {
+                tasks = Some(resumed);
+                tracing::info!("this agent judges again");
+                continue;
+            }
         };
+        if tasks.as_ref().is_some_and(|tasks| !tasks.is_settled()) {
+            tracing::warn!("a way back is not written down yet, so nobody may take over now");
+            successor.refuse().await;
+            continue;
+        }
         tracing::info!("another agent takes over; this one goes on serving by its last routes");
-        tasks.end().await;
+        if let Some(tasks) = tasks.take() {
+            tasks.end().await;
+        }
         shared.journal.close().await;
         tokio::select! {
-            () = &mut stop => return stopped(shared, writer, Duration::ZERO).await,
-            replaced = successor.takes_over() => if replaced { return stopped(shared, writer, LINGER).await },
+            () = &mut stop => break End::Told,
+            replaced = successor.takes_over() => if replaced { break End::Replaced },
         }
         tracing::warn!("the other agent has given up; this one goes on");
-        tasks = tokio::select! {
-            () = &mut stop => return stopped(shared, writer, Duration::ZERO).await,
-            tasks = resume(&shared) => tasks?,
-        };
     };
-    tracing::info!("the agent stops");
-    tasks.end().await;
-    stopped(shared, writer, linger).await
+    if let Some(tasks) = tasks {
+        tasks.end().await;
+    }
+    end
 }
 
-async fn knocks(shared: &Shared, door: &Door) -> Result<handover::Successor, AgentError> {
-    let listener =
-        shared.gateway.listener().map_err(|e| AgentError::io("share", &shared.home.path("run"), e))?;
-    Ok(door.successor(&listener).await)
-}
-
-/// Everything that an agent is made of. `alone` is whether no other agent lives in its folder.
+/// Everything that an agent is made of.
 async fn open(
     options: AgentOptions,
     home: Home,
-    alone: bool,
+    key: SigningKey,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
 ) -> Result<(Arc<Shared>, RouteTable, JoinHandle<()>), AgentError> {
-    let key = home.key(&*entropy)?;
     let mut trust = options.trust;
     let public = PublicKey::of(&key).map_err(|e| AgentError::Key(e.to_string()))?;
     trust.add(options.environment.clone(), public);
     let journal =
         Journal::open(&home.path("agent.db"), options.environment.clone(), clock.clone(), entropy.clone())
             .await?;
-    let sockets = home.sockets(alone, &*entropy)?;
+    let (sockets, alive) = home.sockets(&*entropy)?;
     let blobs = BlobStore::open(home.path("blobs")).await?;
     let (sink, records) = LogSink::channel(LOG_QUEUE);
     let (predictions, writer) = PredictionLog::start(home.path("predictions"), records);
@@ -238,6 +277,7 @@ async fn open(
         gateway_url,
         predictions,
         clock,
+        _alive: alive,
     });
     Ok((shared, table, writer))
 }
@@ -246,55 +286,83 @@ async fn open(
 async fn take_over(
     shared: &Arc<Shared>,
     table: RouteTable,
-    before: Predecessor,
+    mut before: Predecessor,
     stop: std::pin::Pin<&mut impl Future<Output = ()>>,
 ) -> Result<link::Tasks, AgentError> {
     let serving = watch::Sender::new(Serving::NotYet);
     let mut heard = serving.subscribe();
     let tasks = link::start(shared.clone(), table, Some(serving)).await?;
-    let why = tokio::select! {
+    let mut why = tokio::select! {
         heard = tokio::time::timeout(SERVE_WITHIN, heard.wait_for(|serving| *serving != Serving::NotYet)) => {
             match heard.map(|heard| heard.map(|serving| serving.clone())) {
                 Ok(Ok(Serving::Yes)) => None,
                 Ok(Ok(Serving::Never(why))) => Some(why),
-                _ => Some(format!("its workers were not ready within {} s", SERVE_WITHIN.as_secs())),
+                _ => Some(format!("not everything was ready within {} s", SERVE_WITHIN.as_secs())),
             }
         }
         () = stop => Some("it was told to stop".to_owned()),
+        () = before.stays() => Some("that one did not want to wait any longer".to_owned()),
     };
-    let Some(why) = why else {
+    if why.is_none() && !before.replace().await {
+        why = Some("that one did not want to wait any longer".to_owned());
+    } else if why.is_none() {
         shared.gateway.open();
-        before.replaced().await;
         tracing::info!("took over from the agent that ran before");
         return Ok(tasks);
-    };
+    }
     // The other agent hears the end of the connection, and needs the journal then.
     tasks.end().await;
     shared.journal.close().await;
     shared.fleet.retire(&[]).await;
+    shared.fleet.leave();
+    let why = why.unwrap_or_default();
     Err(AgentError::Worker(format!("this agent doesn't take over, and the one that runs goes on: {why}")))
 }
 
-/// Goes on after a successor gave up, as soon as its journal is free.
-async fn resume(shared: &Arc<Shared>) -> Result<link::Tasks, AgentError> {
-    while let Err(error) = shared.journal.reopen().await {
-        tracing::warn!(%error, "the journal is not free yet");
+/// Goes on after a successor gave up, as soon as its journal is free. One that a newer program has changed can't be gone on
+/// with: then this agent serves by its last routes until the newer one comes again.
+async fn resume(shared: &Arc<Shared>) -> link::Tasks {
+    let mut said = String::new();
+    loop {
         tokio::time::sleep(RESUME_EVERY).await;
+        let tasks = async {
+            shared.journal.reopen().await?;
+            // The successor may have kept routes of its own; their epochs are used.
+            let table = routing::saved(&shared.home)?;
+            link::start(shared.clone(), table, None).await
+        };
+        match tasks.await {
+            Ok(tasks) => return tasks,
+            Err(error) => {
+                let words = error.to_string();
+                if words != said {
+                    tracing::error!(
+                        error = words,
+                        "this agent serves, and can't judge or write: start the newer one again"
+                    );
+                    said = words;
+                }
+            }
+        }
     }
-    // The successor may have kept routes of its own; their epochs are used.
-    let table = routing::saved(&shared.home)?;
-    link::start(shared.clone(), table, None).await
 }
 
 /// Lets requests finish and ends everything.
-async fn stopped(shared: Arc<Shared>, writer: JoinHandle<()>, linger: Duration) -> Result<(), AgentError> {
-    let report = shared.gateway.shutdown(DRAIN, linger).await;
+async fn stopped(shared: Arc<Shared>, writer: JoinHandle<()>, end: End) -> Result<(), AgentError> {
+    let (grace, linger) = match end {
+        End::Told => (DRAIN, Duration::ZERO),
+        End::Replaced => (LONG_DRAIN, LINGER),
+    };
+    let report = shared.gateway.shutdown(grace, linger).await;
     tracing::info!(?report, "the gateway is drained");
     shared.fleet.retire(&[]).await;
     shared.fleet.leave();
     shared.journal.close().await;
     drop(shared);
-    // The thread ends when the gateway's end of the channel is gone; a minute is longer than any file takes.
-    tokio::task::spawn_blocking(move || writer.join()).await.ok();
+    // The thread ends when the gateway's end of the channel is gone, unless a client that reads nothing holds it.
+    let until = tokio::time::Instant::now() + WRITE_WITHIN;
+    while !writer.is_finished() && tokio::time::Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     Ok(())
 }

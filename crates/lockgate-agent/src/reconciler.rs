@@ -31,6 +31,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch as channel};
+use tokio::task::JoinSet;
 
 /// How often the loop looks. A guard's harm is acted on within this time.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -72,7 +73,14 @@ pub(crate) struct Ends {
     pub(crate) reported: Arc<Notify>,
     /// Whether everything serves, where an agent takes over from another.
     pub(crate) serving: Option<channel::Sender<Serving>>,
+    /// Whether everything that was decided is written down.
+    pub(crate) settled: channel::Sender<bool>,
+    /// What runs beside the loop, and ends with it.
+    pub(crate) jobs: Jobs,
 }
+
+/// Gates and preparations under way.
+pub(crate) type Jobs = Arc<Mutex<JoinSet<()>>>;
 
 /// How far an agent is that takes over from another.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,12 +114,26 @@ impl Reconciler {
         })
     }
 
-    /// Looks again and again until the task is ended.
-    pub(crate) async fn run(mut self) {
+    /// Looks again and again until it is to stop.
+    pub(crate) async fn run(mut self, mut stop: channel::Receiver<bool>) {
         loop {
             self.look().await;
-            tokio::time::sleep(LOOK_EVERY).await;
+            self.ends.settled.send_if_modified(|settled| {
+                let now = self.unwritten.is_empty();
+                std::mem::replace(settled, now) != now
+            });
+            if tokio::time::timeout(LOOK_EVERY, stop.wait_for(|stop| *stop)).await.is_ok() {
+                return;
+            }
         }
+    }
+
+    /// Starts work beside the loop.
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let mut jobs = self.ends.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those that have ended need not be kept.
+        while jobs.try_join_next().is_some() {}
+        jobs.spawn(work);
     }
 
     /// One look at everything. What fails for one model or promotion is said and tried again with the next look; it must not
@@ -155,7 +177,8 @@ impl Reconciler {
     fn failed(&self) -> Option<String> {
         let revisions = self.deployments.values().flat_map(|d| {
             let traffic = d.traffic();
-            traffic.main.into_iter().chain(traffic.split.map(|(revision, ..)| revision))
+            let candidate = traffic.split.filter(|(_, weight, _)| *weight > 0);
+            traffic.main.into_iter().chain(candidate.map(|(revision, ..)| revision))
         });
         let preparing = self.preparing.lock().unwrap_or_else(PoisonError::into_inner);
         revisions.into_iter().find_map(|revision| {

@@ -74,8 +74,10 @@ pub struct Gateway {
     address: SocketAddr,
     reactors: Vec<mpsc::UnboundedSender<Command>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    /// The listening socket, for a successor.
-    listener: std::net::TcpListener,
+    /// The listening socket, for a successor; none once it takes no connections any more.
+    listener: Mutex<Option<std::net::TcpListener>>,
+    /// Resolves when the door is closed.
+    closed: Mutex<Option<oneshot::Receiver<()>>>,
     opening: Mutex<Option<oneshot::Sender<()>>>,
     accepting: Mutex<Option<oneshot::Sender<()>>>,
     /// The newest table that was accepted, and the newest that all reactors use.
@@ -105,7 +107,7 @@ impl Gateway {
         let compiled = Arc::new(Table::compile(&table, &counters, &options)?);
         let bind = |source| GatewayError::Bind { address: options.listen, source };
         let listener = match deps.listener {
-            Some(given) => given.set_nonblocking(true).map(|()| given).map_err(bind)?,
+            Some(given) => taken(given).map_err(bind)?,
             None => listen(options.listen)?,
         };
         let address = listener.local_addr().map_err(bind)?;
@@ -123,7 +125,14 @@ impl Gateway {
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..threads).map(|_| mpsc::unbounded_channel()).unzip();
         let (opening, opened) = oneshot::channel();
         let (accepting, stop_accepting) = oneshot::channel();
-        let mut door = Some(Door { listener, reactors: senders.clone(), opened, stop: stop_accepting });
+        let (closing, closed) = oneshot::channel();
+        let mut door = Some(Door {
+            listener,
+            reactors: senders.clone(),
+            opened,
+            stop: stop_accepting,
+            _closing: closing,
+        });
         let mut handles = Vec::with_capacity(threads);
         for (number, commands) in receivers.into_iter().enumerate() {
             let (core, table, log, door) = (core.clone(), compiled.clone(), deps.log.clone(), door.take());
@@ -146,7 +155,8 @@ impl Gateway {
             address,
             reactors: senders,
             threads: Mutex::new(handles),
-            listener: own,
+            listener: Mutex::new(Some(own)),
+            closed: Mutex::new(Some(closed)),
             opening: Mutex::new(Some(opening)),
             accepting: Mutex::new(Some(accepting)),
             accepted: Mutex::new(table.epoch),
@@ -171,9 +181,11 @@ impl Gateway {
     /// gateway takes over from another.
     ///
     /// # Errors
-    /// Where the system has no file descriptor left.
+    /// Where the system has no file descriptor left, or the gateway is being shut down.
     pub fn listener(&self) -> std::io::Result<std::net::TcpListener> {
-        self.listener.try_clone()
+        let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = || std::io::Error::other("the gateway is being shut down");
+        listener.as_ref().ok_or_else(gone)?.try_clone()
     }
 
     /// The newest table's epoch that every reactor uses.
@@ -255,6 +267,12 @@ impl Gateway {
         if let Some(stop) = self.accepting.lock().unwrap_or_else(PoisonError::into_inner).take() {
             let _ = stop.send(());
         }
+        // What waits is refused, or goes to whoever else listens; and what was accepted has reached its reactor by then.
+        drop(self.listener.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(closed) = closed {
+            let _ = closed.await;
+        }
         for reactor in &self.reactors {
             let _ = reactor.send(Command::Stop { linger });
         }
@@ -270,6 +288,16 @@ impl Gateway {
     }
 }
 
+/// How many connections may wait for the gateway.
+const BACKLOG: i32 = 4096;
+
+/// A listening socket of somebody else, as the gateway wants it.
+fn taken(given: std::net::TcpListener) -> std::io::Result<std::net::TcpListener> {
+    socket2::SockRef::from(&given).listen(BACKLOG)?;
+    given.set_nonblocking(true)?;
+    Ok(given)
+}
+
 fn listen(address: SocketAddr) -> Result<std::net::TcpListener, GatewayError> {
     let open = || -> std::io::Result<std::net::TcpListener> {
         let domain = socket2::Domain::for_address(address);
@@ -278,7 +306,7 @@ fn listen(address: SocketAddr) -> Result<std::net::TcpListener, GatewayError> {
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
-        socket.listen(4096)?;
+        socket.listen(BACKLOG)?;
         Ok(socket.into())
     };
     open().map_err(|source| GatewayError::Bind { address, source })
@@ -290,11 +318,13 @@ struct Door {
     reactors: Vec<mpsc::UnboundedSender<Command>>,
     opened: oneshot::Receiver<()>,
     stop: oneshot::Receiver<()>,
+    /// Dropped with the door.
+    _closing: oneshot::Sender<()>,
 }
 
 impl Door {
     async fn run(self, core: Arc<Core>) {
-        let Self { listener, reactors, opened, mut stop } = self;
+        let Self { listener, reactors, opened, mut stop, _closing } = self;
         let listener = match TcpListener::from_std(listener) {
             Ok(listener) => listener,
             Err(error) => {

@@ -52,7 +52,8 @@ pub(crate) async fn agent(args: &cli::Agent, server: &str, isolation: String) ->
         data: args.data.clone().unwrap_or_else(|| Path::new(".").to_owned()),
         isolation,
         threads: args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
-        program: std::env::current_exe().context("this program's own file can't be found")?,
+        // This very program, also after another file was put in its place: its workers must be of one kind with it.
+        program: "/proc/self/exe".into(),
         onnxruntime,
     };
     lockgate_agent::run(options, clock, entropy, world::told_to_stop(args.tied)).await?;

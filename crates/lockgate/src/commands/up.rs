@@ -55,20 +55,26 @@ pub(crate) async fn up(ctx: &Context, args: &cli::Up) -> anyhow::Result<Exit> {
         }
         kept.push(role.kept(process));
     }
+    // Before anybody can know of this process: the signal would end it.
+    let mut asked = signal(SignalKind::user_defined1()).context("can't listen for signals")?;
     let mut file = layout.up_file();
     write(&layout.state, &file)?;
-    let mut hangup = signal(SignalKind::hangup()).context("can't listen for signals")?;
     announce(ctx, &project, &file, &layout.state);
     let mut told = std::pin::pin!(world::told_to_stop(false));
     loop {
         tokio::select! {
             () = &mut told => break,
-            _ = hangup.recv() => {
-                ctx.out.say("upgrading");
-                let before = file.upgrade.map_or(0, |upgrade| upgrade.number);
-                file.upgrade = Some(upgrade::all(&kept, before).await);
-                write(&layout.state, &file)?;
-            }
+            _ = asked.recv() => {}
+        }
+        ctx.out.say("upgrading");
+        let before = file.upgrade.map_or(0, |upgrade| upgrade.number);
+        let upgrade = tokio::select! {
+            () = &mut told => break,
+            upgrade = upgrade::all(&kept, before) => upgrade,
+        };
+        file.upgrade = Some(upgrade);
+        if let Err(error) = write(&layout.state, &file) {
+            tracing::error!(%error, "what became of the upgrade can't be written down");
         }
     }
     ctx.out.say("stopping");

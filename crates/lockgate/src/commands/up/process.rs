@@ -16,6 +16,12 @@ use tokio::task::{JoinError, JoinHandle};
 /// How long a process may take until it answers.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
+/// How long a program may take to say its version.
+const SAY_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long an upgrade of one process may take: as long as agents wait for each other, and a little more.
+const UPGRADE_WITHIN: Duration = Duration::from_secs(900);
+
 /// The longest pause before a process that ended is started again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
@@ -71,8 +77,10 @@ impl Role {
     /// Whether its program, as its file is now, can be run at all.
     pub(super) async fn runs(&self) -> anyhow::Result<()> {
         let cannot = || format!("{} can't be run", self.program.display());
-        let asked = Command::new(&self.program).arg("--version").stdin(Stdio::null()).output();
-        let answer = asked.await.with_context(cannot)?;
+        let asked =
+            Command::new(&self.program).arg("--version").stdin(Stdio::null()).kill_on_drop(true).output();
+        let answer =
+            tokio::time::timeout(SAY_WITHIN, asked).await.with_context(cannot)?.with_context(cannot)?;
         if !answer.status.success() || !answer.stdout.starts_with(b"lockgate ") {
             bail!("{}: `--version` ended with {}", cannot(), answer.status);
         }
@@ -165,8 +173,10 @@ async fn keep(role: Role, process: Process, mut orders: mpsc::Receiver<Order>) {
             () = tokio::time::sleep(pause) => {}
             order = orders.recv() => match order {
                 None => return,
-                // It is started from the file as it is now anyway.
-                Some(Order::Upgrade(done)) => { let _ = done.send(Ok(())); }
+                Some(Order::Upgrade(done)) => {
+                    let words = "it dies again and again; it is started from the file as it is now";
+                    let _ = done.send(Err(words.to_owned()));
+                }
             }
         }
         match role.start(false) {
@@ -202,7 +212,12 @@ async fn upgrade(
     };
     // One that was taken over from ends by itself.
     tokio::select! {
-        _ = old.child.wait() => (Some(new), Ok(())),
+        ended = old.child.wait() => {
+            // Any other end is no hand-over: then the new one has to show that it serves.
+            let is_replaced = ended.is_ok_and(|status| status.success());
+            let ready = if is_replaced { Ok(()) } else { role.ready(&mut new).await };
+            (Some(new), ready)
+        }
         status = new.child.wait() => {
             let how = status.map_or_else(|e| e.to_string(), |s| s.to_string());
             let error = anyhow::anyhow!("the new one ended ({how}) and the old one goes on\n{}", last_lines(&role.log));
@@ -215,6 +230,12 @@ async fn upgrade(
             new.end().await;
             old.end().await;
             (None, Err(anyhow::anyhow!("everything was stopped meanwhile")))
+        }
+        () = tokio::time::sleep(UPGRADE_WITHIN) => {
+            let _ = new.child.kill().await;
+            let seconds = UPGRADE_WITHIN.as_secs();
+            let error = anyhow::anyhow!("the new one was not done within {seconds} s and the old one goes on\n{}", last_lines(&role.log));
+            (Some(old), Err(error))
         }
     }
 }

@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::time::{Duration, Instant};
 
 /// How long an upgrade may take: each agent waits until its models are ready, some of them for minutes.
-const WITHIN: Duration = Duration::from_secs(900);
+const WITHIN: Duration = Duration::from_secs(3600);
 
 /// Upgrades every process. One that can't be leaves the others as they are to be.
 pub(super) async fn all(kept: &[Kept], number: u64) -> Upgrade {
@@ -37,9 +37,14 @@ pub(super) async fn ask(ctx: &Context) -> anyhow::Result<Exit> {
             "the `up` that runs is not ready, or is of a version that can't be upgraded\n  hint: `lockgate up --stop`, then `lockgate up`"
         );
     };
+    let lock = state.join("upgrade.lock");
+    let lock = std::fs::File::create(&lock).with_context(|| format!("can't write {}", lock.display()))?;
+    if lock.try_lock().is_err() {
+        bail!("an upgrade is under way already\n  hint: `lockgate status` says what the agents are doing");
+    }
     let process = i32::try_from(pid).ok().and_then(Pid::from_raw).context("this is no process")?;
     ctx.out.say("upgrading");
-    kill_process(process, Signal::HUP).with_context(|| format!("process {pid} can't be asked"))?;
+    kill_process(process, Signal::USR1).with_context(|| format!("process {pid} can't be asked"))?;
     let begun = Instant::now();
     let upgrade = loop {
         let now = ctx.up_file().and_then(|file| file.upgrade);
