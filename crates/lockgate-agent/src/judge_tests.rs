@@ -1,5 +1,5 @@
 use super::*;
-use lockgate_core::plan::{OnInconclusive, Step};
+use lockgate_core::plan::{OnInconclusive, Step, Testers};
 
 fn plan() -> RolloutPlan {
     let name = |n: &str| GuardName::new(n).unwrap();
@@ -26,6 +26,8 @@ fn plan() -> RolloutPlan {
         timeout_ms: 1000,
         memory_bytes: 0,
         batch_rows: None,
+        smoke: None,
+        testers: Testers::Nobody,
     }
 }
 

@@ -18,6 +18,7 @@
 //! | `link` | the loops that talk to the server |
 //! | `crash` | where tests let it die |
 //! | `live` | what is seen right now, for people |
+//! | `preview` | the key and the tokens by which testers reach a release |
 //! | `predictions`, `bodies` | the prediction log, and what it says of bodies |
 //! | [`python`] | Python environments |
 
@@ -35,6 +36,7 @@ pub mod judge;
 mod link;
 mod live;
 mod predictions;
+mod preview;
 pub mod python;
 mod reconciler;
 mod releases;
@@ -51,6 +53,7 @@ use lockgate_blob::BlobStore;
 use lockgate_core::clock::{Clock, Entropy};
 use lockgate_core::gate::PublicKey;
 use lockgate_core::id::EnvironmentName;
+use lockgate_core::preview::PreviewKey;
 use lockgate_gateway::{Deps, Gateway, GatewayOptions, LogSink};
 use p256::ecdsa::SigningKey;
 use predictions::PredictionLog;
@@ -108,6 +111,8 @@ pub(crate) struct Shared {
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) gateway: Gateway,
     pub(crate) gateway_url: String,
+    /// What preview tokens are made with.
+    pub(crate) preview_key: PreviewKey,
     pub(crate) predictions: PredictionLog,
     pub(crate) clock: Arc<dyn Clock>,
 }
@@ -134,8 +139,10 @@ pub async fn run(
     let (sink, records) = LogSink::channel(LOG_QUEUE);
     let (predictions, writer) = PredictionLog::start(home.path("predictions"), records);
     let table = routing::saved(&home)?;
+    let preview_key = preview::key(&home, &*entropy)?;
     let gateway_options = GatewayOptions {
         threads: options.threads,
+        preview_key: Some(preview_key.clone()),
         ..GatewayOptions::new(options.listen, options.environment.to_string())
     };
     let deps = Deps { clock: clock.clone(), entropy: entropy.clone(), log: sink };
@@ -161,6 +168,7 @@ pub async fn run(
         fleet,
         gateway,
         gateway_url,
+        preview_key,
         predictions,
         clock,
     });

@@ -17,7 +17,7 @@ use lockgate_core::digest::Digest;
 use lockgate_core::event::Cause;
 use lockgate_core::gate::{GateSpec, Outcome};
 use lockgate_core::id::{EnvironmentName, GateName, PromotionId};
-use lockgate_core::plan::{Lineage, Plan, Revision};
+use lockgate_core::plan::{Lineage, Plan, Revision, Step, Switch};
 use lockgate_core::promotion::{Promotion, Stage};
 use lockgate_store::Conn;
 
@@ -284,6 +284,27 @@ fn rollback_words(plan: &Plan) -> String {
     }
 }
 
+/// What a preview can't do, told before anybody relies on it.
+fn of_preview(plan: &Plan) -> Vec<String> {
+    let rollout = &plan.rollout;
+    let mut found = Vec::new();
+    if !rollout.steps.iter().any(Step::is_judged) && plan.control().is_some() {
+        let back = match rollout.probation_ms {
+            0 => "and without probation nothing watches it afterwards: set probation = \"1h\" or longer",
+            _ => "guards and breaker watch it afterwards, on probation, with the way back warm",
+        };
+        found.push(format!(
+            "all users switch at once, and gates and smoke test alone decide it: no guard compares before, for no user's request goes to a preview; {back}"
+        ));
+    }
+    if rollout.smoke.is_none() {
+        let by_hand = rollout.steps.iter().any(|s| s.preview == Some(Switch::ByHand));
+        let who = if by_hand { "only whoever switches by hand has" } else { "nothing has" };
+        found.push(format!("there is no smoke test: {who} tried the release out before users get it"));
+    }
+    found
+}
+
 fn warnings(plan: &Plan, forecast: &Forecast, promotions: &[Promotion]) -> Vec<String> {
     let mut found: Vec<String> = promotions
         .iter()
@@ -295,7 +316,11 @@ fn warnings(plan: &Plan, forecast: &Forecast, promotions: &[Promotion]) -> Vec<S
             _ => None,
         })
         .collect();
-    if plan.rollout.unit_header.is_none() && plan.rollout.steps.len() > 1 {
+    let steps = &plan.rollout.steps;
+    if steps.iter().any(Step::is_preview) {
+        found.extend(of_preview(plan));
+    }
+    if plan.rollout.unit_header.is_none() && steps.iter().any(|s| s.weight > 0 && s.is_judged()) {
         found.push("the model has no `unit`: assignment is random per request, not sticky".to_owned());
     }
     if plan.control().is_none() {
