@@ -213,6 +213,31 @@ fn answers_that_differ_roll_back_and_noise_does_not() {
 }
 
 #[test]
+fn after_a_switch_it_is_judged_by_what_the_baseline_did_in_the_preview() {
+    // Two in a hundred are bad answers, on either side: four times what the guard's floor allows.
+    let usual = Counts { errors: 60, first_bad: 60, ..healthy(3000) };
+    let switched = |before: Option<Counts>, candidate: Counts| {
+        let mut evidence = seen(Counts::default(), Counts::default());
+        let preview = |baseline| Weighed { weight: 0.0, candidate: Counts::default(), baseline };
+        evidence.weights = before.map(preview).into_iter().collect();
+        evidence.weights.push(Weighed { weight: 1.0, candidate, baseline: Counts::default() });
+        judge(&plan(), &evidence, &mut Peaks::default())
+    };
+    let j = switched(Some(usual), usual);
+    assert!(j.worst().is_none() && !j.sample_ratio_mismatch, "{:#?}", j.readings);
+    assert!(switched(None, usual).worst().is_some(), "without a preview nothing says that this is usual");
+    let broken = Counts { errors: 600, first_bad: 600, ..healthy(3000) };
+    assert_eq!(switched(Some(usual), broken).worst().map(|r| r.guard.as_str()), Some("errors"));
+    // What the baseline did alone proves nothing of the candidate.
+    assert!(
+        switched(Some(healthy(100_000)), Counts::default())
+            .readings
+            .iter()
+            .all(|r| r.verdict == Verdict::Unknown)
+    );
+}
+
+#[test]
 fn what_a_shadow_proved_is_no_proof_for_users_and_its_harm_is_remembered() {
     let usual = Counts { slow_promote: [1500, 300, 30], ..healthy(3000) };
     let mut evidence = mirrored(healthy(3000), usual, agreeing(400));

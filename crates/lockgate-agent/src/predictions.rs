@@ -363,7 +363,8 @@ mod tests {
         let failed = LogRecord { status: 500, protocol: Protocol::Oip, ..good.clone() };
         let raw = BodyForm { json: Some(0), encoding: None };
         let unknown = LogRecord { request_form: raw, ..good.clone() };
-        let all = [good, refused, by_candidate, given_up, failed, unknown];
+        let forced = LogRecord { forced: Some("tester u_ann".to_owned()), ..good.clone() };
+        let all = [good, refused, by_candidate, given_up, failed, unknown, forced];
         all.into_iter().for_each(|r| sender.send(r).unwrap());
         drop(sender);
         thread.join().unwrap();

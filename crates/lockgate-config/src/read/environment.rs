@@ -173,14 +173,8 @@ fn smoke(reader: &mut Reader<'_, '_>, steps: &[Step]) -> Option<Smoke> {
         let help = "begin with one: rollout = [\"preview for 10m\", \"100%\"], or take `smoke` out";
         reader.wrong("smoke", "`smoke` runs in a preview step, and there is none", Some(help.to_owned()));
     }
-    let run = node.text().or(node.text_at("run")).map(str::trim).filter(|run| !run.is_empty());
-    let Some(run) = run else {
-        // That `run` is missing, or no text, is told where the shape is checked.
-        if node.text().or(node.text_at("run")).is_some() {
-            reader.wrong("smoke", "`smoke` runs nothing: its command line is empty", None);
-        }
-        return None;
-    };
+    // That `run` is missing or empty is told where the shape is checked.
+    let run = node.text().or(node.text_at("run"))?;
     let path = reader.path.key("smoke");
     let mut inner = Reader { node, path, report: reader.report };
     let timeout_ms = u64::try_from(inner.positive_duration("timeout", 5 * MINUTE)).unwrap_or(0);
