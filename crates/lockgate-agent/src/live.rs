@@ -272,7 +272,7 @@ fn preview(active: &Rollout) -> String {
         (Some(_), None) => "smoke test under way",
     };
     let hand = match (active.preview(), active.switch) {
-        (Some(Switch::ByHand), false) => ", switched by hand",
+        (Some(Switch::ByHand), false) => ", a person switches",
         (Some(Switch::ByHand), true) => ", a person has said that it may switch",
         _ => "",
     };

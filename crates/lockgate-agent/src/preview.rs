@@ -99,3 +99,39 @@ pub(crate) fn for_person(
     let (address, gateway) = (address(shared, &token), shared.gateway_url.clone());
     Ok(Previewed::Token(PreviewToken { environment, model, side, token, address, gateway, expires }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    struct Counting(std::sync::atomic::AtomicU8);
+
+    impl Entropy for Counting {
+        fn fill(&self, buf: &mut [u8]) {
+            buf.fill(self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        }
+    }
+
+    #[test]
+    fn the_key_is_made_once_is_private_and_a_new_one_ends_all_tokens() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::open(&dir.path().join("production")).unwrap();
+        let entropy = Counting(std::sync::atomic::AtomicU8::new(1));
+        let claims = Claims {
+            environment: "production".parse().unwrap(),
+            model: "delay".parse().unwrap(),
+            side: "candidate".to_owned(),
+            by: None,
+            expires: 10,
+        };
+        let token = claims.sign(&key(&home, &entropy).unwrap()).unwrap();
+        assert!(Claims::verify(&token, &key(&home, &entropy).unwrap(), 1).is_ok(), "after a restart too");
+        let path = home.path(FILE);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        std::fs::remove_file(&path).unwrap();
+        assert!(Claims::verify(&token, &key(&home, &entropy).unwrap(), 1).is_err());
+        std::fs::write(&path, b"short").unwrap();
+        assert!(key(&home, &entropy).unwrap_err().to_string().contains("not 32"));
+    }
+}

@@ -335,6 +335,25 @@ async fn a_switch_there_and_back_under_load_loses_no_request() {
     assert!(sent > 200, "{sent}");
 }
 
+/// S48: what is under way at the switch ends where it began.
+#[tokio::test]
+async fn long_requests_outlive_the_switch() {
+    let two = Two::start();
+    two.old.now(Behave::Slow(Duration::from_millis(200)));
+    two.world.publish(two.preview()).await;
+    let mut running = tokio::task::JoinSet::new();
+    for unit in 0..8 {
+        let mut client = two.world.client().await;
+        running.spawn(async move { client.infer(&format!("u{unit}")).await });
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    two.world.publish(two.at(10_000, Testers::Nobody)).await;
+    for got in running.join_all().await {
+        assert_eq!((got.status, got.header("x-lockgate-variant")), (200, "baseline"));
+    }
+    assert_eq!((two.old.count(), two.new.count()), (8, 0));
+}
+
 #[tokio::test]
 async fn lists_show_what_users_may_get_and_nothing_else() {
     let two = Two::start();

@@ -288,7 +288,8 @@ pub(crate) fn exit_of(stage: &Stage, gates: &[GateView], smoke: Option<&Smoked>)
 /// The exit code of a rollback that somebody asked for: gone back is what was wanted.
 fn exit_of_rollback(stage: &Stage) -> Exit {
     match stage {
-        Stage::RolledBack { .. } => Exit::Done,
+        // It had not moved any traffic yet: then there was nothing to take back.
+        Stage::RolledBack { .. } | Stage::Rejected { .. } => Exit::Done,
         Stage::OnBackup | Stage::Stranded { .. } => Exit::RolledBack,
         _ => Exit::Error,
     }
