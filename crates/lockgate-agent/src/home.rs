@@ -9,6 +9,10 @@ use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+/// How long the folder's path may be: a socket's has at most 107 bytes (unix(7)), and one here goes on
+/// `/run/0000/w-000000000000-00.sock`.
+const LONGEST: usize = 107 - "/run/0000/w-000000000000-00.sock".len();
+
 /// The agent's folder.
 #[derive(Debug, Clone)]
 pub struct Home {
@@ -43,6 +47,34 @@ impl Home {
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.root.join(name)
+    }
+
+    /// A new folder for the sockets of one life of the agent. One that is `alone` removes those of lives before.
+    ///
+    /// # Errors
+    /// Where it can't be made.
+    pub(crate) fn sockets(&self, alone: bool, entropy: &dyn Entropy) -> Result<PathBuf, AgentError> {
+        let all = self.path("run");
+        if self.root.as_os_str().len() > LONGEST {
+            let source = std::io::Error::other(format!(
+                "its path has more than {LONGEST} bytes, too long for the sockets in it; choose a shorter one"
+            ));
+            return Err(AgentError::io("use the folder", &self.root, source));
+        }
+        if alone {
+            std::fs::remove_dir_all(&all).map_err(|e| AgentError::io("empty", &all, e))?;
+        }
+        loop {
+            let mut bytes = [0; 2];
+            entropy.fill(&mut bytes);
+            // Short, for a socket's path may have 107 bytes only.
+            let own = all.join(format!("{:04x}", u16::from_be_bytes(bytes)));
+            match std::fs::DirBuilder::new().recursive(alone).mode(0o700).create(&own) {
+                Ok(()) => return Ok(own),
+                Err(e) if !alone && e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(AgentError::io("make the folder", &own, e)),
+            }
+        }
     }
 
     /// The agent's key; made at first start and never sent anywhere.
@@ -122,6 +154,28 @@ mod tests {
     impl Entropy for Fixed {
         fn fill(&self, buf: &mut [u8]) {
             buf.fill(3);
+        }
+    }
+
+    #[test]
+    fn each_life_has_a_folder_for_its_sockets() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::open(&dir.path().join("production")).unwrap();
+        let counter = |from: u8| Counted(std::sync::atomic::AtomicU8::new(from));
+        let old = home.sockets(true, &counter(1)).unwrap();
+        // Beside one that lives another place is looked for.
+        let new = home.sockets(false, &counter(1)).unwrap();
+        assert!(old != new && old.is_dir() && new.is_dir());
+        let next = home.sockets(true, &counter(7)).unwrap();
+        assert!(next.is_dir() && !old.exists() && !new.exists());
+        let deep = Home::open(&dir.path().join("x".repeat(80))).unwrap();
+        assert!(deep.sockets(true, &Fixed).unwrap_err().to_string().contains("shorter"));
+    }
+
+    struct Counted(std::sync::atomic::AtomicU8);
+    impl Entropy for Counted {
+        fn fill(&self, buf: &mut [u8]) {
+            buf.fill(self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
         }
     }
 

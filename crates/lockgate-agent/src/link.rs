@@ -1,6 +1,6 @@
 //! The loops that talk to the server. Each of them may fail for ever; the environment goes on.
 
-use crate::reconciler::Reconciler;
+use crate::reconciler::{Ends, Reconciler, Serving};
 use crate::{AgentError, Shared, preview};
 use lockgate_core::gate::PublicKey;
 use lockgate_core::id::{ModelName, PrincipalId};
@@ -40,12 +40,18 @@ impl Tasks {
     }
 }
 
-/// Starts everything.
-pub(crate) async fn start(shared: Arc<Shared>, table: RouteTable) -> Result<Tasks, AgentError> {
+/// Starts everything. An agent that takes over from another begins to judge and to decide once it says through `serving` that
+/// everything serves.
+pub(crate) async fn start(
+    shared: Arc<Shared>,
+    table: RouteTable,
+    serving: Option<watch::Sender<Serving>>,
+) -> Result<Tasks, AgentError> {
     let (desired_in, desired) = watch::channel(None);
     let (live_in, live) = watch::channel(None);
     let reported = Arc::new(Notify::new());
-    let reconciler = Reconciler::new(shared.clone(), table, desired, live_in, reported.clone()).await?;
+    let ends = Ends { desired, live: live_in, reported: reported.clone(), serving };
+    let reconciler = Reconciler::new(shared.clone(), table, ends).await?;
     Ok(Tasks(vec![
         tokio::spawn(reconciler.run()),
         tokio::spawn(fetch(shared.clone(), desired_in)),

@@ -44,7 +44,7 @@ impl Reconciler {
             gates.running = true;
         }
         let (shared, desired, gates, reported) =
-            (self.shared.clone(), desired.clone(), self.gates.clone(), self.reported.clone());
+            (self.shared.clone(), desired.clone(), self.gates.clone(), self.ends.reported.clone());
         tokio::spawn(async move {
             let _running = Running(gates.clone());
             let limit = Duration::from_millis(u64::try_from(desired.plan.gates_ms).unwrap_or(0)) + GATE_GRACE;

@@ -8,7 +8,7 @@ use crate::attempt::Payload;
 use crate::body::{Fed, Stream};
 use crate::log::Protocol;
 use crate::predict::{self, Target};
-use crate::reactor::Reactor;
+use crate::reactor::{self, Reactor};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -88,7 +88,7 @@ pub(super) fn stream(reactor: &Rc<Reactor>, request: Request<Incoming>) -> Reply
         let work = answer_all(&reactor, &parts.headers, messages, &answers);
         let ended = tokio::select! {
             ended = tokio::time::timeout(limit, work) => ended.unwrap_or_else(|_| Err(Status::late())),
-            _ = stopping.wait_for(|s| *s) => Err(Status { code: 14, message: "the gateway stops".to_owned() }),
+            () = reactor::over(&mut stopping) => Err(Status { code: 14, message: "the gateway stops".to_owned() }),
         };
         let mut trailers = status::ok();
         if let Err(status) = ended {

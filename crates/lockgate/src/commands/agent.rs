@@ -34,10 +34,18 @@ pub(crate) async fn agent(args: &cli::Agent, server: &str, isolation: String) ->
         Some(path) => path.clone(),
         None => super::worker::library(&args.home.join("lib"), &|text| tracing::info!("{text}"))?,
     };
+    let listener = if args.given_socket {
+        let given = lockgate_agent::descriptor::receive(std::io::stdin());
+        Some(given.context("no listening socket comes over standard input")?)
+    } else {
+        None
+    };
     let options = AgentOptions {
         environment: EnvironmentName::new(args.environment.clone())?,
         home: args.home.clone(),
         listen: args.listen,
+        listener,
+        take_over: args.take_over,
         server: server.to_owned(),
         token: token.trim().to_owned(),
         trust,
