@@ -158,14 +158,18 @@ impl Seen<'_> {
     }
 
     fn segments(&self, of: impl Fn(&Counts) -> u64) -> Vec<Segment> {
-        self.weights
-            .iter()
+        self.shared()
             .map(|w| Segment {
                 weight: self.share(w),
                 candidate_events: of(&w.candidate),
                 baseline_events: of(&w.baseline),
             })
             .collect()
+    }
+
+    /// What there was where both sides could be met: in a preview only the baseline was.
+    fn shared(&self) -> impl Iterator<Item = &Weighed> {
+        self.weights.iter().filter(|w| self.share(w) > 0.0)
     }
 
     fn sum(&self, of: impl Fn(&Weighed) -> u64) -> u64 {
@@ -301,8 +305,7 @@ fn disagreement(evidence: Seen<'_>, max: f64) -> Numbers {
 
 fn counts(evidence: Seen<'_>, of: impl Fn(&Counts) -> u64) -> Vec<SegmentCount> {
     evidence
-        .weights
-        .iter()
+        .shared()
         .map(|w| SegmentCount {
             weight: evidence.share(w),
             candidate: of(&w.candidate),

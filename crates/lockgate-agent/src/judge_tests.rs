@@ -1,5 +1,5 @@
 use super::*;
-use lockgate_core::plan::{OnInconclusive, Step};
+use lockgate_core::plan::{OnInconclusive, Step, Testers};
 
 fn plan() -> RolloutPlan {
     let name = |n: &str| GuardName::new(n).unwrap();
@@ -26,6 +26,8 @@ fn plan() -> RolloutPlan {
         timeout_ms: 1000,
         memory_bytes: 0,
         batch_rows: None,
+        smoke: None,
+        testers: Testers::Nobody,
     }
 }
 
@@ -208,6 +210,31 @@ fn answers_that_differ_roll_back_and_noise_does_not() {
     let noisy = Samples { more: 40, same: 80, less: 40 };
     let evidence = mirrored(healthy(700), healthy(700), noisy);
     assert!(judge(&with_disagreement(), &evidence, &mut Peaks::default()).worst().is_none());
+}
+
+#[test]
+fn after_a_switch_it_is_judged_by_what_the_baseline_did_in_the_preview() {
+    // Two in a hundred are bad answers, on either side: four times what the guard's floor allows.
+    let usual = Counts { errors: 60, first_bad: 60, ..healthy(3000) };
+    let switched = |before: Option<Counts>, candidate: Counts| {
+        let mut evidence = seen(Counts::default(), Counts::default());
+        let preview = |baseline| Weighed { weight: 0.0, candidate: Counts::default(), baseline };
+        evidence.weights = before.map(preview).into_iter().collect();
+        evidence.weights.push(Weighed { weight: 1.0, candidate, baseline: Counts::default() });
+        judge(&plan(), &evidence, &mut Peaks::default())
+    };
+    let j = switched(Some(usual), usual);
+    assert!(j.worst().is_none() && !j.sample_ratio_mismatch, "{:#?}", j.readings);
+    assert!(switched(None, usual).worst().is_some(), "without a preview nothing says that this is usual");
+    let broken = Counts { errors: 600, first_bad: 600, ..healthy(3000) };
+    assert_eq!(switched(Some(usual), broken).worst().map(|r| r.guard.as_str()), Some("errors"));
+    // What the baseline did alone proves nothing of the candidate.
+    assert!(
+        switched(Some(healthy(100_000)), Counts::default())
+            .readings
+            .iter()
+            .all(|r| r.verdict == Verdict::Unknown)
+    );
 }
 
 #[test]

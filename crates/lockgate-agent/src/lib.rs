@@ -19,6 +19,7 @@
 //! | `handover`, [`descriptor`] | one agent takes over from another without a pause |
 //! | `crash` | where tests let it die |
 //! | `live` | what is seen right now, for people |
+//! | `preview` | the key and the tokens by which testers reach a release |
 //! | `predictions`, `bodies` | the prediction log, and what it says of bodies |
 //! | [`python`] | Python environments |
 
@@ -38,6 +39,7 @@ pub mod judge;
 mod link;
 mod live;
 mod predictions;
+mod preview;
 pub mod python;
 mod reconciler;
 mod releases;
@@ -55,6 +57,7 @@ use lockgate_blob::BlobStore;
 use lockgate_core::clock::{Clock, Entropy};
 use lockgate_core::gate::PublicKey;
 use lockgate_core::id::EnvironmentName;
+use lockgate_core::preview::PreviewKey;
 use lockgate_core::route::RouteTable;
 use lockgate_gateway::{Deps, Gateway, GatewayOptions, LogSink};
 use p256::ecdsa::SigningKey;
@@ -132,6 +135,8 @@ pub(crate) struct Shared {
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) gateway: Gateway,
     pub(crate) gateway_url: String,
+    /// What preview tokens are made with.
+    pub(crate) preview_key: PreviewKey,
     pub(crate) predictions: PredictionLog,
     pub(crate) clock: Arc<dyn Clock>,
     /// Says that this life's sockets are in use.
@@ -248,8 +253,10 @@ async fn open(
     let (sink, records) = LogSink::channel(LOG_QUEUE);
     let (predictions, writer) = PredictionLog::start(home.path("predictions"), records);
     let table = routing::saved(&home)?;
+    let preview_key = preview::key(&home, &*entropy)?;
     let gateway_options = GatewayOptions {
         threads: options.threads,
+        preview_key: Some(preview_key.clone()),
         ..GatewayOptions::new(options.listen, options.environment.to_string())
     };
     let deps = Deps { clock: clock.clone(), entropy: entropy.clone(), log: sink, listener: options.listener };
@@ -275,6 +282,7 @@ async fn open(
         fleet,
         gateway,
         gateway_url,
+        preview_key,
         predictions,
         clock,
         _alive: alive,

@@ -1,10 +1,11 @@
 //! The loops that talk to the server. Each of them may fail for ever; the environment goes on.
 
 use crate::reconciler::{Ends, Jobs, Reconciler, Serving};
-use crate::{AgentError, Shared};
+use crate::{AgentError, Shared, preview};
 use lockgate_core::gate::PublicKey;
+use lockgate_core::id::{ModelName, PrincipalId};
 use lockgate_core::route::RouteTable;
-use lockgate_core::wire::{Answer, Ask, Desired, Live, Query, Report};
+use lockgate_core::wire::{Answer, Ask, Desired, Live, Previewed, Query, Report};
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -145,18 +146,43 @@ async fn fetch(shared: Arc<Shared>, desired: watch::Sender<Option<Desired>>) {
 
 async fn answer(shared: Arc<Shared>, query: Query) {
     let worker = shared.clone();
-    let found = tokio::task::spawn_blocking(move || match query.ask {
-        Ask::Prediction { id } => worker.predictions.find(&id).unwrap_or_else(|error| {
-            tracing::warn!(%error, "the prediction log can't be searched");
-            None
-        }),
-        Ask::WorkerLog { tail, .. } => Some(worker.fleet.logs(tail).into()),
-    })
-    .await
-    .unwrap_or(None);
+    let look = |read: Box<dyn FnOnce() -> Option<serde_json::Value> + Send>| async {
+        tokio::task::spawn_blocking(read).await.unwrap_or(None)
+    };
+    let found = match query.ask {
+        Ask::Prediction { id } => {
+            look(Box::new(move || {
+                worker.predictions.find(&id).unwrap_or_else(|error| {
+                    tracing::warn!(%error, "the prediction log can't be searched");
+                    None
+                })
+            }))
+            .await
+        }
+        Ask::WorkerLog { tail, .. } => look(Box::new(move || Some(worker.fleet.logs(tail).into()))).await,
+        Ask::Preview { model, side, by, for_ms } => preview_token(&worker, model, side, by, for_ms).await,
+    };
     if let Err(error) = shared.server.answer(&Answer { id: query.id, found }).await {
         tracing::warn!(%error, "an answer was lost");
     }
+}
+
+async fn preview_token(
+    shared: &Shared,
+    model: Option<ModelName>,
+    side: String,
+    by: PrincipalId,
+    for_ms: i64,
+) -> Option<serde_json::Value> {
+    let made = match shared.journal.deployments().await {
+        Ok(deployments) => preview::for_person(shared, &deployments, model, side, by, for_ms),
+        Err(error) => Err(error),
+    };
+    let answer = made.unwrap_or_else(|error| {
+        tracing::warn!(%error, "no preview token can be made");
+        Previewed::Refused("the agent can't make a token; its log says why".to_owned())
+    });
+    serde_json::to_value(answer).ok()
 }
 
 /// Hands journal entries over, in order, each until the server has it.

@@ -2,10 +2,11 @@
 
 use crate::Shared;
 use crate::judge::{Counts, Evidence, Shadow, Weighed};
+use lockgate_core::gate::Outcome;
 use lockgate_core::guard::{GuardSpec, Judgement, Verdict};
 use lockgate_core::id::{ModelName, PromotionId};
-use lockgate_core::plan::{Plan, Revision};
-use lockgate_core::rollout::{Deployment, Phase, Status};
+use lockgate_core::plan::{Plan, Revision, Switch};
+use lockgate_core::rollout::{Deployment, Phase, Rollout, Status};
 use lockgate_core::route::{Role, RouteTable, WHOLE};
 use lockgate_core::wire::{Live, LiveModel, LiveRollout, LiveSide};
 use lockgate_gateway::{
@@ -243,7 +244,9 @@ fn rollout(
                 Status::Held { since, reason } => (format!("held: {reason}"), Some(*since)),
                 Status::Paused { .. } => ("paused by a person; guards go on".to_owned(), None),
             };
-            let what = if shadow > 0 {
+            let what = if active.preview().is_some() {
+                preview(active)
+            } else if shadow > 0 {
                 let seen = stats.filter(|s| s.salt == active.promotion.as_str()).and_then(|s| s.shadow);
                 mirrored(shadow, &seen.unwrap_or_default())
             } else {
@@ -258,6 +261,22 @@ fn rollout(
     let seconds_to_verdict = since.and_then(|since| expected(&judgement, (now - since) as f64 / 1000.0));
     let promotion: PromotionId = active.promotion.clone();
     Some(LiveRollout { promotion, phase, share: share(weight), judgement, seconds_to_verdict })
+}
+
+/// A preview step in words.
+fn preview(active: &Rollout) -> String {
+    let smoke = match (&active.plan.rollout.smoke, &active.smoke) {
+        (None, _) => "no smoke test",
+        (Some(_), Some(smoke)) if smoke.outcome == Outcome::Pass => "smoke test passed",
+        (Some(_), Some(_)) => "smoke test FAILED",
+        (Some(_), None) => "smoke test under way",
+    };
+    let hand = match (active.preview(), active.switch) {
+        (Some(Switch::ByHand), false) => ", a person switches",
+        (Some(Switch::ByHand), true) => ", a person has said that it may switch",
+        _ => "",
+    };
+    format!("preview, no user yet ({smoke}{hand})")
 }
 
 /// A shadow step in words.

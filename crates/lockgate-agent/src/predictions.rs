@@ -178,6 +178,7 @@ fn batch(rows: &[LogRecord]) -> Result<RecordBatch, arrow::error::ArrowError> {
         ("revision", text(&|r| Some(r.revision.to_string()))),
         ("assigned", text(&|r| Some(r.assigned.as_str().to_owned()))),
         ("served", text(&|r| r.served.map(|s| s.as_str().to_owned()))),
+        ("forced", text(&|r| r.forced.clone())),
         ("unit", text(&|r| r.unit.clone())),
         ("status", Arc::new(rows.iter().map(|r| i32::from(r.status)).collect::<Int32Array>())),
         (
@@ -285,7 +286,8 @@ pub(crate) fn requests(folder: &Path, model: &ModelName) -> Result<Vec<Bytes>, A
             let wrong = row["status"].as_i64().is_some_and(|status| [400, 413, 415, 422].contains(&status));
             let refused = wrong && row["served"] == "baseline" && row["assigned"] == "baseline";
             let protocol = matches!(row["protocol"].as_str(), Some("oip" | "grpc"));
-            let fits = row["model"] == model.as_str() && protocol && !refused;
+            // What testers try out is not what users ask.
+            let fits = row["model"] == model.as_str() && protocol && !refused && row["forced"].is_null();
             if let (true, Some(body)) = (fits, row["request"].as_str().filter(|body| bodies::is_shown(body)))
             {
                 found.push(Bytes::from(body.to_owned()));
@@ -315,6 +317,7 @@ mod tests {
             revision: Digest::of(b"revision"),
             assigned: Role::Candidate,
             served: Some(Role::Baseline),
+            forced: None,
             unit: Some("case 1".to_owned()),
             status: 200,
             latency_us: 700,
@@ -360,7 +363,8 @@ mod tests {
         let failed = LogRecord { status: 500, protocol: Protocol::Oip, ..good.clone() };
         let raw = BodyForm { json: Some(0), encoding: None };
         let unknown = LogRecord { request_form: raw, ..good.clone() };
-        let all = [good, refused, by_candidate, given_up, failed, unknown];
+        let forced = LogRecord { forced: Some("tester u_ann".to_owned()), ..good.clone() };
+        let all = [good, refused, by_candidate, given_up, failed, unknown, forced];
         all.into_iter().for_each(|r| sender.send(r).unwrap());
         drop(sender);
         thread.join().unwrap();

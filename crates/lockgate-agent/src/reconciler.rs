@@ -6,10 +6,12 @@
 //! | `watch` | what is seen, and what the guards say |
 //! | `gating` | running gates |
 //! | `preparing` | revisions on their way to workers, and away |
+//! | `smoking` | running smoke tests |
 //! | `workers` | workers lost and back |
 
 mod gating;
 mod preparing;
+mod smoking;
 mod watch;
 mod workers;
 
@@ -27,6 +29,7 @@ use lockgate_core::route::{ModelRoute, RouteTable, WHOLE};
 use lockgate_core::wire::{Desired, DesiredPromotion, Live, Task};
 use lockgate_stats::decision::Peaks;
 use preparing::Preparing;
+use smoking::Smoking;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -53,6 +56,7 @@ pub(crate) struct Reconciler {
     gates: Arc<Mutex<Gates>>,
     /// Revisions on their way to a worker, with why one can't get there.
     preparing: Arc<Mutex<BTreeMap<Digest, Preparing>>>,
+    smoking: Arc<Mutex<Smoking>>,
     peaks: BTreeMap<PromotionId, Peaks>,
     judgements: BTreeMap<ModelName, Judgement>,
     workers: BTreeMap<(Digest, u32), (u64, Option<Instant>)>,
@@ -105,6 +109,7 @@ impl Reconciler {
             ends,
             gates: Arc::default(),
             preparing: Arc::default(),
+            smoking: Arc::default(),
             peaks: BTreeMap::new(),
             judgements: BTreeMap::new(),
             workers: BTreeMap::new(),
@@ -147,11 +152,13 @@ impl Reconciler {
         say("publish the routes", self.publish().await);
         for model in &models {
             say("follow a rollout", self.step(model).await);
+            say("follow a smoke test", self.smoke(model).await);
         }
         let desired = self.ends.desired.borrow_and_update().clone();
         for promotion in desired.iter().flat_map(|d| &d.promotions) {
             say("do what the server asks", self.serve(promotion).await);
         }
+        self.end_smoke_tests();
         self.prepare();
         say("publish the routes", self.publish().await);
         self.retire();

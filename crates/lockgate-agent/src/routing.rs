@@ -62,10 +62,12 @@ fn route(deployment: &Deployment, fleet: &Fleet) -> Option<ModelRoute> {
                 && !fleet.addresses(revision).is_empty(),
             shadow: (traffic.shadow > 0)
                 .then(|| Shadow { share: traffic.shadow, tolerance: tolerance(plan) }),
+            preview: traffic.preview,
         }),
         backup: traffic.backup.map(variant),
         unit: plan.rollout.unit_header.clone().map(UnitSource::Header),
         timeout_ms: plan.rollout.timeout_ms,
+        testers: plan.rollout.testers,
     })
 }
 

@@ -10,6 +10,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use futures_util::TryStreamExt as _;
+use lockgate_control::preview::PreviewRequest;
 use lockgate_control::view::{NewRelease, PromotionRequest};
 use lockgate_control::{Control, NewConfiguration};
 use lockgate_core::access::{Action, Target, authorize};
@@ -17,6 +18,7 @@ use lockgate_core::actor::Actor;
 use lockgate_core::digest::Digest;
 use lockgate_core::event::InstructionKind;
 use lockgate_core::id::{EnvironmentName, ModelName, PromotionId};
+use lockgate_core::wire::PreviewToken;
 use serde::{Deserialize, Serialize};
 
 /// The largest JSON or TOML body. Blobs are streamed and have no limit but the disk's.
@@ -37,6 +39,7 @@ pub(crate) fn routes() -> Router<Control> {
         .route("/api/v1/promotions/{id}/approve", post(approve))
         .route("/api/v1/promotions/{id}/{verb}", post(decide))
         .route("/api/v1/environments/{environment}/rollback", post(rollback))
+        .route("/api/v1/environments/{environment}/preview", post(preview))
         .route("/api/v1/environments/{environment}/worker-log", get(worker_log))
         .route("/api/v1/history", get(history))
         .route("/api/v1/models/{model}/history", get(model_history))
@@ -188,6 +191,7 @@ async fn decide(
         "pause" => InstructionKind::Pause,
         "resume" => InstructionKind::Resume,
         "abort" => InstructionKind::Abort,
+        "switch" => InstructionKind::Switch,
         other => return Err(ApiError::invalid(format!("`{other}` can't be done to a promotion"))),
     };
     Ok(Json(control.instruct(&actor, &id, kind, &body.reason).await?))
@@ -207,6 +211,15 @@ async fn rollback(
     Json(body): Json<Rollback>,
 ) -> PromotionAnswer {
     Ok(Json(control.rollback(&actor, &environment, body.model.as_ref(), &body.reason).await?))
+}
+
+async fn preview(
+    State(control): State<Control>,
+    Extension(actor): Extension<Actor>,
+    Path(environment): Path<EnvironmentName>,
+    Json(body): Json<PreviewRequest>,
+) -> Answer<PreviewToken> {
+    Ok(Json(control.preview(&actor, &environment, body).await?))
 }
 
 #[derive(Deserialize)]

@@ -5,7 +5,7 @@ use lockgate_core::digest::{Digest, NotCanonical};
 use lockgate_core::gate::GateSpec;
 use lockgate_core::guard::GuardSpec;
 use lockgate_core::id::{EnvironmentName, GateName, GuardName, ModelName, ProjectName};
-use lockgate_core::plan::{OnInconclusive, Step};
+use lockgate_core::plan::{OnInconclusive, Smoke, Step, Testers};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -152,6 +152,12 @@ pub struct ResolvedEnvironment {
     /// The most rows of several requests in one call of a model that runs in Python, where the file says it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub batch_rows: Option<u32>,
+    /// What tries a release out in the preview step.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub smoke: Option<Smoke>,
+    /// Who may say which release answers a request.
+    #[serde(skip_serializing_if = "Testers::is_nobody", default)]
+    pub testers: Testers,
     /// The error rates of the rollout's tests.
     pub statistics: Statistics,
     /// What this environment needs and this version doesn't bring, as warnings: a plan for it is refused.
@@ -251,6 +257,9 @@ struct Configuration<'p> {
     memory_bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     batch_rows: Option<u32>,
+    /// So that what serves can be promoted again to let testers in, or to keep them out.
+    #[serde(skip_serializing_if = "Testers::is_nobody")]
+    testers: Testers,
 }
 
 impl ResolvedEnvironment {
@@ -306,6 +315,7 @@ impl Project {
             timeout_ms: resolved.timeout_ms,
             memory_bytes: resolved.memory_bytes,
             batch_rows: resolved.batch_rows,
+            testers: resolved.testers,
         };
         Ok(Digest::of_json(&configuration)?)
     }

@@ -7,7 +7,7 @@ use lockgate_config::{Project, parse};
 use lockgate_core::gate::{GateSpec, Metric};
 use lockgate_core::guard::GuardSpec;
 use lockgate_core::id::{EnvironmentName, ModelName};
-use lockgate_core::plan::{OnInconclusive, Step};
+use lockgate_core::plan::{OnInconclusive, Smoke, Step, Switch, Testers};
 use std::path::Path;
 
 const SMALL: &str = include_str!("fixtures/small-team.toml");
@@ -250,6 +250,36 @@ run = "c"
     assert_eq!(asia.gates.keys().map(|g| g.as_str()).collect::<Vec<_>>(), ["a"]);
     assert_eq!(asia.after, [env("eu")], "`after` is inherited as every key is");
     assert!(!asia.guards.contains_key("errors"), "removed twice is removed");
+}
+
+#[test]
+fn a_preview_lets_testers_in_unless_it_says_otherwise_and_nothing_else_does() {
+    let text = r#"
+project = "p"
+[env.canary]
+rollout = ["canary 5% for 5m", "100%"]
+[env.open]
+like = "canary"
+testers = "anybody"
+[env.green]
+rollout = ["preview for 10m", "100%"]
+smoke = "pytest -q smoke"
+[env.hand]
+like = "green"
+rollout = ["preview for 10m by hand", "canary 5% for 15m", "100%"]
+smoke = { run = "python smoke.py", timeout = "90s" }
+testers = "nobody"
+"#;
+    let project = read(text);
+    let of = |name: &str| {
+        let e = project.environment(&env(name)).unwrap();
+        (e.testers, e.steps[0].preview, e.smoke.clone())
+    };
+    let smoke = |run: &str, timeout_ms| Some(Smoke { run: run.to_owned(), timeout_ms });
+    assert_eq!(of("canary"), (Testers::Nobody, None, None));
+    assert_eq!(of("open"), (Testers::Anybody, None, None));
+    assert_eq!(of("green"), (Testers::Token, Some(Switch::Automatic), smoke("pytest -q smoke", 300_000)));
+    assert_eq!(of("hand"), (Testers::Nobody, Some(Switch::ByHand), smoke("python smoke.py", 90_000)));
 }
 
 #[test]

@@ -39,7 +39,7 @@ pub(crate) fn forecast(
     };
     let mut rows = Vec::new();
     let mut total = Some(0.0);
-    for step in plan.rollout.steps.iter().filter(|s| s.weight < WHOLE) {
+    for step in plan.rollout.steps.iter().filter(|s| s.is_judged()) {
         let (shadow, share) = (step.is_shadow(), share(step));
         let mut slowest = Some(step.hold_ms as f64 / 1000.0);
         for (guard, spec) in plan.rollout.guards.iter().filter(|(_, s)| s.is_required(shadow)) {
@@ -93,10 +93,13 @@ fn advice(plan: &Plan, rate: f64, base: f64, total: Option<f64>) -> Vec<String> 
         .rollout
         .steps
         .iter()
-        .filter(|s| s.weight < WHOLE)
+        .filter(|s| s.is_judged())
         .map(|s| (s.hold_ms + plan.rollout.deadline_ms) as f64 / 1000.0)
         .sum();
-    if plan.rollout.steps.len() < 2 || rate <= 0.0 || total.is_some_and(|t| t <= PATIENCE.min(budget)) {
+    if !plan.rollout.steps.iter().any(Step::is_judged)
+        || rate <= 0.0
+        || total.is_some_and(|t| t <= PATIENCE.min(budget))
+    {
         return Vec::new();
     }
     let outcome = match plan.rollout.on_inconclusive {

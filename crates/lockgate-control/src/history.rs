@@ -67,6 +67,8 @@ impl Story {
             | RolloutEvent::Held { .. }
             | RolloutEvent::Paused { .. }
             | RolloutEvent::Resumed { .. }
+            | RolloutEvent::Smoked(_)
+            | RolloutEvent::SwitchAllowed { .. }
             | RolloutEvent::RollbackApplied { .. } => None,
         }
     }

@@ -33,6 +33,7 @@ mod overview;
 mod people;
 mod planner;
 mod planning;
+pub mod preview;
 mod projection;
 mod promotion;
 mod quarantine;

@@ -173,6 +173,7 @@ impl Control {
             sides,
             terms: terms::terms(&p.plan),
             changed_terms: terms::changed(&p.plan, all),
+            smoke: p.smoke.clone(),
             pending: p
                 .pending()
                 .map(|i| PendingView { what: i.kind, by: named(names, &i.by), reason: i.reason.clone() })
@@ -268,6 +269,9 @@ pub(crate) fn next_after_why(p: &Promotion) -> String {
                     format!("lockgate watch {short}   (or: lockgate abort {short} --reason WHY)")
                 }
                 Some(Until::Resumed) => format!("lockgate resume {short} --reason WHY"),
+                Some(Until::Decided) if p.waits_for_switch() => {
+                    format!("lockgate switch {short}   (or: lockgate abort {short} --reason WHY)")
+                }
                 Some(Until::Decided) => format!("lockgate abort {short} --reason WHY"),
             }
         }
@@ -293,6 +297,9 @@ fn next(p: &Promotion) -> String {
         }
         Stage::Gating | Stage::Queued | Stage::RollingBack { .. } | Stage::FailingOver => {
             format!("lockgate watch {short}")
+        }
+        Stage::Rolling { .. } if p.waits_for_switch() && p.pending().next().is_none() => {
+            format!("lockgate switch {short}   (look first: lockgate preview --env {})", p.plan.environment)
         }
         Stage::Rolling { rollout } if rollout.held.is_some() && p.pending().next().is_none() => {
             format!("lockgate why {short}")

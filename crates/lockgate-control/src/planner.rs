@@ -10,7 +10,6 @@ use lockgate_core::digest::Digest;
 use lockgate_core::gate::GateSpec;
 use lockgate_core::id::{EnvironmentName, PrincipalId};
 use lockgate_core::plan::{ApprovalRule, Lineage, Plan, Revision, RolloutPlan};
-use lockgate_core::route::WHOLE;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What the planner needs to know beside the configuration.
@@ -89,7 +88,7 @@ pub(crate) fn plan(
     let mut plan = plan;
     if plan.control().is_none() {
         // Steps are there to compare; without anything to compare with they would only hold.
-        plan.rollout.steps.retain(|step| step.weight >= WHOLE);
+        plan.rollout.steps.retain(|step| !step.is_judged());
     }
     plan.validate().map_err(ControlError::invalid)?;
     Ok(plan)
@@ -176,5 +175,7 @@ fn rollout(resolved: &ResolvedEnvironment, unit_header: Option<String>) -> Rollo
         timeout_ms: resolved.timeout_ms,
         memory_bytes: resolved.memory_bytes,
         batch_rows: resolved.batch_rows,
+        smoke: resolved.smoke.clone(),
+        testers: resolved.testers,
     }
 }

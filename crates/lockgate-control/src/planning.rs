@@ -17,7 +17,7 @@ use lockgate_core::digest::Digest;
 use lockgate_core::event::Cause;
 use lockgate_core::gate::{GateSpec, Outcome};
 use lockgate_core::id::{EnvironmentName, GateName, PromotionId};
-use lockgate_core::plan::{Lineage, Plan, Revision};
+use lockgate_core::plan::{Lineage, Plan, Revision, Step, Switch};
 use lockgate_core::promotion::{Promotion, Stage};
 use lockgate_store::Conn;
 
@@ -284,6 +284,31 @@ fn rollback_words(plan: &Plan) -> String {
     }
 }
 
+/// What a switch from a preview to all users rests on: no guard compares both releases before.
+fn switch(plan: &Plan) -> Option<String> {
+    let rollout = &plan.rollout;
+    let preview = rollout.steps.iter().find_map(|step| step.preview)?;
+    if rollout.steps.iter().any(Step::is_judged) || plan.control().is_none() {
+        return None;
+    }
+    let parts = [
+        (!plan.gates.is_empty(), "the gates"),
+        (rollout.smoke.is_some(), "the smoke test"),
+        (preview == Switch::ByHand, "a person"),
+    ];
+    let parts: Vec<&str> = parts.into_iter().filter(|(is, _)| *is).map(|(_, part)| part).collect();
+    let decides = match parts.as_slice() {
+        [] => "nothing is asked of the release before".to_owned(),
+        [one] => format!("{one} alone decides it"),
+        [first @ .., last] => format!("{} and {last} decide it", first.join(", ")),
+    };
+    let back = match rollout.probation_ms {
+        0 => "nothing watches it afterwards, for it has no probation: set probation = \"1h\" or longer",
+        _ => "guards and breaker watch it afterwards, on probation, with the way back warm",
+    };
+    Some(format!("all users switch at once, and {decides}: no guard compares before; {back}"))
+}
+
 fn warnings(plan: &Plan, forecast: &Forecast, promotions: &[Promotion]) -> Vec<String> {
     let mut found: Vec<String> = promotions
         .iter()
@@ -295,7 +320,14 @@ fn warnings(plan: &Plan, forecast: &Forecast, promotions: &[Promotion]) -> Vec<S
             _ => None,
         })
         .collect();
-    if plan.rollout.unit_header.is_none() && plan.rollout.steps.len() > 1 {
+    let steps = &plan.rollout.steps;
+    found.extend(switch(plan));
+    if steps.iter().any(Step::is_preview) && plan.rollout.smoke.is_none() {
+        let by_hand = steps.iter().any(|s| s.preview == Some(Switch::ByHand));
+        let who = if by_hand { "only whoever switches by hand has" } else { "nothing has" };
+        found.push(format!("there is no smoke test: {who} tried the release out before users get it"));
+    }
+    if plan.rollout.unit_header.is_none() && steps.iter().any(|s| s.weight > 0 && s.is_judged()) {
         found.push("the model has no `unit`: assignment is random per request, not sticky".to_owned());
     }
     if plan.control().is_none() {

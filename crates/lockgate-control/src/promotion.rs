@@ -128,6 +128,7 @@ impl Control {
             InstructionKind::Resume => Action::RolloutResume,
             InstructionKind::Abort => Action::RolloutAbort,
             InstructionKind::Rollback => Action::RolloutRollback,
+            InstructionKind::Switch => Action::RolloutSwitch,
         };
         let found = self.load_promotion(id).await?;
         if kind == InstructionKind::Abort

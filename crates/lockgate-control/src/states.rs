@@ -333,6 +333,27 @@ impl Control {
         self.append(tx, new).await.map(|_| ())
     }
 
+    /// Records something that was given out and that changes nothing.
+    pub(crate) async fn record_access(
+        &self,
+        tx: &mut Tx,
+        actor: &Actor,
+        action: Action,
+        resource: Resource,
+        reason: &str,
+    ) -> Result<(), ControlError> {
+        let new = NewEntry {
+            actor: actor.clone(),
+            action: action.as_str().to_owned(),
+            effect: Effect::Allow,
+            resource,
+            event: None,
+            reason: reason.to_owned(),
+            source: None,
+        };
+        self.append(tx, new).await.map(|_| ())
+    }
+
     /// Records a refusal.
     pub(crate) async fn record_denial(
         &self,

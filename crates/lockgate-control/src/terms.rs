@@ -2,7 +2,7 @@
 
 use crate::view::Term;
 use lockgate_core::gate::GateSpec;
-use lockgate_core::plan::{ApprovalRule, Plan, Revision, RolloutPlan, Step};
+use lockgate_core::plan::{ApprovalRule, Plan, Revision, RolloutPlan, Smoke, Step, Switch, Testers};
 use lockgate_core::promotion::Promotion;
 use lockgate_core::route::WHOLE;
 use serde::Serialize;
@@ -72,8 +72,20 @@ fn of_rollout(all: &mut Terms, rollout: &RolloutPlan) {
         timeout_ms,
         memory_bytes,
         batch_rows,
+        smoke,
+        testers,
     } = rollout;
     all.add(ROLLOUT, shares(steps));
+    if steps.iter().any(Step::is_preview) {
+        all.add("preview", preview(smoke.as_ref()));
+    }
+    match testers {
+        Testers::Nobody => {}
+        Testers::Token => all.add("testers", "whoever has a preview token may choose who answers".to_owned()),
+        Testers::Anybody => {
+            all.add("testers", "ANYBODY who reaches the gateway may choose who answers".to_owned());
+        }
+    }
     all.extend("guard", guards, spelled);
     all.add(
         "unit",
@@ -178,14 +190,29 @@ fn shares(steps: &[Step]) -> String {
         .iter()
         .map(|step| {
             let percent = |parts: u32| format!("{}%", f64::from(parts) * 100.0 / f64::from(WHOLE));
-            let share = match step.shadow {
-                0 => percent(step.weight),
-                parts => format!("shadow {}", percent(parts)),
+            let share = match (step.preview, step.shadow) {
+                (Some(_), _) => "preview".to_owned(),
+                (None, 0) => percent(step.weight),
+                (None, parts) => format!("shadow {}", percent(parts)),
             };
-            if step.hold_ms == 0 { share } else { format!("{share} for {}", span(step.hold_ms)) }
+            let hold = if step.hold_ms == 0 { String::new() } else { format!(" for {}", span(step.hold_ms)) };
+            let hand = if step.preview == Some(Switch::ByHand) { " by hand" } else { "" };
+            format!("{share}{hold}{hand}")
         })
         .collect();
     all.join(", then ")
+}
+
+/// What decides that a preview ends. No guard does: they need users.
+fn preview(smoke: Option<&Smoke>) -> String {
+    let smoke = match smoke {
+        None => "no smoke test".to_owned(),
+        Some(Smoke { run, timeout_ms }) => {
+            let within = span(i64::try_from(*timeout_ms).unwrap_or(i64::MAX));
+            format!("smoke test `{run}` must pass within {within}")
+        }
+    };
+    format!("only testers reach the release; {smoke}; what follows is decided without a user's request")
 }
 
 /// A span exactly, in the largest unit in which it is a whole number: terms are compared by their words.

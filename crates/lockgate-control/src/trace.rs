@@ -2,6 +2,7 @@
 
 use crate::Control;
 use crate::error::ControlError;
+use crate::people::named;
 use crate::states::{self, Wanted};
 use crate::view::TraceView;
 use lockgate_core::access::{Action, Target, authorize};
@@ -71,6 +72,10 @@ impl Control {
             })
             .await?;
         let names = self.names().await?;
+        let mut row = row;
+        if let Some(tester) = row["forced"].as_str().and_then(|by| by.strip_prefix("tester ")?.parse().ok()) {
+            row["forced"] = format!("tester {}", named(&names, &tester)).into();
+        }
         let brought = brought(&promotions, &environment, &row);
         let run = match &release.manifest.run_id {
             Some(id) => self.tracking.run_summary(id).await?.map(

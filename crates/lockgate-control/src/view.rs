@@ -104,6 +104,9 @@ pub struct PromotionView {
     pub changed_terms: Vec<String>,
     /// What people asked of its rollout that the agent has not done yet.
     pub pending: Vec<PendingView>,
+    /// How its smoke test ended.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub smoke: Option<lockgate_core::event::Smoked>,
     /// Whether it stands still until a person says something, and nobody has yet.
     pub needs_person: bool,
     /// The next sensible command.

@@ -10,10 +10,11 @@ use lockgate_core::access::{Action, Target, authorize};
 use lockgate_core::actor::Actor;
 use lockgate_core::clock::rfc3339;
 use lockgate_core::entry::{Effect, Entry, ResourceKind};
-use lockgate_core::event::{Event, InstructionKind, PromotionEvent, RolloutEvent, Seal};
+use lockgate_core::event::{Event, InstructionKind, PromotionEvent, RolloutEvent, Seal, Smoked};
 use lockgate_core::gate::Outcome;
 use lockgate_core::guard::Verdict;
 use lockgate_core::id::PromotionId;
+use lockgate_core::plan::Step;
 use lockgate_core::promotion::{Promotion, Stage};
 use lockgate_core::route::WHOLE;
 
@@ -94,8 +95,18 @@ fn answer(p: &Promotion) -> String {
             None => format!("{subject} has {}.", step_words(rollout.weight, rollout.shadow)),
         },
         Stage::Probation { .. } | Stage::Confirmed => {
-            let guards = if p.plan.rollout.steps.iter().any(|s| s.weight < WHOLE) {
+            let steps = &p.plan.rollout.steps;
+            let guards = if steps.iter().any(Step::is_judged) {
                 "before every larger step each required guard proved it not worse"
+            } else if steps.iter().any(Step::is_preview) {
+                match &p.plan.rollout.smoke {
+                    Some(_) => {
+                        "its smoke test passed in the preview; then all traffic switched to it at once, without a comparison"
+                    }
+                    None => {
+                        "after its preview all traffic switched to it at once, without a smoke test or a comparison"
+                    }
+                }
             } else if p.plan.control().is_some() {
                 "all traffic moved at once, as its plan says, without a comparison"
             } else {
@@ -119,9 +130,10 @@ fn answer(p: &Promotion) -> String {
 /// A step's traffic in words.
 fn step_words(weight: u32, shadow: u32) -> String {
     let percent = |parts: u32| f64::from(parts) * 100.0 / f64::from(WHOLE);
-    match shadow {
-        0 => format!("{}% of the traffic", percent(weight)),
-        parts => format!("{}% of the requests mirrored to it, and no user", percent(parts)),
+    match (weight, shadow) {
+        (0, 0) => "no user yet: it is warm, and only testers reach it (preview)".to_owned(),
+        (weight, 0) => format!("{}% of the traffic", percent(weight)),
+        (_, parts) => format!("{}% of the requests mirrored to it, and no user", percent(parts)),
     }
 }
 
@@ -195,6 +207,7 @@ fn promotion_sentence(event: &PromotionEvent) -> String {
             InstructionKind::Resume => "told it to go on".to_owned(),
             InstructionKind::Abort => "told it to abort".to_owned(),
             InstructionKind::Rollback => "told it to roll back".to_owned(),
+            InstructionKind::Switch => "told it to switch".to_owned(),
         },
     }
 }
@@ -228,6 +241,15 @@ pub(crate) fn rollout_sentence(event: &RolloutEvent) -> String {
             "verified all evidence with its own keys and began to prepare".to_owned()
         }
         RolloutEvent::Aborted { reason } => format!("gave up before any traffic moved: {reason}"),
+        RolloutEvent::Smoked(Smoked { outcome, summary, .. }) => {
+            let verb = match outcome {
+                Outcome::Pass => "passed",
+                Outcome::Fail => "FAILED",
+                Outcome::Error => "could not be carried out",
+            };
+            format!("the smoke test {verb}: {summary}")
+        }
+        RolloutEvent::SwitchAllowed { .. } => "may switch".to_owned(),
         RolloutEvent::StepEntered { step, weight, shadow, .. } => {
             format!("step {}: {}", step + 1, step_words(*weight, *shadow))
         }

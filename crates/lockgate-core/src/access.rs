@@ -52,6 +52,10 @@ actions! {
     RolloutAbort => "rollout:abort",
     /// Roll a deployment back.
     RolloutRollback => "rollout:rollback",
+    /// Let a preview step go on that waits for a person.
+    RolloutSwitch => "rollout:switch",
+    /// Get a token to say which release answers.
+    PreviewToken => "preview:token",
     /// Read the audit log.
     AuditRead => "audit:read",
     /// Make an agent's key known.

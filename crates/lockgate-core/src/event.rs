@@ -128,6 +128,8 @@ pub enum InstructionKind {
     Abort,
     /// Go back to what served before, even after the release was confirmed.
     Rollback,
+    /// Go on from a preview step that waits for a person.
+    Switch,
 }
 
 impl InstructionKind {
@@ -139,6 +141,7 @@ impl InstructionKind {
             Self::Resume => "resume",
             Self::Abort => "abort",
             Self::Rollback => "rollback",
+            Self::Switch => "switch",
         }
     }
 }
@@ -170,6 +173,18 @@ pub struct Seal {
     /// Since when these were counted, where the agent was started again meanwhile: what went before is not in them.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub counted_since: Option<Millis>,
+}
+
+/// How a smoke test ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Smoked {
+    /// Only a pass lets the preview go on.
+    pub outcome: Outcome,
+    /// Its last words.
+    pub summary: String,
+    /// Digest of what it wrote, where the server has that.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub log: Option<Digest>,
 }
 
 /// Why a rollout goes back.
@@ -231,7 +246,7 @@ pub enum RolloutEvent {
         /// The plan.
         plan: Box<Plan>,
     },
-    /// The candidate can't run here; no traffic had moved.
+    /// The candidate can't run here, or its preview ended badly; no traffic had moved.
     Aborted {
         /// Why.
         reason: String,
@@ -265,6 +280,13 @@ pub enum RolloutEvent {
         needs_person: bool,
         /// What the guards said.
         judgement: Judgement,
+    },
+    /// The smoke test has ended.
+    Smoked(Smoked),
+    /// A person let a preview step that waits for one go on.
+    SwitchAllowed {
+        /// The instruction.
+        instruction: Instruction,
     },
     /// A person stopped the forward move.
     Paused {

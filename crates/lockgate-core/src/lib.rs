@@ -32,6 +32,7 @@ pub mod gate;
 pub mod guard;
 pub mod id;
 pub mod plan;
+pub mod preview;
 pub mod promotion;
 pub mod release;
 pub mod report;

@@ -43,19 +43,72 @@ pub struct Step {
     pub shadow: u32,
     /// The shortest time to stay, in milliseconds.
     pub hold_ms: i64,
+    /// That only testers and the smoke test reach the candidate in this step, and how it ends.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub preview: Option<Switch>,
+}
+
+/// How a preview step ends, once its time is over and its smoke test has passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Switch {
+    /// By itself.
+    Automatic,
+    /// When a person says so. Never without.
+    ByHand,
+}
+
+/// A program that tries a candidate out at its preview address, before any user meets it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Smoke {
+    /// The command line.
+    pub run: String,
+    /// How long it may take, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// Who may say which release is to answer a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Testers {
+    /// Nobody.
+    #[default]
+    Nobody,
+    /// Whoever has a token that the environment's agent signed.
+    Token,
+    /// Whoever reaches the gateway.
+    Anybody,
+}
+
+impl Testers {
+    /// Every choice with its name in `lockgate.toml`.
+    pub const ALL: [(Self, &'static str); 3] =
+        [(Self::Nobody, "nobody"), (Self::Token, "token"), (Self::Anybody, "anybody")];
+
+    /// Whether it is the default, which is left out of what is written: plans without testers keep their hashes.
+    #[must_use]
+    pub fn is_nobody(&self) -> bool {
+        *self == Self::Nobody
+    }
 }
 
 impl Step {
     /// A step in which `weight` parts of the users get the candidate's answers.
     #[must_use]
     pub fn live(weight: u32, hold_ms: i64) -> Self {
-        Self { weight, shadow: 0, hold_ms }
+        Self { weight, hold_ms, ..Self::default() }
     }
 
     /// A step in which `share` parts of the requests are mirrored to the candidate, whose answers nobody gets.
     #[must_use]
     pub fn mirroring(share: u32, hold_ms: i64) -> Self {
-        Self { weight: 0, shadow: share, hold_ms }
+        Self { shadow: share, hold_ms, ..Self::default() }
+    }
+
+    /// A step in which nobody but testers and the smoke test reach the candidate.
+    #[must_use]
+    pub fn previewing(switch: Switch, hold_ms: i64) -> Self {
+        Self { preview: Some(switch), hold_ms, ..Self::default() }
     }
 
     /// Whether it only mirrors requests.
@@ -64,10 +117,27 @@ impl Step {
         self.shadow > 0
     }
 
-    /// Where it stands in the order of steps: shadow steps first, and each kind by its share.
+    /// Whether only testers and the smoke test reach the candidate.
     #[must_use]
-    pub fn place(&self) -> (bool, u32) {
-        (!self.is_shadow(), self.weight.max(self.shadow))
+    pub fn is_preview(&self) -> bool {
+        self.preview.is_some()
+    }
+
+    /// Whether what follows it must be proven by guards: it has a share of users or requests, and not all of them.
+    #[must_use]
+    pub fn is_judged(&self) -> bool {
+        !self.is_preview() && self.weight < crate::route::WHOLE
+    }
+
+    /// Where it stands in the order of steps: a preview first, then shadow steps, and each kind by its share.
+    #[must_use]
+    pub fn place(&self) -> (u8, u32) {
+        let kind = match (self.preview, self.shadow) {
+            (Some(_), _) => 0,
+            (None, 1..) => 1,
+            (None, 0) => 2,
+        };
+        (kind, self.weight.max(self.shadow))
     }
 }
 
@@ -143,6 +213,12 @@ pub struct RolloutPlan {
     /// The most rows of several requests in one call of a model that runs in Python, where it is said; 1 means none together.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub batch_rows: Option<u32>,
+    /// What tries the candidate out in the preview step.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub smoke: Option<Smoke>,
+    /// Who may say which release is to answer a request.
+    #[serde(skip_serializing_if = "Testers::is_nobody", default)]
+    pub testers: Testers,
 }
 
 /// What a promotion will do. Its hash is what people approve.
@@ -216,13 +292,22 @@ impl Plan {
             return Err("the last step of a rollout must be 100%".to_owned());
         }
         if steps.windows(2).any(|w| w[0].place() >= w[1].place()) {
-            return Err("the steps of a rollout must grow, and shadow steps come first".to_owned());
+            return Err(
+                "the steps of a rollout must grow; a preview comes first, then shadow steps".to_owned()
+            );
         }
-        if steps.iter().any(|s| s.place().1 == 0 || s.shadow > crate::route::WHOLE || s.hold_ms < 0) {
+        let shareless = |s: &Step| !s.is_preview() && s.place().1 == 0;
+        if steps.iter().any(|s| shareless(s) || s.shadow > crate::route::WHOLE || s.hold_ms < 0) {
             return Err("a step of a rollout needs a share above 0% and a time of at least 0s".to_owned());
         }
-        if steps.iter().any(|s| s.is_shadow() && s.weight > 0) {
-            return Err("a step either mirrors requests or moves users, not both".to_owned());
+        let kinds = |s: &Step| [s.is_preview(), s.is_shadow(), s.weight > 0];
+        if steps.iter().any(|s| kinds(s).into_iter().filter(|is| *is).count() > 1) {
+            return Err(
+                "a step either previews, mirrors requests or moves users, not two of these".to_owned()
+            );
+        }
+        if self.rollout.smoke.is_some() && !steps.iter().any(Step::is_preview) {
+            return Err("a smoke test needs a preview step to run in".to_owned());
         }
         if steps.iter().any(Step::is_shadow) && self.control().is_none() {
             return Err("a shadow step needs something to compare with".to_owned());
@@ -236,8 +321,7 @@ impl Plan {
             return Err("an environment needs at least one worker".to_owned());
         }
         let provable = |step: &Step| self.rollout.guards.values().any(|g| g.is_required(step.is_shadow()));
-        let mut before_all = steps.iter().filter(|s| s.weight < crate::route::WHOLE);
-        if self.control().is_some() && !before_all.all(provable) {
+        if self.control().is_some() && !steps.iter().filter(|s| s.is_judged()).all(provable) {
             return Err("a rollout in steps needs at least one guard that can prove `not worse`".to_owned());
         }
         Ok(())

@@ -18,11 +18,11 @@ pub use decide::{CantDo, Command};
 
 use crate::clock::Millis;
 use crate::digest::Digest;
-use crate::event::{Cause, Instruction, Seal};
+use crate::event::{Cause, Instruction, Seal, Smoked};
 use crate::gate::{Envelope, Outcome};
 use crate::guard::Judgement;
 use crate::id::{GateName, PrincipalId, PromotionId};
-use crate::plan::Plan;
+use crate::plan::{Plan, Switch};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -232,6 +232,9 @@ pub struct Promotion {
     pub approvals: Vec<Approval>,
     /// What people told the rollout, until the agent has done it.
     pub instructions: Vec<Instruction>,
+    /// How its smoke test ended, by the agent's report.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub smoke: Option<Smoked>,
     /// When it was asked for.
     pub created: Millis,
     /// When the present stage began.
@@ -256,6 +259,7 @@ impl Promotion {
             evidence: BTreeMap::new(),
             approvals: Vec::new(),
             instructions: Vec::new(),
+            smoke: None,
             created: now,
             since: now,
             moved: None,
@@ -284,6 +288,23 @@ impl Promotion {
         let parts: Vec<Digest> = self.evidence.values().map(|e| e.envelope.digest()).collect();
         let bytes: Vec<&[u8]> = parts.iter().map(|d| d.as_bytes().as_slice()).collect();
         Digest::of_parts(&bytes)
+    }
+
+    /// The present step, where it is one that only testers and the smoke test see: how it ends.
+    #[must_use]
+    pub fn preview(&self) -> Option<Switch> {
+        let Stage::Rolling { rollout } = &self.stage else { return None };
+        self.plan.rollout.steps.get(rollout.step?)?.preview
+    }
+
+    /// Whether it waits in a preview step for a person to let it go on.
+    #[must_use]
+    pub fn waits_for_switch(&self) -> bool {
+        let Stage::Rolling { rollout } = &self.stage else { return false };
+        let tried = self.plan.rollout.smoke.is_none()
+            || self.smoke.as_ref().is_some_and(|smoke| smoke.outcome == Outcome::Pass);
+        let held = rollout.held.as_ref().is_some_and(|h| h.until == Until::Decided);
+        self.preview() == Some(Switch::ByHand) && tried && held
     }
 
     /// How many more people must say yes.

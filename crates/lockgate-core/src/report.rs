@@ -1,6 +1,7 @@
 //! What an agent may report about a rollout: only what can follow from its promotion and from what it reported before. Pure.
 
 use crate::event::RolloutEvent;
+use crate::plan::Step;
 use crate::promotion::{CantDo, Promotion, Stage};
 use crate::rollout::Deployment;
 use crate::route::WHOLE;
@@ -36,8 +37,12 @@ impl Promotion {
         };
         let serves = matches!(self.stage, Stage::Probation { .. } | Stage::Confirmed);
         let going_back = matches!(self.stage, Stage::RollingBack { .. });
+        let previews = step.flatten().and_then(|at| steps.get(at)).is_some_and(Step::is_preview);
         match event {
-            RolloutEvent::Started { .. } | RolloutEvent::Aborted { .. } => step == Some(None),
+            RolloutEvent::Started { .. } => step == Some(None),
+            RolloutEvent::Aborted { .. } => step == Some(None) || previews,
+            RolloutEvent::Smoked(_) => previews && self.plan.rollout.smoke.is_some(),
+            RolloutEvent::SwitchAllowed { .. } => previews,
             RolloutEvent::StepEntered { step: next, weight, shadow, .. } => {
                 let due = step.map(|at| at.map_or(0, |at| at + 1));
                 due == Some(*next)
@@ -51,7 +56,7 @@ impl Promotion {
                 step.flatten().and_then(|at| steps.get(at)).is_some_and(|s| s.weight >= WHOLE)
             }
             RolloutEvent::Confirmed => matches!(self.stage, Stage::Probation { .. }),
-            RolloutEvent::RollbackDecided { .. } => step.flatten().is_some() || serves,
+            RolloutEvent::RollbackDecided { .. } => (step.flatten().is_some() && !previews) || serves,
             RolloutEvent::RollbackApplied { .. } | RolloutEvent::RolledBack { .. } => going_back,
             RolloutEvent::FailoverDecided { .. } => going_back || serves,
             RolloutEvent::OnBackup => self.stage == Stage::FailingOver,

@@ -7,25 +7,28 @@
 //! | module | subject |
 //! |---|---|
 //! | `step` | what follows from what is seen |
+//! | `preview` | the same of a preview step, in which no user meets the candidate |
 //! | `instruct` | what follows from what a person says; where a rollback goes |
 //! | `apply` | carrying an event out |
 //!
 //! ```text
 //! Preparing ─ready─▶ Step 0 ─▶ … ─▶ Step n (100 %) ─hold over─▶ serving, on probation ─▶ confirmed
 //!   └ fails ▶ aborted   │ worse, breaker, person, too late            │ unhealthy, person
+//!            (in a preview step: ▶ aborted)                           │
 //!                       └──────────▶ RollingBack ─applied, quiet─▶ rolled back
 //!                                        └ target broken ▶ FailingOver ─▶ on backup │ stranded
 //! ```
 
 mod apply;
 mod instruct;
+mod preview;
 mod step;
 
 use crate::clock::Millis;
-use crate::event::{Cause, RolloutEvent};
+use crate::event::{Cause, RolloutEvent, Smoked};
 use crate::guard::Judgement;
 use crate::id::{ModelName, PromotionId};
-use crate::plan::{Plan, Revision};
+use crate::plan::{Plan, Revision, Smoke, Switch};
 #[cfg(doc)]
 use crate::route::WHOLE;
 use serde::{Deserialize, Serialize};
@@ -89,9 +92,38 @@ pub struct Rollout {
     pub plan: Box<Plan>,
     /// Where it stands.
     pub phase: Phase,
+    /// How its smoke test ended.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub smoke: Option<Smoked>,
+    /// Whether a person has let its preview go on.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub switch: bool,
 }
 
 impl Rollout {
+    /// A rollout that begins.
+    fn new(promotion: PromotionId, plan: Box<Plan>, phase: Phase) -> Self {
+        Self { promotion, plan, phase, smoke: None, switch: false }
+    }
+
+    /// The present step, in which only testers and the smoke test reach the candidate: how it ends.
+    #[must_use]
+    pub fn preview(&self) -> Option<Switch> {
+        let Phase::Step { index, .. } = &self.phase else { return None };
+        self.plan.rollout.steps.get(*index)?.preview
+    }
+
+    /// The smoke test that is to be run now: in a preview step that every gateway has, once.
+    #[must_use]
+    pub fn smoke_due(&self) -> Option<&Smoke> {
+        let runs = match &self.phase {
+            Phase::Step { status, .. } => !matches!(status, Status::Settling),
+            _ => false,
+        };
+        let due = runs && self.preview().is_some() && self.smoke.is_none();
+        self.plan.rollout.smoke.as_ref().filter(|_| due)
+    }
+
     /// Whether traffic is going back or to the backup.
     #[must_use]
     pub fn is_going_back(&self) -> bool {
@@ -211,6 +243,8 @@ pub struct Traffic<'a> {
     pub split: Option<(&'a Revision, u32, &'a PromotionId)>,
     /// The share of requests that are mirrored to the candidate, in parts of [`WHOLE`]; its own share is 0 then.
     pub shadow: u32,
+    /// Whether nobody but testers and the smoke test reach the candidate; its share is 0 then, too.
+    pub preview: bool,
     /// What answers when neither can.
     pub backup: Option<&'a Revision>,
 }
@@ -234,7 +268,7 @@ impl Deployment {
     #[must_use]
     pub fn traffic(&self) -> Traffic<'_> {
         let backup = self.backup.as_ref();
-        let all = |main| Traffic { main, split: None, shadow: 0, backup };
+        let all = |main| Traffic { main, split: None, shadow: 0, preview: false, backup };
         match self.active.as_ref().map(|a| (a, &a.phase)) {
             Some((active, Phase::Step { index, .. })) => {
                 let (weight, shadow) =
@@ -243,6 +277,7 @@ impl Deployment {
                     main: self.main(),
                     split: Some((&active.plan.revision, weight, &active.promotion)),
                     shadow,
+                    preview: active.preview().is_some(),
                     backup,
                 }
             }

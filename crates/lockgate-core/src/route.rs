@@ -2,6 +2,7 @@
 
 use crate::digest::Digest;
 use crate::id::ModelName;
+use crate::plan::Testers;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -30,6 +31,9 @@ pub struct ModelRoute {
     pub unit: Option<UnitSource>,
     /// How long one attempt may take, in milliseconds.
     pub timeout_ms: u64,
+    /// Who may say which side is to answer a request.
+    #[serde(skip_serializing_if = "Testers::is_nobody", default)]
+    pub testers: Testers,
 }
 
 /// A candidate's share of a model's traffic.
@@ -48,6 +52,9 @@ pub struct Split {
     /// What is mirrored to the candidate; only where no user gets its answers.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub shadow: Option<Shadow>,
+    /// Whether only testers and the smoke test reach the candidate: then it is no side that a user's request can find.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub preview: bool,
 }
 
 /// How requests are mirrored to a candidate.

@@ -6,7 +6,7 @@ use crate::entry::StoredEntry;
 use crate::event::Instruction;
 use crate::gate::{Envelope, PublicKey};
 use crate::guard::Judgement;
-use crate::id::{EnvironmentName, GateName, ModelName, ProjectName, PromotionId};
+use crate::id::{EnvironmentName, GateName, ModelName, PrincipalId, ProjectName, PromotionId};
 use crate::plan::Plan;
 use crate::route::Role;
 use serde::{Deserialize, Serialize};
@@ -130,6 +130,17 @@ pub enum Ask {
         /// How many bytes at the most.
         tail: u64,
     },
+    /// A preview token, signed with the agent's own key.
+    Preview {
+        /// The model; the only one that is served if it isn't named.
+        model: Option<ModelName>,
+        /// Which side it leads to where a request doesn't say.
+        side: String,
+        /// Whom it is for.
+        by: PrincipalId,
+        /// How long it is good for, in milliseconds.
+        for_ms: i64,
+    },
 }
 
 /// An agent's answer.
@@ -139,6 +150,35 @@ pub struct Answer {
     pub id: u64,
     /// What was found; none where nothing was.
     pub found: Option<serde_json::Value>,
+}
+
+/// A preview token with the address that it makes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreviewToken {
+    /// The environment.
+    pub environment: EnvironmentName,
+    /// The model.
+    pub model: ModelName,
+    /// Which side it leads to where a request doesn't say.
+    pub side: String,
+    /// The token.
+    pub token: String,
+    /// The gateway, as the tester sees it: every request below it goes to that side.
+    pub address: String,
+    /// The gateway itself.
+    pub gateway: String,
+    /// When it ends.
+    pub expires: Millis,
+}
+
+/// An agent's answer to [`Ask::Preview`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Previewed {
+    /// Here it is.
+    Token(PreviewToken),
+    /// There is none, and why.
+    Refused(String),
 }
 
 /// Journal entries that the server doesn't have yet.

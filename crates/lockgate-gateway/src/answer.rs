@@ -41,6 +41,8 @@ pub(crate) fn json(status: StatusCode, body: impl Into<Bytes>) -> Reply {
 pub(crate) fn error_body(status: StatusCode, message: &str, protocol: Protocol) -> Bytes {
     let code = match status {
         StatusCode::NOT_FOUND => "RESOURCE_DOES_NOT_EXIST",
+        StatusCode::UNAUTHORIZED => "UNAUTHENTICATED",
+        StatusCode::FORBIDDEN => "PERMISSION_DENIED",
         StatusCode::TOO_MANY_REQUESTS => "REQUEST_LIMIT_EXCEEDED",
         StatusCode::SERVICE_UNAVAILABLE => "TEMPORARILY_UNAVAILABLE",
         StatusCode::GATEWAY_TIMEOUT => "DEADLINE_EXCEEDED",

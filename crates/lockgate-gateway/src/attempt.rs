@@ -4,19 +4,20 @@
 //! worker, within the [`budget`](crate::budget) where it may have.
 
 use crate::answer::header;
-use crate::body::{self, Broken, Read, Stream};
+use crate::body::{Broken, Stream};
+use crate::exchange::{Live, exchange};
 use crate::meter::ErrorClass;
 use crate::pool::{Unanswered, Upstream};
 use crate::reactor::Reactor;
 use crate::table::{Route, Side};
 use bytes::Bytes;
-use hyper::body::Incoming;
 use hyper::header::{
     ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue,
 };
 use hyper::http::response::Parts;
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, StatusCode, Uri};
+use lockgate_core::digest::Digest;
 use lockgate_core::route::Role;
 use lockgate_wire::oip::BINARY_HEADER;
 use std::cell::{Cell, RefCell};
@@ -239,6 +240,39 @@ impl At<'_> {
     }
 }
 
+/// Sends a tester's request to the side that runs `revision`, and nowhere else. What live traffic knows of its workers stays
+/// as it is, and so does the budget for retries.
+pub(crate) async fn send_only(reactor: &Reactor, model: &str, revision: &Digest, out: &Outbound) -> Outcome {
+    let none = Outcome { end: End::Unreachable, error: Some(ErrorClass::Connect) };
+    // The table of this moment, as for everybody.
+    let Some(route) = reactor.route(model) else { return none };
+    let Some(side) = route.all_sides().find(|side| side.revision == *revision) else { return none };
+    let (turn, count) = (reactor.turn(), side.workers.len());
+    for worker in side.workers.iter().cycle().skip(turn % count.max(1)).take(count) {
+        let Some(request) = out.request() else { break };
+        let _sent = reactor.counters.meters.send(&side.flow, Instant::now());
+        let asked = exchange(Arc::clone(&reactor.options), reactor.upstream(worker), request);
+        let failed = match tokio::time::timeout(route.timeout, asked).await {
+            Err(_) => Outcome { end: End::TimedOut, error: Some(ErrorClass::Timeout) },
+            Ok(Ok((parts, body))) => {
+                let answer = Answered { parts, body, side: Arc::clone(side) };
+                let error = failure(&answer);
+                return Outcome { end: End::Answered(Box::new(answer)), error };
+            }
+            Ok(Err(Unanswered::Unsent(request))) => {
+                out.payload.put_back(request.into_body());
+                continue;
+            }
+            Ok(Err(Unanswered::Broke)) => Outcome { end: End::Unreachable, error: Some(ErrorClass::Connect) },
+        };
+        return match out.payload.broken() {
+            Some(broken) => Outcome { end: End::Client(broken), error: None },
+            None => failed,
+        };
+    }
+    none
+}
+
 /// The workers to try, in order: the assigned side's, the baseline's, the backup's, and the candidate's where nothing else is
 /// there; within all of them those that answered lately before those that didn't.
 fn targets(reactor: &Reactor, route: &Route, assigned: Role) -> Vec<(Arc<Side>, Rc<Upstream>)> {
@@ -275,7 +309,7 @@ pub(crate) fn failure(answer: &Answered) -> Option<ErrorClass> {
 
 async fn attempt(
     reactor: &Reactor,
-    upstream: &Upstream,
+    upstream: &Rc<Upstream>,
     side: &Arc<Side>,
     out: &Outbound,
     timeout: Duration,
@@ -284,10 +318,13 @@ async fn attempt(
     let now = Instant::now();
     upstream.tried(now, timeout);
     let _sent = reactor.counters.meters.send(&side.flow, now);
-    match tokio::time::timeout(timeout, exchange(reactor, upstream, request)).await {
+    // Where the body still streams in, the client may be the slow one.
+    let telling = out.payload.bytes().is_some();
+    let mut live = Live::new(&reactor.options, upstream, request, timeout, telling);
+    match tokio::time::timeout(timeout, &mut live).await {
         Err(_) => {
-            // Where the body still streams in, the client may be the slow one.
-            if out.payload.bytes().is_some() {
+            live.end();
+            if telling {
                 upstream.timed_out(Instant::now());
             }
             out.payload.broken().map_or(Attempt::TimedOut, Attempt::Client)
@@ -301,24 +338,5 @@ async fn attempt(
             Attempt::Unreachable
         }
         Ok(Err(Unanswered::Broke)) => out.payload.broken().map_or(Attempt::Broke, Attempt::Client),
-    }
-}
-
-/// One request and its answer, read as far as it is held in memory.
-pub(crate) async fn exchange(
-    reactor: &Reactor,
-    upstream: &Upstream,
-    request: Request<Stream>,
-) -> Result<(Parts, Answer), Unanswered> {
-    let (response, connection) = upstream.send(request, reactor.options.connect_timeout).await?;
-    let (parts, mut body): (Parts, Incoming) = response.into_parts();
-    match body::read(&mut body, reactor.options.replay_limit).await {
-        Ok(Read::Whole(bytes)) => {
-            upstream.give_back(connection);
-            Ok((parts, Answer::Whole(bytes)))
-        }
-        // Nobody else's business how large an answer is; the connection ends with it.
-        Ok(Read::Start(pieces)) => Ok((parts, Answer::Streaming(Stream::going_on(pieces, body, usize::MAX)))),
-        Err(_) => Err(Unanswered::Broke),
     }
 }

@@ -9,6 +9,7 @@ use crate::predict::{self, Target};
 use crate::reactor::Reactor;
 use crate::repository;
 use crate::statistics;
+use crate::testers;
 use crate::tfs;
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
@@ -26,7 +27,8 @@ pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Answers one request.
-pub(crate) async fn handle(reactor: Rc<Reactor>, request: Request<Incoming>) -> Reply {
+pub(crate) async fn handle(reactor: Rc<Reactor>, mut request: Request<Incoming>) -> Reply {
+    testers::unwrap(&mut request);
     if grpc::is_call(&request) {
         return Box::pin(grpc::call(reactor, request)).await;
     }
@@ -179,7 +181,7 @@ pub(crate) async fn ask(
     version: Option<u64>,
 ) -> Reply {
     let headers = attempt::forwarded(request.headers());
-    let (status, kind, body) = answered(reactor, model, version, path, headers).await;
+    let (status, kind, body) = answered(reactor, request.headers(), model, version, path, headers).await;
     let mut reply = Reply::new(body);
     *reply.status_mut() = status;
     if let Some(kind) = kind {
@@ -188,9 +190,11 @@ pub(crate) async fn ask(
     reply
 }
 
-/// The same by the model's name alone: `what` is the rest of the path. Gives the whole answer.
+/// The same by the model's name alone: `what` is the rest of the path, `from` the headers of whoever asks. Gives the whole
+/// answer.
 pub(crate) async fn question(
     reactor: &Rc<Reactor>,
+    from: &HeaderMap,
     model: &str,
     version: Option<u64>,
     what: &str,
@@ -199,13 +203,14 @@ pub(crate) async fn question(
     let path = format!("/v2/models/{}{version_path}{what}", encode(model));
     // Any name that is encoded is a path.
     let path = PathAndQuery::try_from(path).unwrap_or_else(|_| PathAndQuery::from_static("/"));
-    let (status, _, body) = answered(reactor, model, version, path, HeaderMap::new()).await;
+    let (status, _, body) = answered(reactor, from, model, version, path, HeaderMap::new()).await;
     let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     (status, body)
 }
 
 async fn answered(
     reactor: &Rc<Reactor>,
+    from: &HeaderMap,
     model: &str,
     version: Option<u64>,
     path: PathAndQuery,
@@ -219,10 +224,15 @@ async fn answered(
         let message = format!("there is no model `{}` in this environment", shown(model));
         return refused(StatusCode::NOT_FOUND, message);
     };
+    let forced = match testers::asked(reactor, &route, from, version) {
+        Ok(forced) => forced,
+        Err((status, message)) => return refused(status, message),
+    };
     let mut role = Role::Baseline;
     if let Some(version) = version {
-        match route.sides().find(|s| s.model_version == version) {
+        match route.open_to_users().find(|s| s.model_version == version) {
             Some(side) => role = side.role,
+            None if forced.is_some() => {}
             None => {
                 let message = format!("model `{}` has no version {version} here", shown(model));
                 return refused(StatusCode::NOT_FOUND, message);
@@ -230,7 +240,11 @@ async fn answered(
         }
     }
     let out = Outbound { method: Method::GET, path, headers, payload: Payload::Whole(Bytes::new()) };
-    match attempt::send(reactor, model, role, &out).await.end {
+    let outcome = match forced {
+        Some(forced) => attempt::send_only(reactor, model, &forced.side.revision, &out).await,
+        None => attempt::send(reactor, model, role, &out).await,
+    };
+    match outcome.end {
         End::Answered(answered) => {
             let body = match answered.body {
                 Answer::Whole(bytes) => Stream::whole(bytes),

@@ -37,6 +37,7 @@ mod body;
 pub mod breaker;
 mod budget;
 mod error;
+mod exchange;
 mod gateway;
 mod grpc;
 mod handle;
@@ -56,6 +57,7 @@ mod shadow;
 mod shadow_meter;
 mod statistics;
 mod table;
+mod testers;
 mod tfs;
 mod units;
 

@@ -101,6 +101,8 @@ pub struct LogRecord {
     pub assigned: Role,
     /// The side that answered; none where no worker did.
     pub served: Option<Role>,
+    /// Who said which side is to answer; none where the gateway chose it.
+    pub forced: Option<String>,
     /// The unit, where the request named one.
     pub unit: Option<String>,
     /// The answer's HTTP status; 499 where the client left before there was one.

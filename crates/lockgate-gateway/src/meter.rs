@@ -213,12 +213,14 @@ type SideMeters = BTreeMap<(Role, Digest), Arc<SideMeter>>;
 pub(crate) struct Meters {
     started: Instant,
     sides: Mutex<BTreeMap<ModelName, SideMeters>>,
+    /// Testers' requests, by release.
+    forced: Mutex<BTreeMap<(ModelName, Digest), Arc<SideMeter>>>,
     revisions: Mutex<BTreeMap<Digest, Arc<RevisionMeter>>>,
 }
 
 impl Meters {
     pub(crate) fn new(started: Instant) -> Self {
-        Self { started, sides: Mutex::default(), revisions: Mutex::default() }
+        Self { started, sides: Mutex::default(), forced: Mutex::default(), revisions: Mutex::default() }
     }
 
     pub(crate) fn micros(&self, now: Instant) -> u64 {
@@ -228,6 +230,19 @@ impl Meters {
     pub(crate) fn side(&self, model: &ModelName, role: Role, release: Digest) -> Arc<SideMeter> {
         let mut sides = self.sides.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(sides.entry(model.clone()).or_default().entry((role, release)).or_default())
+    }
+
+    /// The meter of testers' requests to a release.
+    pub(crate) fn forced(&self, model: &ModelName, release: Digest) -> Arc<SideMeter> {
+        let mut forced = self.forced.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(forced.entry((model.clone(), release)).or_default())
+    }
+
+    /// How many requests testers sent to each release, by status class.
+    pub(crate) fn forced_totals(&self) -> Vec<(ModelName, Digest, [u64; 5])> {
+        let forced = self.forced.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = |meter: &SideMeter| std::array::from_fn(|i| meter.by_class[i].load(Ordering::Relaxed));
+        forced.iter().map(|((model, release), meter)| (model.clone(), *release, counts(meter))).collect()
     }
 
     pub(crate) fn revision(&self, revision: Digest) -> Arc<RevisionMeter> {

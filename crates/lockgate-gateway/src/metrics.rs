@@ -30,6 +30,7 @@ pub(crate) fn text(core: &Core, table: &Table) -> String {
     latencies(&mut out, &totals);
     shares(&mut out, table);
     shadows(&mut out, core);
+    forced(&mut out, core);
     let plain = [
         ("lockgate_gateway_epoch", "gauge", "Epoch of the routing table in use.", table.epoch),
         (
@@ -56,6 +57,19 @@ pub(crate) fn text(core: &Core, table: &Table) -> String {
         out.line(name, &[], value);
     }
     out.text
+}
+
+fn forced(out: &mut Text, core: &Core) {
+    let name = "lockgate_forced_requests_total";
+    out.head(name, "counter", "Predictions that testers sent to one release; they are in no other count.");
+    for (model, release, by_class) in core.counters.meters.forced_totals() {
+        let release = release.short();
+        for (count, class) in
+            by_class.iter().zip(["1xx", "2xx", "3xx", "4xx", "5xx"]).filter(|(n, _)| **n > 0)
+        {
+            out.line(name, &[("model", model.as_str()), ("release", &release), ("status", class)], count);
+        }
+    }
 }
 
 struct Text {

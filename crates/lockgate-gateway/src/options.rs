@@ -1,6 +1,7 @@
 //! How a gateway is set up.
 
 use crate::GatewayError;
+use lockgate_core::preview::PreviewKey;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ pub struct GatewayOptions {
     pub shadow_inflight: usize,
     /// When the gateway takes a candidate's traffic away by itself.
     pub breaker: BreakerOptions,
+    /// What preview tokens are made and checked with; without it none is good.
+    pub preview_key: Option<PreviewKey>,
 }
 
 /// The local breaker: the last line of defence, coarse and quick. The guards are the judges.
@@ -73,6 +76,7 @@ impl GatewayOptions {
             warmup: Duration::from_secs(2),
             shadow_inflight: 4,
             breaker: BreakerOptions { units: 20, limit: 0.5 },
+            preview_key: None,
         }
     }
 

@@ -27,6 +27,8 @@ pub(crate) struct Upstream {
     idle: RefCell<Vec<SendRequest<Stream>>>,
     down_until: Cell<Option<Instant>>,
     timeouts: Cell<u32>,
+    /// Requests that nobody waits for any more, whose answers are waited for all the same.
+    watched: Cell<u32>,
 }
 
 /// Why a request got no answer from a worker.
@@ -40,12 +42,31 @@ pub(crate) enum Unanswered {
 
 impl Upstream {
     pub(crate) fn new(address: WorkerAddress) -> Self {
-        Self { address, idle: RefCell::default(), down_until: Cell::new(None), timeouts: Cell::new(0) }
+        Self {
+            address,
+            idle: RefCell::default(),
+            down_until: Cell::new(None),
+            timeouts: Cell::new(0),
+            watched: Cell::new(0),
+        }
     }
 
     /// Whether it could not be reached just now, or hangs.
     pub(crate) fn is_down(&self, now: Instant) -> bool {
         self.down_until.get().is_some_and(|until| now < until)
+    }
+
+    /// Takes one of the few places for watching a request that nobody waits for any more: as many as it takes to find out
+    /// that the worker hangs.
+    pub(crate) fn watch(&self) -> bool {
+        let free = self.watched.get() < TIMEOUTS;
+        self.watched.set(self.watched.get() + u32::from(free));
+        free
+    }
+
+    /// Gives the place back.
+    pub(crate) fn watched(&self) {
+        self.watched.set(self.watched.get().saturating_sub(1));
     }
 
     /// Passes it over for a while. Idle connections to it are as dead as it is.
@@ -69,6 +90,12 @@ impl Upstream {
         }
     }
 
+    /// It answered a request of live traffic: it does not hang. Other traffic says nothing of that.
+    pub(crate) fn answered(&self) {
+        self.down_until.set(None);
+        self.timeouts.set(0);
+    }
+
     /// Sends a request over an idle connection or a new one, and waits for the answer's head.
     pub(crate) async fn send(
         &self,
@@ -81,7 +108,7 @@ impl Upstream {
                 continue;
             }
             match connection.try_send_request(request).await {
-                Ok(response) => return Ok(self.answered(response, connection)),
+                Ok(response) => return Ok((response, connection)),
                 // The worker closed it while it was idle: no attempt, on to the next connection.
                 Err(mut error) => match error.take_message() {
                     Some(unsent) => request = unsent,
@@ -93,21 +120,11 @@ impl Upstream {
             return Err(Unanswered::Unsent(Box::new(request)));
         };
         match connection.try_send_request(request).await {
-            Ok(response) => Ok(self.answered(response, connection)),
+            Ok(response) => Ok((response, connection)),
             Err(mut error) => {
                 Err(error.take_message().map_or(Unanswered::Broke, |r| Unanswered::Unsent(Box::new(r))))
             }
         }
-    }
-
-    fn answered(
-        &self,
-        response: Response<Incoming>,
-        connection: SendRequest<Stream>,
-    ) -> (Response<Incoming>, SendRequest<Stream>) {
-        self.down_until.set(None);
-        self.timeouts.set(0);
-        (response, connection)
     }
 
     fn take_idle(&self) -> Option<SendRequest<Stream>> {

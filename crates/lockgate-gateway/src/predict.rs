@@ -5,11 +5,12 @@ use crate::assign;
 use crate::attempt::{self, Answer, Answered, End, Outbound, Outcome, Payload};
 use crate::body::{self, Broken, Read, Stream};
 use crate::log::{BodyForm, LogRecord, Protocol};
-use crate::meter::{ErrorClass, Work, micros};
+use crate::meter::{ErrorClass, SideMeter, Work, micros};
 use crate::reactor::Reactor;
 use crate::rollout;
 use crate::shadow::{self, Primary};
 use crate::table::{Route, Side, SplitRoute};
+use crate::testers::{self, Forced};
 use bytes::Bytes;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, VARY};
@@ -42,6 +43,21 @@ struct Assignment {
     named: bool,
     /// Whether it is the unit's first request in its arm.
     first: bool,
+    /// Who said that this side is to answer. Then nobody draws, counts or mirrors it.
+    forced: Option<String>,
+}
+
+impl Assignment {
+    /// One without a part in a rollout's draw.
+    fn fixed(side: &Arc<Side>, reactor: &Reactor, forced: Option<String>) -> Self {
+        let unit = reactor.random.next();
+        Self { side: Arc::clone(side), drawn: None, unit, named: false, first: false, forced }
+    }
+
+    /// Where it is counted.
+    fn meter(&self) -> &Arc<SideMeter> {
+        if self.forced.is_some() { &self.side.forced } else { &self.side.meter }
+    }
 }
 
 /// Answers one prediction.
@@ -65,12 +81,17 @@ pub(crate) async fn forward(
     // Only now: the table may have changed while the body came in.
     let Some(route) = reactor.route(&target.model) else { return unknown_model(reactor, &target) };
     let unit = route.unit.as_ref().and_then(|name| from.get(name)).map(HeaderValue::as_bytes);
-    let assignment = match target.version {
-        Some(version) => match pinned(&route, version, reactor) {
+    let forced = match testers::asked(reactor, &route, from, target.version) {
+        Ok(forced) => forced,
+        Err((status, message)) => return answer::failed(status, &message, protocol),
+    };
+    let assignment = match (forced, target.version) {
+        (Some(Forced { side, by }), _) => Assignment::fixed(&side, reactor, Some(by)),
+        (None, Some(version)) => match pinned(&route, version, reactor) {
             Some(assignment) => assignment,
             None => return unknown_version(&route, version, protocol),
         },
-        None => match assign(&route, unit, reactor) {
+        (None, None) => match assign(&route, unit, reactor) {
             Some(assignment) => assignment,
             None => {
                 let message = format!("model `{}` has nothing to serve with yet", target.model);
@@ -78,16 +99,21 @@ pub(crate) async fn forward(
             }
         },
     };
-    let role = assignment.side.role;
+    let (role, revision) = (assignment.side.role, assignment.side.revision);
+    let is_forced = assignment.forced.is_some();
     let of = shadow::Unit { hash: assignment.unit, named: assignment.named };
     let mut pending = Pending::start(reactor, &route, assignment, protocol);
     pending.keep(unit, from, &payload);
     let headers = attempt::forwarded(from);
     let out = Outbound { method, path: target.path, headers, payload };
-    let outcome = attempt::send(reactor, &target.model, role, &out).await;
+    let outcome = if is_forced {
+        attempt::send_only(reactor, &target.model, &revision, &out).await
+    } else {
+        attempt::send(reactor, &target.model, role, &out).await
+    };
     let (reply, primary) = pending.finish(outcome);
-    // A request that names a version is nobody's but its sender's.
-    if target.version.is_none() {
+    // A request that names a version or a side is nobody's but its sender's.
+    if target.version.is_none() && !is_forced {
         shadow::mirror(reactor, &target.model, of, out, primary);
     }
     reply
@@ -132,16 +158,14 @@ fn assign(route: &Route, unit: Option<&[u8]>, reactor: &Reactor) -> Option<Assig
     // A candidate alone serves all, and a breaker can't send its share anywhere else.
     let side = side.or_else(|| route.side(Role::Candidate))?;
     let drawn = arm.filter(|_| split.is_some_and(|s| s.counted));
-    Some(Assignment { side: Arc::clone(side), drawn, unit: hash, named, first: false })
+    Some(Assignment { side: Arc::clone(side), drawn, unit: hash, named, first: false, forced: None })
 }
 
 /// The side that runs this version of the model, for a request that names it. A candidate that has no traffic gets none
 /// in this way either.
 fn pinned(route: &Route, version: u64, reactor: &Reactor) -> Option<Assignment> {
-    let open = route.split.as_ref().is_some_and(|s| s.weight > 0 && !s.meter.breaker.is_open());
-    let side = route.sides().find(|s| s.model_version == version && (s.role != Role::Candidate || open))?;
-    let unit = reactor.random.next();
-    Some(Assignment { side: Arc::clone(side), drawn: None, unit, named: false, first: false })
+    let side = route.open_to_users().find(|s| s.model_version == version)?;
+    Some(Assignment::fixed(side, reactor, None))
 }
 
 fn unknown_model(reactor: &Reactor, target: &Target) -> Reply {
@@ -162,7 +186,7 @@ fn unknown_model(reactor: &Reactor, target: &Target) -> Reply {
 }
 
 fn unknown_version(route: &Route, version: u64, protocol: Protocol) -> Reply {
-    let known: Vec<String> = route.sides().map(|s| s.model_version.to_string()).collect();
+    let known: Vec<String> = route.open_to_users().map(|s| s.model_version.to_string()).collect();
     let message = format!(
         "model `{}` has no version {version} here; this environment serves {}",
         route.model,
@@ -202,8 +226,10 @@ impl Pending {
     fn start(reactor: &Rc<Reactor>, route: &Arc<Route>, assignment: Assignment, protocol: Protocol) -> Self {
         let started = Instant::now();
         let at_ms = reactor.clock.now_ms();
-        reactor.budget.request();
-        assignment.side.meter.inflight.fetch_add(1, Ordering::Relaxed);
+        if assignment.forced.is_none() {
+            reactor.budget.request();
+        }
+        assignment.meter().inflight.fetch_add(1, Ordering::Relaxed);
         let mut pending = Self {
             id: reactor.random.ulid(at_ms),
             reactor: Rc::clone(reactor),
@@ -332,7 +358,7 @@ impl Pending {
     fn count(&mut self, status: u16, given: Given, outcome: &rollout::Outcome) {
         self.finished = true;
         let assigned = &self.assignment.side;
-        let meter = &assigned.meter;
+        let meter = self.assignment.meter();
         meter.inflight.fetch_sub(1, Ordering::Relaxed);
         if let Some(class) = outcome.error {
             meter.errors.add(class);
@@ -365,6 +391,7 @@ impl Pending {
         }
         let limit = self.reactor.options.log_body_limit;
         let Given { served, body, form, .. } = given;
+        let forced = self.assignment.forced.take();
         let side = served.as_ref().unwrap_or(&self.assignment.side);
         let request_id = self.request_id.as_ref().and_then(|v| v.to_str().ok());
         self.reactor.log.put(LogRecord {
@@ -375,6 +402,7 @@ impl Pending {
             revision: side.revision,
             assigned: self.assignment.side.role,
             served: served.as_ref().map(|s| s.role),
+            forced,
             unit: self.unit_text.take(),
             status,
             latency_us,

@@ -38,7 +38,7 @@ impl Entry {
 pub(crate) fn index(reactor: &Reactor, only_ready: bool) -> Vec<Entry> {
     let mut found: Vec<Entry> = Vec::new();
     for route in reactor.model_names().iter().filter_map(|name| reactor.route(name)) {
-        for side in route.sides() {
+        for side in route.open_to_users() {
             let (name, version) = (route.model.to_string(), side.model_version.to_string());
             let ready = !side.workers.is_empty();
             let reason = match side.role {

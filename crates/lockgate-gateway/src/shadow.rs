@@ -11,6 +11,7 @@
 
 use crate::answer::header;
 use crate::attempt::{self, Answer, Answered, Outbound};
+use crate::exchange::exchange;
 use crate::log::{BodyForm, Protocol};
 use crate::meter::{ErrorClass, micros};
 use crate::pool::Unanswered;
@@ -201,7 +202,8 @@ impl Mirrored {
         let (Some(worker), Some(request)) = (worker, self.out.request()) else { return Asked::Unreached };
         let upstream = reactor.upstream(worker);
         let _sent = reactor.counters.meters.send(&side.flow, Instant::now());
-        match tokio::time::timeout(self.route.timeout, attempt::exchange(reactor, &upstream, request)).await {
+        let asked = exchange(Arc::clone(&reactor.options), upstream, request);
+        match tokio::time::timeout(self.route.timeout, asked).await {
             Err(_) => Asked::Failed(ErrorClass::Timeout),
             Ok(Err(Unanswered::Unsent(_))) => Asked::Unreached,
             Ok(Err(Unanswered::Broke)) => Asked::Failed(ErrorClass::Connect),

@@ -63,7 +63,7 @@ pub(crate) fn of(
 
 fn versions(reactor: &Reactor, route: &Route) -> Vec<ModelStatistics> {
     let mut found: Vec<ModelStatistics> = Vec::new();
-    for side in route.sides() {
+    for side in route.open_to_users() {
         let version = side.model_version.to_string();
         if !found.iter().any(|s| s.version == version) {
             let served = reactor.counters.meters.served(&route.model, side.release);

@@ -9,6 +9,7 @@ use arc_swap::ArcSwapOption;
 use hyper::header::{HeaderName, HeaderValue};
 use lockgate_core::digest::Digest;
 use lockgate_core::id::ModelName;
+use lockgate_core::plan::Testers;
 use lockgate_core::route::{
     ModelRoute, Role, RouteTable, Shadow, Split, UnitSource, Variant, WHOLE, WorkerAddress,
 };
@@ -94,6 +95,8 @@ pub(crate) struct Route {
     pub(crate) backup: Option<Arc<Side>>,
     pub(crate) unit: Option<HeaderName>,
     pub(crate) timeout: Duration,
+    /// Who may say which side is to answer.
+    pub(crate) testers: Testers,
 }
 
 /// The candidate's share.
@@ -103,6 +106,8 @@ pub(crate) struct SplitRoute {
     pub(crate) weight: u32,
     /// Whether requests are evidence now.
     pub(crate) counted: bool,
+    /// Whether only testers reach the candidate. What the baseline does meanwhile is counted for later.
+    preview: bool,
     pub(crate) candidate: Arc<Side>,
     pub(crate) meter: Arc<SplitMeter>,
     pub(crate) cells: [Arc<Cell>; 2],
@@ -140,6 +145,8 @@ pub(crate) struct Side {
     pub(crate) release_header: HeaderValue,
     pub(crate) version_header: HeaderValue,
     pub(crate) meter: Arc<SideMeter>,
+    /// Counts testers' requests, which are in no other count.
+    pub(crate) forced: Arc<SideMeter>,
     pub(crate) flow: Arc<RevisionMeter>,
 }
 
@@ -155,9 +162,28 @@ impl Route {
     pub(crate) fn side(&self, role: Role) -> Option<&Arc<Side>> {
         match role {
             Role::Baseline => self.baseline.as_ref(),
-            Role::Candidate => self.split.as_ref().map(|s| &s.candidate),
+            Role::Candidate => self.split.as_ref().filter(|s| !s.preview).map(|s| &s.candidate),
             Role::Backup => self.backup.as_ref(),
         }
+    }
+
+    /// Whether users may get this side's answers now. A candidate without users is none of their business, and one whose
+    /// breaker is open has none, unless it is alone.
+    fn is_open_to_users(&self, side: &Side) -> bool {
+        let alone = self.baseline.is_none() && self.backup.is_none();
+        let open = |split: &SplitRoute| split.weight > 0 && (alone || !split.meter.breaker.is_open());
+        side.role != Role::Candidate || self.split.as_ref().is_some_and(open)
+    }
+
+    /// The sides whose answers users may get now.
+    pub(crate) fn open_to_users(&self) -> impl Iterator<Item = &Arc<Side>> {
+        self.sides().filter(|side| self.is_open_to_users(side))
+    }
+
+    /// Everything that runs here, also what no user gets to see: testers may.
+    pub(crate) fn all_sides(&self) -> impl Iterator<Item = &Arc<Side>> {
+        let hidden = self.split.iter().filter(|s| s.preview).map(|s| &s.candidate);
+        self.sides().chain(hidden).chain(self.shadow.iter().map(|s| &s.candidate))
     }
 
     /// All sides.
@@ -184,8 +210,7 @@ impl Table {
 
     /// The addresses of all workers.
     pub(crate) fn has_worker(&self, address: &WorkerAddress) -> bool {
-        let mirrored = |r: &Route| r.shadow.as_ref().is_some_and(|s| s.candidate.workers.contains(address));
-        self.models.values().any(|r| r.sides().any(|s| s.workers.contains(address)) || mirrored(r))
+        self.models.values().any(|r| r.all_sides().any(|s| s.workers.contains(address)))
     }
 }
 
@@ -216,6 +241,7 @@ fn compile(
         backup: route.backup.as_ref().map(|v| side(Role::Backup, v)).transpose()?,
         unit: unit.transpose()?,
         timeout: Duration::from_millis(route.timeout_ms),
+        testers: route.testers,
     })
 }
 
@@ -228,11 +254,14 @@ fn split(
     if split.weight > WHOLE {
         return Err(format!("the candidate's weight is {} but the whole is {WHOLE}", split.weight));
     }
+    if split.preview && split.weight > 0 {
+        return Err("a candidate either is only previewed or has users, not both".to_owned());
+    }
     let (meter, _) = counters.split(name, &split.salt, options);
     let cells = [Role::Baseline, Role::Candidate].map(|arm| meter.cell(split.weight, arm));
     let candidate = side(name, Role::Candidate, &split.candidate, counters)?;
     let (salt, weight, counted) = (split.salt.clone(), split.weight, split.counted);
-    Ok(SplitRoute { salt, weight, counted, candidate, meter, cells })
+    Ok(SplitRoute { salt, weight, counted, preview: split.preview, candidate, meter, cells })
 }
 
 fn shadow(
@@ -268,6 +297,7 @@ fn side(name: &ModelName, role: Role, variant: &Variant, counters: &Counters) ->
         release_header: header(&variant.release.short())?,
         version_header: HeaderValue::from(variant.model_version),
         meter: counters.meters.side(name, role, variant.release),
+        forced: counters.meters.forced(name, variant.release),
         flow: counters.meters.revision(variant.revision),
     }))
 }

@@ -5,7 +5,7 @@ use crate::handle::{ask, invoke};
 use crate::log::Protocol;
 use crate::predict::{self, Target};
 use crate::reactor::Reactor;
-use crate::table::{Route, Side};
+use crate::table::Route;
 use hyper::body::Incoming;
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, StatusCode};
@@ -102,15 +102,9 @@ fn status(reactor: &Reactor, model: &str, version: Option<u64>) -> Reply {
     }
 }
 
-/// What has users' traffic: a candidate without any is none of their business.
+/// What has users' traffic.
 fn served(route: &Route) -> impl Iterator<Item = Served> {
-    let open = route.split.as_ref().is_some_and(|split| split.weight > 0);
-    let shown = move |side: &&std::sync::Arc<Side>| match side.role {
-        Role::Baseline => true,
-        Role::Candidate => open,
-        Role::Backup => false,
-    };
-    let served = route.sides().filter(shown);
+    let served = route.open_to_users().filter(|side| side.role != Role::Backup);
     served.map(|side| Served { version: side.model_version, ready: !side.workers.is_empty() })
 }
 

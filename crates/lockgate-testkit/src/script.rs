@@ -236,6 +236,7 @@ pub(crate) fn instruction(text: &str) -> Option<InstructionKind> {
         "resume" => InstructionKind::Resume,
         "abort" => InstructionKind::Abort,
         "rollback" => InstructionKind::Rollback,
+        "switch" => InstructionKind::Switch,
         _ => return None,
     })
 }

@@ -89,6 +89,10 @@ pub(crate) enum Command {
     Pause(Decision),
     /// Let a paused rollout go on
     Resume(Decision),
+    /// Let a preview go on that waits for a person: all users, or the next step
+    Switch(Decision),
+    /// Get an address and a token that lead to a release which has no users yet
+    Preview(crate::commands::preview::Args),
     /// Send a rollout's traffic back to the baseline
     Abort(Decision),
     /// Send an environment's traffic back to what served before

@@ -94,6 +94,8 @@ async fn run(cli: Cli, isolation: Option<String>) -> anyhow::Result<Exit> {
         Command::Reject(args) => commands::promotion::decide(&ctx, "reject", args).await,
         Command::Pause(args) => commands::promotion::decide(&ctx, "pause", args).await,
         Command::Resume(args) => commands::promotion::decide(&ctx, "resume", args).await,
+        Command::Switch(args) => commands::promotion::decide(&ctx, "switch", args).await,
+        Command::Preview(args) => commands::preview::preview(&ctx, args).await,
         Command::Abort(args) => commands::promotion::decide(&ctx, "abort", args).await,
         Command::Rollback(args) => commands::promotion::rollback(&ctx, args).await,
         Command::Status => commands::look::status(&ctx).await,

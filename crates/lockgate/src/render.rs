@@ -59,9 +59,10 @@ pub(crate) fn stage_line(promotion: &PromotionView) -> String {
 
 /// What a rollout's step does with the traffic.
 fn traffic(rollout: &RolloutView) -> String {
-    match rollout.shadow {
-        0 => format!("{} of the traffic", percent(share(rollout.weight))),
-        parts => format!(
+    match (rollout.weight, rollout.shadow) {
+        (0, 0) => "preview: warm, reached by testers alone, no user yet".to_owned(),
+        (weight, 0) => format!("{} of the traffic", percent(share(weight))),
+        (_, parts) => format!(
             "shadow {}: requests are mirrored, users get the old release's answers",
             percent(share(parts))
         ),
@@ -88,6 +89,14 @@ pub(crate) fn promotion(out: Out, p: &PromotionView) -> String {
     text.push_str(&format!("  asked by   {}   at {}\n", p.requester, clock(p.created)));
     if !p.gates.is_empty() {
         text.push_str(&indent(&gates(out, p)));
+    }
+    if let Some(smoke) = &p.smoke {
+        let mark = match smoke.outcome {
+            Outcome::Pass => out.mark(Tone::Good, "pass"),
+            Outcome::Fail => out.mark(Tone::Bad, "FAIL"),
+            Outcome::Error => out.mark(Tone::Bad, "ERROR"),
+        };
+        text.push_str(&format!("  smoke test {mark}  {}\n", smoke.summary));
     }
     if let Some(a) = &p.approvals {
         let by = if a.by.is_empty() { "nobody yet".to_owned() } else { a.by.join(", ") };

@@ -8,6 +8,7 @@ use super::program::{ended, prepare};
 use super::{Checked, Context};
 use crate::AgentError;
 use lockgate_core::gate::{Input, Outcome};
+use lockgate_core::plan::Smoke;
 use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -21,7 +22,43 @@ const ARCHIVE_LIMIT: u64 = 1 << 30;
 /// How long unpacking may take.
 const UNPACK: Duration = Duration::from_secs(300);
 
+/// How a smoke test reaches the release.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Preview<'a> {
+    /// Everything below this address goes to the release.
+    pub(crate) address: &'a str,
+    /// The same as a header's value, for protocols without paths.
+    pub(crate) token: &'a str,
+    /// The gateway itself.
+    pub(crate) gateway: &'a str,
+}
+
 pub(super) async fn run(context: &Context<'_>, run: &str, timeout_ms: u64) -> Result<Checked, AgentError> {
+    program(context, run, timeout_ms, Vec::new()).await
+}
+
+/// Runs a smoke test as a gate's program is run.
+pub(super) async fn smoke(
+    context: &Context<'_>,
+    smoke: &Smoke,
+    preview: Preview<'_>,
+) -> Result<Checked, AgentError> {
+    let own = [
+        ("LOCKGATE_PREVIEW_URL", preview.address),
+        ("LOCKGATE_PREVIEW_TOKEN", preview.token),
+        ("LOCKGATE_GATEWAY", preview.gateway),
+        ("LOCKGATE_MODEL", context.plan.model.as_str()),
+    ];
+    let own = own.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    program(context, &smoke.run, smoke.timeout_ms, own).await
+}
+
+async fn program(
+    context: &Context<'_>,
+    run: &str,
+    timeout_ms: u64,
+    more: Vec<(String, String)>,
+) -> Result<Checked, AgentError> {
     let code = context.release.manifest.code.as_ref().ok_or_else(|| {
         AgentError::Gate("the release has no code to run this in; make it in a Git repository".to_owned())
     })?;
@@ -39,7 +76,8 @@ pub(super) async fn run(context: &Context<'_>, run: &str, timeout_ms: u64) -> Re
         ("LOCKGATE_RELEASE".to_owned(), context.plan.revision.release.to_string()),
     ];
     let within = Duration::from_millis(timeout_ms);
-    let (outcome, summary, log) = place.run(run, environment.as_deref(), vars.chain(own), within).await?;
+    let vars = vars.chain(own).chain(more);
+    let (outcome, summary, log) = place.run(run, environment.as_deref(), vars, within).await?;
     let inputs = vec![Input { name: "code".to_owned(), digest: code.archive }];
     Ok(Checked { outcome, summary, measured: BTreeMap::new(), inputs, log: log.into_bytes() })
 }

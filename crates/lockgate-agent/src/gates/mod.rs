@@ -14,6 +14,7 @@ pub(crate) mod program;
 mod replay;
 mod rows;
 
+pub(crate) use command::Preview;
 pub(crate) use parity::Golden;
 pub(crate) use rows::read_scores;
 
@@ -25,7 +26,7 @@ use lockgate_core::clock::{Clock, Millis};
 use lockgate_core::digest::Digest;
 use lockgate_core::gate::{Finding, GateSpec, Input, Outcome};
 use lockgate_core::id::{GateName, PromotionId};
-use lockgate_core::plan::Plan;
+use lockgate_core::plan::{Plan, Smoke};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -85,6 +86,20 @@ pub(crate) async fn run(
         },
     };
     Ok(finding(context, name, spec, promotion, plan_hash, checked, (started, clock.now_ms())))
+}
+
+/// Runs the smoke test of a release that is warm and has no users yet. An error is one that trying again may heal; everything
+/// else is an outcome.
+pub(crate) async fn smoke(
+    context: &Context<'_>,
+    smoke: &Smoke,
+    preview: Preview<'_>,
+) -> Result<(Outcome, String, Vec<u8>), AgentError> {
+    match command::smoke(context, smoke, preview).await {
+        Ok(checked) => Ok((checked.outcome, checked.summary, checked.log)),
+        Err(error) if error.is_passing() || error.is_the_machine_s() => Err(error),
+        Err(error) => Ok((Outcome::Error, error.to_string(), format!("{error}\n").into_bytes())),
+    }
 }
 
 async fn check(context: &Context<'_>, spec: &GateSpec) -> Result<Checked, AgentError> {

@@ -119,6 +119,10 @@ impl Judged {
     fn of(deployment: &Deployment) -> Option<Self> {
         if let Some(active) = &deployment.active {
             let Phase::Step { index, .. } = active.phase else { return None };
+            if active.preview().is_some() {
+                // No user meets the candidate: nothing can be said of it.
+                return None;
+            }
             let step = active.plan.rollout.steps.get(index).cloned();
             return Some(Self {
                 promotion: active.promotion.clone(),

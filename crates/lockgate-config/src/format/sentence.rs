@@ -3,16 +3,22 @@
 use super::Problem;
 use super::quantity::{duration_ms, percent};
 use crate::diagnostic::quoted;
-use lockgate_core::plan::{OnInconclusive, Step};
+use lockgate_core::plan::{OnInconclusive, Step, Switch};
 use lockgate_core::route::WHOLE;
 
-const STEP_HELP: &str = "write \"shadow 20% for 10m\", \"canary 5% for 15m\", \"25% for 30m\" or \"100%\"";
+const STEP_HELP: &str = "write \"preview for 10m\", \"preview for 10m by hand\", \"shadow 20% for 10m\", \"canary 5% for 15m\", \
+    \"25% for 30m\" or \"100%\"";
 
-/// Reads `[canary|shadow] SHARE [for DURATION]`.
+/// Reads `preview [for DURATION] [by hand]` or `[canary|shadow] SHARE [for DURATION]`.
 pub(crate) fn step(text: &str) -> Result<Step, Problem> {
     let wrong = |why: &str| Problem::new(format!("{} is not a rollout step: {why}", quoted(text)), STEP_HELP);
     let words: Vec<&str> = text.split_whitespace().collect();
     let (shadow, words) = match words.as_slice() {
+        ["preview", rest @ ..] => return preview(rest).map_err(|why| wrong(&why)),
+        ["blue/green" | "blue-green" | "bluegreen", ..] => {
+            let help = "blue/green is two steps: rollout = [\"preview for 10m\", \"100%\"]";
+            return Err(Problem::new(format!("{} is not a rollout step", quoted(text)), help));
+        }
         ["shadow", rest @ ..] => (true, rest),
         ["canary", rest @ ..] => (false, rest),
         all => (false, all),
@@ -44,6 +50,27 @@ pub(crate) fn step(text: &str) -> Result<Step, Problem> {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and WHOLE")]
     let weight = parts.round() as u32;
     Ok(if shadow { Step::mirroring(weight, hold_ms) } else { Step::live(weight, hold_ms) })
+}
+
+/// Reads what follows `preview`.
+fn preview(words: &[&str]) -> Result<Step, String> {
+    let (switch, words) = match words {
+        [rest @ .., "by", "hand"] => (Switch::ByHand, rest),
+        all => (Switch::Automatic, all),
+    };
+    match words {
+        [] => Ok(Step::previewing(switch, 0)),
+        ["for"] => Err("`for` needs a duration".to_owned()),
+        ["for", duration @ ..] => {
+            let text = duration.concat();
+            let hold_ms = duration_ms(&text).map_err(|_| format!("{} is not a duration", quoted(&text)))?;
+            Ok(Step::previewing(switch, hold_ms))
+        }
+        [share, ..] if share.ends_with('%') => {
+            Err("no user gets to a preview, so it has no share; what comes after it has".to_owned())
+        }
+        [other, ..] => Err(format!("{} is not understood after `preview`", quoted(other))),
+    }
 }
 
 /// Reads what happens at the deadline; `None` is right, but comes later.
@@ -168,6 +195,22 @@ mod tests {
         ] {
             assert!(step(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_preview_has_a_time_and_a_hand_but_no_share() {
+        let by = Step::previewing;
+        assert_eq!(step("preview").unwrap(), by(Switch::Automatic, 0));
+        assert_eq!(step("preview for 1h 30m").unwrap(), by(Switch::Automatic, 5_400_000));
+        assert_eq!(step("preview by hand").unwrap(), by(Switch::ByHand, 0));
+        assert_eq!(step("preview for 10m by hand").unwrap(), by(Switch::ByHand, 600_000));
+        for bad in
+            ["preview 5%", "preview for", "preview for by hand", "preview hand", "preview by", "by hand"]
+        {
+            assert!(step(bad).is_err(), "{bad}");
+        }
+        let help = step("blue/green").unwrap_err().help.unwrap();
+        assert!(help.contains("[\"preview for 10m\", \"100%\"]"), "{help}");
     }
 
     #[test]

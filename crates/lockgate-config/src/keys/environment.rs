@@ -31,7 +31,17 @@ pub(crate) const ENVIRONMENT: &[Key] = &[
     Key::new(
         "rollout",
         Shape::List(&Shape::Text(Format::Step), Length::AtLeastOne),
-        "The steps: `canary 5% for 15m`, `25% for 30m`, `100%`. Default: all at once.",
+        "The steps: `preview for 10m`, `shadow 20% for 10m`, `canary 5% for 15m`, `25% for 30m`, `100%`. Default: all at once.",
+    ),
+    Key::new(
+        "smoke",
+        Shape::Either(&[Shape::Text(Format::Any), Shape::Table(SMOKE)]),
+        "A program that tries a release out at its preview address, before any user meets it: `run` and `timeout`.",
+    ),
+    Key::new(
+        "testers",
+        Shape::Text(Format::OneOf(&["nobody", "token", "anybody"])),
+        "Who may say which release answers a request: `nobody` (default), whoever has a `token` (default with a preview step), or `anybody`.",
     ),
     Key::new(
         "backup",
@@ -121,6 +131,11 @@ const DATASETS: Names = Names {
     open: true,
     built_in: &[],
 };
+
+const SMOKE: &[Key] = &[
+    Key::new("run", Shape::Text(Format::Any), "The command line; its exit code is the verdict.").required(),
+    Key::new("timeout", Shape::Text(Format::Duration), "How long it may take (5m)."),
+];
 
 const APPROVE: &[Key] = &[
     Key::new("count", Shape::Integer(1, 100), "How many distinct people (1)."),

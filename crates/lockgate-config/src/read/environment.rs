@@ -10,7 +10,7 @@ use crate::project::{Approve, BackupRef, Principal, ResolvedEnvironment};
 use crate::tree::{Node, Value};
 use lockgate_core::guard::GuardSpec;
 use lockgate_core::id::EnvironmentName;
-use lockgate_core::plan::{OnInconclusive, Step};
+use lockgate_core::plan::{OnInconclusive, Smoke, Step, Testers};
 use lockgate_core::route::WHOLE;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,7 +43,6 @@ pub(crate) fn environment(
     let read = ResolvedEnvironment {
         after,
         gates,
-        steps,
         approve: approve(&mut reader, context),
         backup: backup_ref(&mut reader),
         probation_ms: reader.duration("probation").unwrap_or(0),
@@ -66,8 +65,11 @@ pub(crate) fn environment(
         timeout_ms: u64::try_from(reader.positive_duration("timeout", 2 * SECOND)).unwrap_or(0),
         memory_bytes: node.text_at("memory").and_then(|text| bytes(text).ok()).unwrap_or(0),
         batch_rows: reader.whole("batch_rows"),
+        smoke: smoke(&mut reader, &steps),
+        testers: testers(node, &steps),
         statistics: context.statistics,
         guards,
+        steps,
         unsupported: own.sorted(&[Class::Refused]),
         origins: origins(node),
         name,
@@ -135,7 +137,7 @@ fn steps(
         reader.wrong("rollout", "the last step of a rollout must be 100%", help);
     }
     let provable = |step: &Step| guards.values().any(|guard| guard.is_required(step.is_shadow()));
-    if readable && !steps.iter().filter(|step| step.weight < WHOLE).all(provable) {
+    if readable && !steps.iter().filter(|step| step.is_judged()).all(provable) {
         let help = "keep a guard of kind `rate` or `latency`, or use rollout = [\"100%\"]";
         reader.wrong(
             "rollout",
@@ -151,6 +153,11 @@ fn out_of_order(before: &Step, step: &Step) -> Option<(String, &'static str)> {
     if before.place() < step.place() {
         return None;
     }
+    if step.is_preview() {
+        let after = if before.is_preview() { "another one" } else { "a step that needs traffic" };
+        let message = format!("a preview comes after {after}");
+        return Some((message, "put one preview first: nobody has met the release then"));
+    }
     if step.is_shadow() && !before.is_shadow() {
         let message = format!("a shadow step of {} comes after a step with live traffic", share(step.shadow));
         return Some((message, "put shadow steps first"));
@@ -158,6 +165,27 @@ fn out_of_order(before: &Step, step: &Step) -> Option<(String, &'static str)> {
     let (a, b) = (share(step.place().1), share(before.place().1));
     let message = format!("the steps of a rollout must grow, but {a} comes after {b}");
     Some((message, "order the steps, and name each share once"))
+}
+
+fn smoke(reader: &mut Reader<'_, '_>, steps: &[Step]) -> Option<Smoke> {
+    let node = reader.node.get("smoke")?;
+    if !steps.iter().any(Step::is_preview) {
+        let help = "begin with one: rollout = [\"preview for 10m\", \"100%\"], or take `smoke` out";
+        reader.wrong("smoke", "`smoke` runs in a preview step, and there is none", Some(help.to_owned()));
+    }
+    // That `run` is missing or empty is told where the shape is checked.
+    let run = node.text().or(node.text_at("run"))?;
+    let path = reader.path.key("smoke");
+    let mut inner = Reader { node, path, report: reader.report };
+    let timeout_ms = u64::try_from(inner.positive_duration("timeout", 5 * MINUTE)).unwrap_or(0);
+    Some(Smoke { run: run.to_owned(), timeout_ms })
+}
+
+fn testers(node: &Node, steps: &[Step]) -> Testers {
+    let said = node.text_at("testers").and_then(|text| Testers::ALL.iter().find(|(_, name)| *name == text));
+    // What is only previewed is there for whoever is let in.
+    let usual = if steps.iter().any(Step::is_preview) { Testers::Token } else { Testers::Nobody };
+    said.map_or(usual, |(testers, _)| *testers)
 }
 
 fn share(weight: u32) -> String {

@@ -175,6 +175,7 @@ impl Promotion {
                     InstructionKind::Abort => {
                         matches!(self.stage, Stage::Rolling { .. } | Stage::RollingBack { .. })
                     }
+                    InstructionKind::Switch => self.waits_for_switch(),
                     InstructionKind::Rollback => {
                         matches!(
                             self.stage,
@@ -188,6 +189,9 @@ impl Promotion {
                         InstructionKind::Resume => "resumed",
                         InstructionKind::Abort => "aborted",
                         InstructionKind::Rollback => "rolled back",
+                        InstructionKind::Switch => {
+                            "switched (only a preview `by hand` waits for that, once its smoke test has passed)"
+                        }
                     }));
                 }
                 Ok(vec![PromotionEvent::Instructed { instruction: instruction.clone() }])

@@ -58,15 +58,26 @@ impl Promotion {
         let next = match event {
             RolloutEvent::Started { .. } => None,
             RolloutEvent::Aborted { reason } => Some(Stage::Rejected { reason: reason.clone() }),
-            RolloutEvent::StepEntered { step, weight, shadow, judgement, .. } => Some(Stage::Rolling {
-                rollout: RolloutView {
-                    step: Some(*step),
-                    weight: *weight,
-                    shadow: *shadow,
-                    held: None,
-                    judgement: judgement.clone(),
-                },
-            }),
+            RolloutEvent::StepEntered { step, weight, shadow, judgement, .. } => {
+                self.instructions.retain(|i| i.kind != InstructionKind::Switch);
+                Some(Stage::Rolling {
+                    rollout: RolloutView {
+                        step: Some(*step),
+                        weight: *weight,
+                        shadow: *shadow,
+                        held: None,
+                        judgement: judgement.clone(),
+                    },
+                })
+            }
+            RolloutEvent::Smoked(smoked) => {
+                self.smoke = Some(smoked.clone());
+                None
+            }
+            RolloutEvent::SwitchAllowed { instruction } => {
+                self.done(instruction);
+                self.with_rollout(|r| r.held = None)
+            }
             RolloutEvent::StepSettled { .. } => None,
             RolloutEvent::Held { reason, needs_person, judgement } => {
                 let until = if *needs_person { Until::Decided } else { Until::Changed };
@@ -116,7 +127,7 @@ impl Promotion {
         self.instructions.iter().filter(move |i| match i.kind {
             InstructionKind::Pause => !paused,
             InstructionKind::Resume => paused,
-            InstructionKind::Abort | InstructionKind::Rollback => true,
+            InstructionKind::Abort | InstructionKind::Rollback | InstructionKind::Switch => true,
         })
     }
 

@@ -13,7 +13,7 @@ impl Deployment {
             RolloutEvent::Started { plan } => {
                 self.taken.insert(promotion.clone());
                 let phase = Phase::Preparing { since: now };
-                self.active = Some(Rollout { promotion: promotion.clone(), plan: plan.clone(), phase });
+                self.active = Some(Rollout::new(promotion.clone(), plan.clone(), phase));
             }
             RolloutEvent::Aborted { .. } => {
                 self.taken.insert(promotion.clone());
@@ -31,6 +31,16 @@ impl Deployment {
             }
             RolloutEvent::Paused { .. } => self.set_status(now, |since| Status::Paused { since }),
             RolloutEvent::Resumed { .. } => self.set_status(now, |since| Status::Watching { since }),
+            RolloutEvent::Smoked(smoked) => {
+                if let Some(active) = &mut self.active {
+                    active.smoke = Some(smoked.clone());
+                }
+            }
+            RolloutEvent::SwitchAllowed { .. } => {
+                if let Some(active) = &mut self.active {
+                    active.switch = true;
+                }
+            }
             RolloutEvent::Promoted { probation_until, .. } => self.promote(*probation_until),
             RolloutEvent::Confirmed => {
                 if let Some(serving) = &mut self.serving {
@@ -104,8 +114,7 @@ impl Deployment {
         match (&mut self.active, &self.serving) {
             (Some(active), _) => active.phase = phase,
             (None, Some(serving)) => {
-                self.active =
-                    Some(Rollout { promotion: promotion.clone(), plan: serving.plan.clone(), phase });
+                self.active = Some(Rollout::new(promotion.clone(), serving.plan.clone(), phase));
             }
             (None, None) => {}
         }

@@ -27,6 +27,12 @@ impl Deployment {
                     (InstructionKind::Abort | InstructionKind::Rollback, Phase::Preparing { .. }) => {
                         Some(RolloutEvent::Aborted { reason: cause().summary() })
                     }
+                    (InstructionKind::Abort | InstructionKind::Rollback, _) if active.preview().is_some() => {
+                        Some(RolloutEvent::Aborted { reason: cause().summary() })
+                    }
+                    (InstructionKind::Switch, _) if active.may_be_switched() => {
+                        Some(RolloutEvent::SwitchAllowed { instruction: instruction.clone() })
+                    }
                     (InstructionKind::Abort | InstructionKind::Rollback, Phase::Step { .. }) => {
                         Some(self.rollback(cause(), Some(instruction)))
                     }
@@ -38,7 +44,9 @@ impl Deployment {
             let serves = self.serving.as_ref().is_some_and(|s| s.promotion == *promotion);
             if serves && matches!(instruction.kind, InstructionKind::Abort | InstructionKind::Rollback) {
                 let event = match &active.phase {
-                    Phase::Preparing { .. } => {
+                    Phase::Preparing { .. } | Phase::Step { .. }
+                        if active.preview().is_some() || matches!(active.phase, Phase::Preparing { .. }) =>
+                    {
                         Some(RolloutEvent::Aborted { reason: "its baseline is being rolled back".to_owned() })
                     }
                     Phase::Step { .. } => Some(self.rollback(cause(), None)),

@@ -8,7 +8,7 @@ use crate::plan::{OnInconclusive, Revision};
 use crate::route::WHOLE;
 
 /// Why a step waits though its guards are content.
-const NOT_APPLIED: &str = "not every gateway has this step's share yet";
+pub(super) const NOT_APPLIED: &str = "not every gateway has this step's share yet";
 
 impl Deployment {
     /// The next event that follows from what is seen, at most one.
@@ -18,7 +18,10 @@ impl Deployment {
             Some(active) => {
                 let event = match &active.phase {
                     Phase::Preparing { since } => self.prepare(active, *since, seen),
-                    Phase::Step { index, status } => self.watch(active, *index, status, seen),
+                    Phase::Step { index, status } => match active.preview() {
+                        Some(switch) => self.preview(active, *index, switch, status, seen),
+                        None => self.watch(active, *index, status, seen),
+                    },
                     Phase::RollingBack { target, decided, applied, .. } => {
                         self.go_back(target.as_ref(), *decided, *applied, seen)
                     }
@@ -220,7 +223,7 @@ impl Deployment {
 }
 
 /// Why a rollout must go back at once, if it must: harm comes before every other rule.
-fn harm(seen: &Observation) -> Option<Cause> {
+pub(super) fn harm(seen: &Observation) -> Option<Cause> {
     if let Some(summary) = &seen.breaker {
         return Some(Cause::Breaker { summary: summary.clone() });
     }

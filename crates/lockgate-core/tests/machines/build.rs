@@ -8,7 +8,9 @@ use lockgate_core::guard::{GuardSpec, Judgement, Reading, Verdict};
 use lockgate_core::id::{
     CommandId, EnvironmentName, GateName, GuardName, ModelName, PrincipalId, PromotionId,
 };
-use lockgate_core::plan::{ApprovalRule, OnInconclusive, Plan, Revision, RolloutPlan, Step};
+use lockgate_core::plan::{
+    ApprovalRule, OnInconclusive, Plan, Revision, RolloutPlan, Smoke, Step, Switch, Testers,
+};
 use lockgate_core::rollout::{Observation, Readiness};
 use lockgate_core::route::WHOLE;
 use proptest::prelude::*;
@@ -48,7 +50,7 @@ pub(crate) fn revision(n: u32) -> Revision {
 }
 
 /// The plan of promotion `n`: 5 %, 25 %, all, with two required guards and one that only rolls back; every fourth one begins with
-/// a shadow step.
+/// a shadow step. Every fifth one is blue/green with a smoke test; every second of these switches by hand.
 pub(crate) fn plan(n: u32, baseline: Option<Revision>, backup: bool) -> Plan {
     let step = |weight| Step::live(weight, HOLD);
     let guard = |name: &str| GuardName::new(name).unwrap();
@@ -74,6 +76,10 @@ pub(crate) fn plan(n: u32, baseline: Option<Revision>, backup: bool) -> Plan {
         }),
         rollout: RolloutPlan {
             steps: match (compared, n % 4) {
+                (_, by_hand) if n.is_multiple_of(5) => {
+                    let switch = if by_hand % 2 == 0 { Switch::ByHand } else { Switch::Automatic };
+                    vec![Step::previewing(switch, HOLD), step(WHOLE)]
+                }
                 (false, _) => vec![step(WHOLE)],
                 (true, 0) => vec![Step::mirroring(2000, HOLD), step(500), step(2500), step(WHOLE)],
                 (true, _) => vec![step(500), step(2500), step(WHOLE)],
@@ -95,6 +101,8 @@ pub(crate) fn plan(n: u32, baseline: Option<Revision>, backup: bool) -> Plan {
             timeout_ms: 1000,
             memory_bytes: 0,
             batch_rows: None,
+            smoke: n.is_multiple_of(5).then(|| Smoke { run: "true".to_owned(), timeout_ms: 1000 }),
+            testers: Testers::Nobody,
         },
         data: BTreeMap::new(),
         python: None,
@@ -247,5 +255,6 @@ pub(crate) fn any_kind() -> impl Strategy<Value = InstructionKind> {
         2 => Just(InstructionKind::Resume),
         1 => Just(InstructionKind::Abort),
         1 => Just(InstructionKind::Rollback),
+        2 => Just(InstructionKind::Switch),
     ]
 }

@@ -3,9 +3,17 @@
 use crate::build::{HOLD, PROBATION, broken, not_worse, promotion_id};
 use crate::run::{Act, Run, any_act};
 use lockgate_core::event::InstructionKind;
+use lockgate_core::gate::Outcome;
 use proptest::prelude::*;
 
 const OFFER: Act = Act::Offer { backup: true, rollback_late: false };
+
+/// A person says something about what is under way.
+fn say(run: &mut Run, kind: InstructionKind) {
+    if let Some(current) = run.deployment.active.as_ref().map(|a| a.promotion.clone()) {
+        run.tell(&current, kind);
+    }
+}
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
@@ -22,12 +30,16 @@ proptest! {
     fn a_healthy_environment_comes_to_rest_and_takes_the_next_release(acts in prop::collection::vec(any_act(), 1..60)) {
         let mut run = Run::new();
         acts.iter().for_each(|act| run.act(act));
-        if let Some(current) = run.deployment.active.as_ref().map(|a| a.promotion.clone()) {
-            run.tell(&current, InstructionKind::Resume);
-        }
+        run.smoke = Some(Outcome::Pass);
+        say(&mut run, InstructionKind::Resume);
         // The clock may have been set back by hours: a step's time is over only once it has caught up.
         run.after(60 * PROBATION, |_| {});
-        let well = |run: &mut Run| (0..12).for_each(|_| run.after(2 * HOLD, |seen| seen.judgement = not_worse()));
+        let well = |run: &mut Run| {
+            (0..12).for_each(|_| {
+                run.after(2 * HOLD, |seen| seen.judgement = not_worse());
+                say(run, InstructionKind::Switch);
+            });
+        };
         well(&mut run);
         prop_assert!(run.deployment.active.is_none(), "it never ends: {:?}", run.deployment.active);
         run.act(&OFFER);
@@ -48,9 +60,11 @@ proptest! {
             });
         }
         prop_assert!(run.deployment.active.is_none(), "it never ends: {:?}", run.deployment.active);
+        run.smoke = Some(Outcome::Pass);
         run.act(&OFFER);
         for _ in 0..6 {
             run.after(2 * HOLD, |seen| (seen.judgement, seen.serving) = (not_worse(), broken()));
+            say(&mut run, InstructionKind::Switch);
         }
         let events = run.events(&promotion_id(run.offered));
         prop_assert!(events.iter().any(|e| e == "promoted"), "locked out: {:?}", events);

@@ -2,6 +2,7 @@
 //! (invariants I1 to I11 of the promotion's specification, as far as pure machines reach them).
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
+mod bluegreen;
 mod build;
 mod deployment;
 mod journal;

@@ -2,9 +2,10 @@
 
 use lockgate_core::digest::Digest;
 use lockgate_core::event::{Cause, RolloutEvent};
+use lockgate_core::gate::Outcome;
 use lockgate_core::guard::{Judgement, Verdict};
 use lockgate_core::id::PromotionId;
-use lockgate_core::plan::Revision;
+use lockgate_core::plan::{Revision, Switch};
 use lockgate_core::rollout::{Deployment, Observation, Phase, Readiness, Status};
 use lockgate_core::route::WHOLE;
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,7 +28,8 @@ pub(crate) fn shares(deployment: &Deployment) -> BTreeMap<Digest, u32> {
     let split = traffic.split.map_or(0, |(_, weight, _)| weight);
     assert!(split <= WHOLE, "a share of {split}");
     if let Some((candidate, weight, _)) = traffic.split {
-        assert_eq!(weight == 0, traffic.shadow > 0, "either users or mirrored requests");
+        let kinds = [weight > 0, traffic.shadow > 0, traffic.preview];
+        assert_eq!(kinds.iter().filter(|k| **k).count(), 1, "either users, mirrored requests or a preview");
         assert!(traffic.shadow <= WHOLE && (traffic.shadow == 0 || traffic.main.is_some()));
         if weight > 0 {
             *shares.entry(candidate.digest()).or_default() += weight;
@@ -63,7 +65,13 @@ impl Rules {
         self.harm = matches!(phase(deployment), Some(Phase::Step { .. })) && harmful(seen);
         if self.harm {
             let next = deployment.step(seen).map(|(_, e)| e);
-            assert!(matches!(next, Some(RolloutEvent::RollbackDecided { .. })), "harm, and then {next:?}");
+            let previewed = deployment.active.as_ref().is_some_and(|a| a.preview().is_some());
+            let fits = match &next {
+                Some(RolloutEvent::RollbackDecided { .. }) => !previewed,
+                Some(RolloutEvent::Aborted { .. }) => previewed,
+                _ => false,
+            };
+            assert!(fits, "harm, and then {next:?}");
         }
     }
 
@@ -84,6 +92,7 @@ impl Rules {
                 self.back(before, promotion, cause, target.as_ref())
             }
             RolloutEvent::RolledBack { .. } => verified(before, seen.unwrap()),
+            RolloutEvent::Aborted { .. } => assert_eq!(shares(before), shares(after), "it had moved traffic"),
             RolloutEvent::Started { .. } => assert!(!before.taken.contains(promotion), "taken on twice"),
             _ => {}
         }
@@ -146,6 +155,14 @@ fn forward(
             assert_eq!(step, index + 1, "a step was left out");
             assert!(!harmful(seen), "forward in spite of harm");
             assert!(entered.place() > active.plan.rollout.steps[*index].place());
+            if let Some(switch) = active.plan.rollout.steps[*index].preview {
+                let passed = active.smoke.as_ref().map(|s| s.outcome) == Some(Outcome::Pass);
+                assert!(passed || active.plan.rollout.smoke.is_none(), "no smoke test has passed");
+                assert!(active.switch || switch == Switch::Automatic, "nobody said that it may switch");
+                assert_eq!(judgement, None, "a preview proves nothing");
+                assert!(seen.now - since >= active.plan.rollout.steps[*index].hold_ms && seen.applied);
+                return;
+            }
             assert!(proven(judgement.unwrap()), "a larger weight without proof");
             assert_eq!(judgement.unwrap(), &seen.judgement, "the numbers on record are those that decided");
             assert!(seen.now - since >= active.plan.rollout.steps[*index].hold_ms, "before the step's time");

@@ -6,7 +6,8 @@ use crate::build::{
 use crate::rules::Rules;
 use lockgate_core::clock::Millis;
 use lockgate_core::digest::Digest;
-use lockgate_core::event::{Instruction, InstructionKind, RolloutEvent};
+use lockgate_core::event::{Instruction, InstructionKind, RolloutEvent, Smoked};
+use lockgate_core::gate::Outcome;
 use lockgate_core::id::PromotionId;
 use lockgate_core::plan::{OnInconclusive, Revision};
 use lockgate_core::rollout::{Deployment, Observation, Phase};
@@ -24,6 +25,8 @@ pub(crate) enum Act {
     Tell { age: u32, kind: InstructionKind },
     /// The agent is killed and starts again from its disk.
     Kill,
+    /// From now on smoke tests end like this, or never.
+    Smoke(Option<Outcome>),
 }
 
 pub(crate) fn any_act() -> impl Strategy<Value = Act> {
@@ -32,6 +35,12 @@ pub(crate) fn any_act() -> impl Strategy<Value = Act> {
         12 => (any_delay(), any_observation()).prop_map(|(after, seen)| Act::See { after, seen: Box::new(seen) }),
         2 => (0..3_u32, any_kind()).prop_map(|(age, kind)| Act::Tell { age, kind }),
         1 => Just(Act::Kill),
+        1 => prop_oneof![
+            3 => Just(Some(Outcome::Pass)),
+            1 => Just(Some(Outcome::Fail)),
+            1 => Just(Some(Outcome::Error)),
+            1 => Just(None),
+        ].prop_map(Act::Smoke),
     ]
 }
 
@@ -51,6 +60,8 @@ pub(crate) struct Run {
     pub(crate) mortal: bool,
     /// Releases whose workers don't stay up, whatever part they play.
     pub(crate) broken: BTreeSet<Digest>,
+    /// How smoke tests end.
+    pub(crate) smoke: Option<Outcome>,
 }
 
 impl Run {
@@ -64,6 +75,7 @@ impl Run {
             rules: Rules::default(),
             mortal: true,
             broken: BTreeSet::new(),
+            smoke: Some(Outcome::Pass),
         }
     }
 
@@ -97,12 +109,24 @@ impl Run {
     pub(crate) fn see(&mut self, seen: &Observation) {
         self.now = seen.now;
         for _ in 0..16 {
+            self.smoke();
             let seen = &self.with_broken(seen.clone());
             self.rules.before_step(&self.deployment, seen);
             let Some((promotion, event)) = self.deployment.step(seen) else { return };
             self.record(promotion, event, Some(seen));
         }
         panic!("one look never ends: {:#?}", self.journal.iter().rev().take(4).collect::<Vec<_>>());
+    }
+
+    /// The agent runs the smoke test that is due.
+    fn smoke(&mut self) {
+        let Some(active) = self.deployment.active.as_ref().filter(|a| a.smoke_due().is_some()) else {
+            return;
+        };
+        if let Some(outcome) = self.smoke {
+            let smoked = Smoked { outcome, summary: "it said so".to_owned(), log: None };
+            self.record(active.promotion.clone(), RolloutEvent::Smoked(smoked), None);
+        }
     }
 
     fn with_broken(&self, mut seen: Observation) -> Observation {
@@ -167,6 +191,7 @@ impl Run {
                 self.tell(&promotion_id(self.offered.saturating_sub(*age)), *kind);
             }
             Act::Kill => self.kill(),
+            Act::Smoke(outcome) => self.smoke = *outcome,
         }
     }
 

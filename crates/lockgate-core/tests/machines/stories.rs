@@ -289,7 +289,7 @@ fn a_plan_either_mirrors_or_moves_users_and_mirrors_first() {
         vec![shadow(100, 0)],
         vec![shadow(100, 0), shadow(100, 0), live(WHOLE, 0)],
         vec![shadow(WHOLE + 1, 0), live(WHOLE, 0)],
-        vec![Step { weight: 1, shadow: 1, hold_ms: 0 }, live(WHOLE, 0)],
+        vec![Step { weight: 1, shadow: 1, ..Step::default() }, live(WHOLE, 0)],
         vec![live(0, 0), live(WHOLE, 0)],
     ] {
         assert!(plan(bad.clone()).validate().is_err(), "{bad:?}");

@@ -10,6 +10,7 @@ use crate::handle::{VERSION, question};
 use crate::reactor::Reactor;
 use crate::{repository, statistics};
 use hyper::StatusCode;
+use hyper::header::HeaderMap;
 use lockgate_wire::oip::EXTENSIONS;
 use lockgate_wire::tensor::shown;
 use prost::Message;
@@ -17,23 +18,28 @@ use serde_json::Value;
 use std::rc::Rc;
 
 /// Answers one call of the service.
-pub(super) async fn answer(reactor: &Rc<Reactor>, method: &str, message: &[u8]) -> Result<Vec<u8>, Status> {
+pub(super) async fn answer(
+    reactor: &Rc<Reactor>,
+    from: &HeaderMap,
+    method: &str,
+    message: &[u8],
+) -> Result<Vec<u8>, Status> {
     match method {
         "ServerLive" => Ok(Yes { yes: true }.encode_to_vec()),
         "ServerReady" => Ok(Yes { yes: reactor.is_ready() }.encode_to_vec()),
         "ServerMetadata" => Ok(server().encode_to_vec()),
         "ModelReady" => {
             let (model, version) = named(message)?;
-            let yes = ask(reactor, &model, version, "/ready").await.is_ok();
+            let yes = ask(reactor, from, &model, version, "/ready").await.is_ok();
             Ok(Yes { yes }.encode_to_vec())
         }
         "ModelMetadata" => {
             let (model, version) = named(message)?;
-            Ok(config::metadata(&ask(reactor, &model, version, "").await?).encode_to_vec())
+            Ok(config::metadata(&ask(reactor, from, &model, version, "").await?).encode_to_vec())
         }
         "ModelConfig" => {
             let (model, version) = named(message)?;
-            Ok(config::config(&ask(reactor, &model, version, "/config").await?).encode_to_vec())
+            Ok(config::config(&ask(reactor, from, &model, version, "/config").await?).encode_to_vec())
         }
         "ModelStatistics" => stats(reactor, message),
         "RepositoryIndex" => {
@@ -77,8 +83,14 @@ fn named(message: &[u8]) -> Result<(String, Option<u64>), Status> {
 }
 
 /// A worker's answer about its model.
-async fn ask(reactor: &Rc<Reactor>, model: &str, version: Option<u64>, what: &str) -> Result<Value, Status> {
-    let (status, body) = question(reactor, model, version, what).await;
+async fn ask(
+    reactor: &Rc<Reactor>,
+    from: &HeaderMap,
+    model: &str,
+    version: Option<u64>,
+    what: &str,
+) -> Result<Value, Status> {
+    let (status, body) = question(reactor, from, model, version, what).await;
     let value: Value = serde_json::from_slice(&body).unwrap_or_default();
     if status == StatusCode::OK {
         return Ok(value);

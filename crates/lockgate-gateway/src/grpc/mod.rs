@@ -60,7 +60,7 @@ async fn unary(reactor: &Rc<Reactor>, path: &str, request: Request<Incoming>) ->
         return infer::unary(reactor, &parts.headers, message).await;
     }
     let answered = match path.strip_prefix("/inference.GRPCInferenceService/") {
-        Some(method) => about::answer(reactor, method, &message).await,
+        Some(method) => about::answer(reactor, &parts.headers, method, &message).await,
         None if path == "/grpc.health.v1.Health/Check" => about::health(reactor, &message),
         None => Err(Status::unimplemented(path)),
     };

@@ -59,6 +59,8 @@ impl Status {
     pub(super) fn of_http(status: StatusCode, message: impl Into<String>) -> Self {
         let code = match status {
             StatusCode::NOT_FOUND => 5,
+            StatusCode::FORBIDDEN => 7,
+            StatusCode::UNAUTHORIZED => 16,
             StatusCode::PAYLOAD_TOO_LARGE | StatusCode::TOO_MANY_REQUESTS => 8,
             StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => 4,
             StatusCode::SERVICE_UNAVAILABLE => 14,

@@ -10,6 +10,8 @@ use hyper_util::rt::TokioIo;
 use lockgate_core::clock::{Clock, Entropy, Millis};
 use lockgate_core::digest::Digest;
 use lockgate_core::id::ModelName;
+use lockgate_core::plan::Testers;
+use lockgate_core::preview::PreviewKey;
 use lockgate_core::route::{ModelRoute, RouteTable, Shadow, Split, UnitSource, Variant, WorkerAddress};
 use lockgate_gateway::{Deps, Gateway, GatewayOptions, LogRecord, LogSink};
 use std::collections::BTreeMap;
@@ -65,6 +67,8 @@ pub(crate) enum Behave {
     Nonfinite,
     /// Nothing for so long, then 200.
     Slow(Duration),
+    /// Nothing for a minute; 200 at once where the request is mirrored.
+    HangUnlessMirrored,
     /// Closes the connection instead of answering.
     HangUp,
 }
@@ -181,6 +185,12 @@ async fn answer(
             tokio::time::sleep(time).await;
             reply(200, Bytes::from_static(b"{}"))
         }
+        Behave::HangUnlessMirrored => {
+            if !is_mirrored {
+                tokio::time::sleep(Duration::from_secs(60)).await;
+            }
+            reply(200, predicted(name, "1").into())
+        }
         Behave::HangUp => return Err(std::io::Error::other("hung up")),
     })
 }
@@ -196,11 +206,12 @@ pub(crate) fn variant(release: &str, version: u64, workers: &[&Worker]) -> Varia
 
 pub(crate) fn route(baseline: Option<Variant>) -> ModelRoute {
     let unit = Some(UnitSource::Header("x-unit".to_owned()));
-    ModelRoute { baseline, split: None, backup: None, unit, timeout_ms: 500 }
+    ModelRoute { baseline, split: None, backup: None, unit, timeout_ms: 500, testers: Testers::Nobody }
 }
 
 pub(crate) fn with_candidate(baseline: Option<Variant>, candidate: Variant, weight: u32) -> ModelRoute {
-    let split = Some(Split { salt: "pr_1".to_owned(), candidate, weight, counted: true, shadow: None });
+    let salt = "pr_1".to_owned();
+    let split = Some(Split { salt, candidate, weight, counted: true, shadow: None, preview: false });
     ModelRoute { split, ..route(baseline) }
 }
 
@@ -211,6 +222,15 @@ pub(crate) fn mirroring(baseline: Variant, candidate: Variant, share: u32) -> Mo
         split.shadow = Some(Shadow { share, tolerance: Some(0.05) });
     }
     route
+}
+
+/// A candidate that only testers reach.
+pub(crate) fn previewing(baseline: Option<Variant>, candidate: Variant) -> ModelRoute {
+    let mut route = with_candidate(baseline, candidate, 0);
+    if let Some(split) = &mut route.split {
+        split.preview = true;
+    }
+    ModelRoute { testers: Testers::Token, ..route }
 }
 
 pub(crate) fn table(epoch: u64, route: ModelRoute) -> RouteTable {
@@ -229,6 +249,7 @@ pub(crate) fn options() -> GatewayOptions {
     options.threads = 2;
     options.hold = Duration::from_millis(300);
     options.warmup = Duration::ZERO;
+    options.preview_key = Some(PreviewKey::new([7; 32]));
     options
 }
 
@@ -275,6 +296,12 @@ impl Got {
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
+
+    /// What a worker that [answers](Behave::Answer) said.
+    pub(crate) fn said(&self) -> String {
+        let value: serde_json::Value = serde_json::from_slice(&self.body).unwrap_or_default();
+        value["said"].as_str().unwrap_or_default().to_owned()
+    }
 }
 
 /// One connection.
@@ -295,6 +322,15 @@ impl Client {
 
     pub(crate) async fn post(&mut self, path: &str, body: impl Into<Bytes>) -> Got {
         self.send(Request::post(path).body(Full::new(body.into())).unwrap()).await
+    }
+
+    /// A prediction with these headers.
+    pub(crate) async fn with(&mut self, path: &str, headers: &[(&str, &str)]) -> Got {
+        let mut request = Request::post(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.send(request.body(Full::new(Bytes::from_static(BODY.as_bytes()))).unwrap()).await
     }
 
     /// A prediction for one unit.

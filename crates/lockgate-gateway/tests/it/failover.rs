@@ -128,6 +128,64 @@ async fn a_client_that_leaves_is_counted_as_abandoned() {
     assert_eq!(world.gateway.totals(&model())[0].inflight, 0);
 }
 
+/// A client's own patience may be shorter than the environment's: that it leaves says nothing of the worker, but that no answer
+/// comes after it left does.
+#[tokio::test]
+async fn a_worker_that_hangs_is_found_out_though_no_client_waits_for_so_long() {
+    let world = start(lockgate_gateway::GatewayOptions { threads: 1, ..options() });
+    let a = Worker::start(world.dir.path(), "a", Behave::Slow(Duration::from_secs(60)));
+    let b = Worker::start(world.dir.path(), "b", says("b"));
+    world.publish(route(Some(variant("r1", 1, &[&a, &b])))).await;
+    let impatient = async || {
+        let mut client = world.client().await;
+        tokio::time::timeout(Duration::from_millis(40), client.infer("u")).await.is_ok()
+    };
+    for _ in 0..20 {
+        impatient().await;
+    }
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let before = a.count();
+    for _ in 0..20 {
+        assert!(impatient().await, "a worker that hangs is passed over");
+    }
+    assert_eq!(a.count(), before);
+}
+
+#[tokio::test]
+async fn a_worker_that_is_only_slower_than_its_clients_is_not_taken_for_one_that_hangs() {
+    let world = start(lockgate_gateway::GatewayOptions { threads: 1, ..options() });
+    let a = Worker::start(world.dir.path(), "a", Behave::Slow(Duration::from_millis(150)));
+    world.publish(route(Some(variant("r1", 1, &[&a])))).await;
+    for _ in 0..20 {
+        let mut client = world.client().await;
+        assert!(tokio::time::timeout(Duration::from_millis(20), client.infer("u")).await.is_err());
+    }
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let b = Worker::start(world.dir.path(), "b", says("b"));
+    world.publish(route(Some(variant("r1", 1, &[&a, &b])))).await;
+    let before = a.count();
+    let mut client = world.client().await;
+    for _ in 0..10 {
+        assert_eq!(client.infer("u").await.status, 200);
+    }
+    assert!(a.count() >= before + 4, "it gets its turns");
+}
+
+#[tokio::test]
+async fn mirrored_requests_neither_clear_nor_spoil_what_is_known_of_a_worker() {
+    // The candidate's worker is the baseline's, too: it answers nothing but mirrored requests.
+    let world = start(lockgate_gateway::GatewayOptions { threads: 1, ..options() });
+    let a = Worker::start(world.dir.path(), "a", Behave::HangUnlessMirrored);
+    let b = Worker::start(world.dir.path(), "b", says("b"));
+    world.publish(mirroring(variant("r1", 1, &[&a, &b]), variant("r2", 2, &[&a]), 10_000)).await;
+    let mut client = world.client().await;
+    let mut late = 0;
+    for i in 0..40 {
+        late += usize::from(client.infer(&format!("u{i}")).await.status == 504);
+    }
+    assert_eq!(late, 3, "its answers to mirrored requests don't bring it back");
+}
+
 #[tokio::test]
 async fn a_worker_that_hangs_is_passed_over_and_found_again() {
     let world = start(lockgate_gateway::GatewayOptions { threads: 1, ..options() });

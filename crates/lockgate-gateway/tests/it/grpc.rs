@@ -1,11 +1,14 @@
 //! gRPC as any client speaks it: frames, codes, metadata, and what hostile clients send.
 
-use crate::common::{Behave, Worker, World, digest, options, route, start, variant, with_candidate};
+use crate::common::{
+    Behave, Worker, World, digest, options, previewing, route, start, variant, with_candidate,
+};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http2::SendRequest;
 use hyper::{HeaderMap, Request};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use lockgate_core::preview::{Claims, PreviewKey};
 use lockgate_gateway::Protocol;
 use lockgate_wire::Encoding;
 use std::time::Duration;
@@ -233,4 +236,83 @@ async fn half_a_preface_is_waited_for_and_what_only_looks_like_one_is_http_1() {
     assert!(one.starts_with(b"HTTP/1.1 405"), "{}", String::from_utf8_lossy(&one));
     // Nothing more comes: the connection is closed.
     assert!(first_bytes(&[b"PRI * HT"]).await.is_empty());
+}
+
+#[tokio::test]
+async fn clients_whose_deadlines_are_short_dont_hide_a_worker_that_hangs() {
+    let world = start(lockgate_gateway::GatewayOptions { threads: 1, ..options() });
+    let a = Worker::start(world.dir.path(), "a", Behave::Slow(Duration::from_secs(60)));
+    let b = answers(&world, "b");
+    world.publish(route(Some(variant("r1", 1, &[&a, &b])))).await;
+    let mut client = Client::connect(&world).await;
+    let message = frame(0, &asks("delay", ""));
+    let mut late = 0;
+    for _ in 0..12 {
+        let call = client.call(INFER, message.clone(), &[("grpc-timeout", "40m")]).await;
+        late += usize::from(call.code == 4);
+    }
+    assert!(late >= 4, "{late}");
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    for _ in 0..12 {
+        assert_eq!(client.call(INFER, message.clone(), &[("grpc-timeout", "40m")]).await.code, 0);
+    }
+}
+
+#[tokio::test]
+async fn calls_are_sent_to_a_side_by_metadata_and_errors_have_grpcs_codes() {
+    let world = start(options());
+    let (old, new) = (answers(&world, "old"), answers(&world, "new"));
+    world.publish(previewing(Some(variant("r1", 1, &[&old])), variant("r2", 2, &[&new]))).await;
+    let token = Claims {
+        environment: "production".parse().unwrap(),
+        model: crate::common::model(),
+        side: "candidate".to_owned(),
+        by: None,
+        expires: i64::MAX,
+    }
+    .sign(&PreviewKey::new([7; 32]))
+    .unwrap();
+    let mut client = Client::connect(&world).await;
+    let message = frame(0, &asks("delay", ""));
+    let call = client.call(INFER, message.clone(), &[("x-lockgate-preview", &token)]).await;
+    assert_eq!((call.code, call.headers["x-lockgate-variant"].to_str().unwrap()), (0, "candidate"));
+    let call = client.call(INFER, message.clone(), &[]).await;
+    assert_eq!(call.headers["x-lockgate-variant"], "baseline");
+    let call = client.call(INFER, message.clone(), &[("x-lockgate-preview", "lgp1.no.no")]).await;
+    assert_eq!(call.code, 16, "{}", call.words);
+    let none = [("x-lockgate-preview", token.as_str()), ("x-lockgate-release", "0123456789")];
+    let call = client.call(INFER, message, &none).await;
+    assert_eq!(call.code, 5, "{}", call.words);
+}
+
+/// S48: calls over one connection go on while all users are switched there and back.
+#[tokio::test]
+async fn calls_survive_a_switch_there_and_back() {
+    let world = start(options());
+    let (old, new) = (answers(&world, "old"), answers(&world, "new"));
+    let side = |weight| with_candidate(Some(variant("r1", 1, &[&old])), variant("r2", 2, &[&new]), weight);
+    world.publish(side(0)).await;
+    let over = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let mut running = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let (mut client, over) = (Client::connect(&world).await, over.clone());
+        running.spawn(async move {
+            let mut calls = 0_u32;
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                let call = client.infer(&asks("delay", "")).await;
+                assert_eq!(call.code, 0, "{}", call.words);
+                calls += 1;
+            }
+            calls
+        });
+    }
+    for _ in 0..20 {
+        for weight in [10_000, 0] {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            world.publish(side(weight)).await;
+        }
+    }
+    over.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert!(running.join_all().await.iter().sum::<u32>() > 200);
+    assert!(old.count() > 20 && new.count() > 20, "{} and {}", old.count(), new.count());
 }

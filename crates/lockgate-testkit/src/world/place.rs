@@ -9,7 +9,7 @@ use lockgate_core::guard::GuardSpec;
 use lockgate_core::id::{
     EnvironmentName, GateName, GuardName, ModelName, PrincipalId, ProjectName, PromotionId,
 };
-use lockgate_core::plan::{ApprovalRule, Plan, Revision, RolloutPlan, Step};
+use lockgate_core::plan::{ApprovalRule, Plan, Revision, RolloutPlan, Step, Testers};
 use lockgate_core::route::WHOLE;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -127,6 +127,8 @@ impl Place {
             timeout_ms: 1_000,
             memory_bytes: 0,
             batch_rows: None,
+            smoke: None,
+            testers: Testers::Nobody,
         }
     }
 }

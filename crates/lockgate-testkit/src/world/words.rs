@@ -30,6 +30,7 @@ pub(crate) fn of_event(line: &Line, releases: &BTreeMap<String, Release>) -> Opt
                 format!(" ({})", words.join("; "))
             });
             let what = match shadow {
+                0 if *weight == 0 => "preview".to_owned(),
                 0 => format!("{} of the traffic", percent(*weight)),
                 parts => format!("shadow {}", percent(*parts)),
             };
@@ -39,6 +40,8 @@ pub(crate) fn of_event(line: &Line, releases: &BTreeMap<String, Release>) -> Opt
         RolloutEvent::Held { reason, .. } => format!("holds: {reason}"),
         RolloutEvent::Paused { instruction } => format!("pauses, as {} said", instruction.by),
         RolloutEvent::Resumed { instruction } => format!("goes on, as {} said", instruction.by),
+        RolloutEvent::Smoked(smoked) => format!("smoke test: {:?}: {}", smoked.outcome, smoked.summary),
+        RolloutEvent::SwitchAllowed { instruction } => format!("may switch, as {} said", instruction.by),
         RolloutEvent::Promoted { .. } => "serves everything, on probation".to_owned(),
         RolloutEvent::Confirmed => "is confirmed".to_owned(),
         RolloutEvent::RollbackDecided { cause, target, .. } => {

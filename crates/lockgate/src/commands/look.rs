@@ -339,7 +339,8 @@ pub(crate) async fn logs(ctx: &Context, args: &cli::Logs) -> anyhow::Result<Exit
                 .iter()
                 .filter(|g| args.what == "promotion" || Some(g.gate.as_str()) == args.name.as_deref())
                 .collect();
-            if wanted.is_empty() {
+            let smoke = promotion.smoke.as_ref().filter(|_| args.what == "promotion");
+            if wanted.is_empty() && smoke.is_none() {
                 let names: Vec<&str> = promotion.gates.iter().map(|g| g.gate.as_str()).collect();
                 bail!("promotion {} has no such gate\n  hint: it has {}", promotion.id, names.join(", "));
             }
@@ -349,6 +350,12 @@ pub(crate) async fn logs(ctx: &Context, args: &cli::Logs) -> anyhow::Result<Exit
                 match &gate.log {
                     Some(digest) => text.push_str(&client.get_text(&format!("blobs/{digest}")).await?),
                     None => text.push_str("no log yet\n"),
+                }
+            }
+            if let Some(smoke) = smoke {
+                text.push_str(&format!("== smoke test: {}\n", smoke.summary));
+                if let Some(digest) = &smoke.log {
+                    text.push_str(&client.get_text(&format!("blobs/{digest}")).await?);
                 }
             }
             text

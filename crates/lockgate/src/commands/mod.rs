@@ -6,6 +6,7 @@ pub(crate) mod demo;
 pub(crate) mod import;
 pub(crate) mod look;
 pub(crate) mod predict;
+pub(crate) mod preview;
 pub(crate) mod project;
 pub(crate) mod promotion;
 pub(crate) mod reference;

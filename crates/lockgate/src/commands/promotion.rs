@@ -9,6 +9,7 @@ use crate::render;
 use anyhow::{Context as _, bail};
 use lockgate_control::view::{GateView, PlanView, PromotionRequest, PromotionView, WhyView};
 use lockgate_core::digest::Digest;
+use lockgate_core::event::Smoked;
 use lockgate_core::gate::Outcome;
 use lockgate_core::id::{EnvironmentName, PromotionId};
 use lockgate_core::promotion::Stage;
@@ -58,7 +59,7 @@ pub(crate) async fn promote(ctx: &Context, args: &cli::Promote) -> anyhow::Resul
     ctx.out.show(&view, || {
         format!("{}{}", render::promotion(ctx.out, &view), render::next(ctx.out, &view.next))
     })?;
-    Ok(exit_of(&view.stage, &view.gates))
+    Ok(exit_of(&view.stage, &view.gates, view.smoke.as_ref()))
 }
 
 /// Finds the promotion that a person means.
@@ -113,7 +114,7 @@ pub(crate) async fn approve(ctx: &Context, args: &cli::Approve) -> anyhow::Resul
     Ok(Exit::Done)
 }
 
-/// `reject`, `pause`, `resume`, `abort`
+/// `reject`, `pause`, `resume`, `switch`, `abort`
 pub(crate) async fn decide(ctx: &Context, verb: &str, args: &cli::Decision) -> anyhow::Result<Exit> {
     let client = ctx.client()?;
     let found = find(&client, &args.which).await?;
@@ -183,7 +184,11 @@ pub(crate) async fn follow(
                 format!("{body}{late}{}", render::next(out, &view.next))
             })?;
             let still = late && view.stage.is_active() && view.stage != Stage::AwaitingApproval;
-            return Ok(if still { Exit::Held } else { exit_of(&view.stage, &view.gates) });
+            return Ok(if still {
+                Exit::Held
+            } else {
+                exit_of(&view.stage, &view.gates, view.smoke.as_ref())
+            });
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -255,13 +260,16 @@ fn verdict(v: lockgate_core::guard::Verdict) -> &'static str {
 }
 
 /// The exit code of a promotion that somebody waited for, or looked at.
-pub(crate) fn exit_of(stage: &Stage, gates: &[GateView]) -> Exit {
+pub(crate) fn exit_of(stage: &Stage, gates: &[GateView], smoke: Option<&Smoked>) -> Exit {
+    let bad = |outcome: Outcome| outcome != Outcome::Pass;
     match stage {
         Stage::Confirmed | Stage::Probation { .. } => Exit::Done,
         // It did not enter: a script that goes on as if it had would be wrong.
         Stage::Superseded { .. } | Stage::Cancelled => Exit::Error,
         // A person's no, or an agent that can't run it, is no verdict of a gate.
-        Stage::Rejected { .. } if gates.iter().any(|g| g.outcome.is_some_and(|o| o != Outcome::Pass)) => {
+        Stage::Rejected { .. }
+            if gates.iter().any(|g| g.outcome.is_some_and(bad)) || smoke.is_some_and(|s| bad(s.outcome)) =>
+        {
             Exit::GateFailed
         }
         Stage::Rejected { .. } => Exit::Error,
@@ -280,7 +288,8 @@ pub(crate) fn exit_of(stage: &Stage, gates: &[GateView]) -> Exit {
 /// The exit code of a rollback that somebody asked for: gone back is what was wanted.
 fn exit_of_rollback(stage: &Stage) -> Exit {
     match stage {
-        Stage::RolledBack { .. } => Exit::Done,
+        // It had not moved any traffic yet: then there was nothing to take back.
+        Stage::RolledBack { .. } | Stage::Rejected { .. } => Exit::Done,
         Stage::OnBackup | Stage::Stranded { .. } => Exit::RolledBack,
         _ => Exit::Error,
     }
@@ -359,10 +368,13 @@ mod tests {
     #[test]
     fn a_failed_gate_has_its_own_code_and_a_persons_no_has_not() {
         let no = Stage::Rejected { reason: "no".to_owned() };
-        assert_eq!(exit_of(&no, &gates(&[Some(Outcome::Pass), Some(Outcome::Fail)])), Exit::GateFailed);
-        assert_eq!(exit_of(&no, &gates(&[Some(Outcome::Error)])), Exit::GateFailed);
-        assert_eq!(exit_of(&no, &gates(&[Some(Outcome::Pass), None])), Exit::Error);
-        assert_eq!(exit_of(&no, &[]), Exit::Error);
+        assert_eq!(exit_of(&no, &gates(&[Some(Outcome::Pass), Some(Outcome::Fail)]), None), Exit::GateFailed);
+        assert_eq!(exit_of(&no, &gates(&[Some(Outcome::Error)]), None), Exit::GateFailed);
+        assert_eq!(exit_of(&no, &gates(&[Some(Outcome::Pass), None]), None), Exit::Error);
+        let smoked = |outcome| Smoked { outcome, summary: String::new(), log: None };
+        assert_eq!(exit_of(&no, &[], Some(&smoked(Outcome::Fail))), Exit::GateFailed);
+        assert_eq!(exit_of(&no, &[], Some(&smoked(Outcome::Pass))), Exit::Error);
+        assert_eq!(exit_of(&no, &[], None), Exit::Error);
     }
 
     #[test]
@@ -378,10 +390,10 @@ mod tests {
             },
         };
         assert_eq!(exit_of_rollback(&back), Exit::Done);
-        assert_eq!(exit_of(&back, &[]), Exit::RolledBack);
+        assert_eq!(exit_of(&back, &[], None), Exit::RolledBack);
         assert_eq!(exit_of_rollback(&Stage::OnBackup), Exit::RolledBack);
         let held = Held { reason: "paused".to_owned(), until: Until::Resumed };
         let rollout = RolloutView { step: Some(0), held: Some(held), ..RolloutView::default() };
-        assert_eq!(exit_of(&Stage::Rolling { rollout }, &[]), Exit::Held);
+        assert_eq!(exit_of(&Stage::Rolling { rollout }, &[], None), Exit::Held);
     }
 }
