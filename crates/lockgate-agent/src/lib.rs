@@ -12,7 +12,8 @@
 //! | `releases` | releases on the agent's own disk |
 //! | `fleet` | workers |
 //! | `gates` | running gates, signing what they find |
-//! | [`judge`] | from counts to verdicts |
+//! | [`judge`], [`goals`] | from counts to verdicts; what outcomes that came later say |
+//! | `outcomes` | feedback: taken, kept, and found again |
 //! | `routing` | from deployments to the gateway's table |
 //! | `reconciler` | desired against actual, every few milliseconds |
 //! | `link` | the loops that talk to the server |
@@ -29,11 +30,13 @@ mod evidence;
 pub mod fence;
 mod fleet;
 mod gates;
+pub mod goals;
 mod home;
 mod journal;
 pub mod judge;
 mod link;
 mod live;
+mod outcomes;
 mod predictions;
 pub mod python;
 mod reconciler;
@@ -52,6 +55,7 @@ use lockgate_core::clock::{Clock, Entropy};
 use lockgate_core::gate::PublicKey;
 use lockgate_core::id::EnvironmentName;
 use lockgate_gateway::{Deps, Gateway, GatewayOptions, LogSink};
+use outcomes::Outcomes;
 use p256::ecdsa::SigningKey;
 use predictions::PredictionLog;
 use releases::Releases;
@@ -109,6 +113,7 @@ pub(crate) struct Shared {
     pub(crate) gateway: Gateway,
     pub(crate) gateway_url: String,
     pub(crate) predictions: PredictionLog,
+    pub(crate) outcomes: Arc<Outcomes>,
     pub(crate) clock: Arc<dyn Clock>,
 }
 
@@ -132,7 +137,11 @@ pub async fn run(
             .await?;
     let blobs = BlobStore::open(home.path("blobs")).await?;
     let (sink, records) = LogSink::channel(LOG_QUEUE);
-    let (predictions, writer) = PredictionLog::start(home.path("predictions"), records);
+    let (sink, calls) = sink.with_feedback();
+    let outcomes = Arc::new(Outcomes::open(&home.path("feedback.db"), clock.clone()).await?);
+    let (predictions, writer) =
+        PredictionLog::start(home.path("predictions"), records, Some(outcomes.clone()));
+    let keeper = tokio::spawn(outcomes.clone().keep(calls, predictions.clone()));
     let table = routing::saved(&home)?;
     let gateway_options = GatewayOptions {
         threads: options.threads,
@@ -162,6 +171,7 @@ pub async fn run(
         gateway,
         gateway_url,
         predictions,
+        outcomes,
         clock,
     });
     tracing::info!(gateway = shared.gateway_url, "the agent is ready");
@@ -173,6 +183,10 @@ pub async fn run(
     tracing::info!(?report, "the gateway is drained");
     shared.fleet.retire(&[]).await;
     shared.journal.close().await;
+    // Its calls ended with the gateway; it keeps nothing that was acknowledged to itself.
+    keeper.abort();
+    shared.predictions.drain();
+    shared.outcomes.close().await;
     drop(shared);
     // The thread ends when the gateway's end of the channel is gone; a minute is longer than any file takes.
     tokio::task::spawn_blocking(move || writer.join()).await.ok();

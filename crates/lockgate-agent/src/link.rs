@@ -108,7 +108,11 @@ async fn fetch(shared: Arc<Shared>, desired: watch::Sender<Option<Desired>>) {
 
 async fn answer(shared: Arc<Shared>, query: Query) {
     let worker = shared.clone();
-    let found = tokio::task::spawn_blocking(move || match query.ask {
+    let prediction = match &query.ask {
+        Ask::Prediction { id } => Some(id.clone()),
+        Ask::WorkerLog { .. } => None,
+    };
+    let mut found = tokio::task::spawn_blocking(move || match query.ask {
         Ask::Prediction { id } => worker.predictions.find(&id).unwrap_or_else(|error| {
             tracing::warn!(%error, "the prediction log can't be searched");
             None
@@ -117,6 +121,12 @@ async fn answer(shared: Arc<Shared>, query: Query) {
     })
     .await
     .unwrap_or(None);
+    if let (Some(id), Some(row)) = (prediction, &mut found) {
+        match shared.outcomes.of(&id).await {
+            Ok(said) => row["feedback"] = said,
+            Err(error) => tracing::warn!(%error, "what was said of a prediction can't be read"),
+        }
+    }
     if let Err(error) = shared.server.answer(&Answer { id: query.id, found }).await {
         tracing::warn!(%error, "an answer was lost");
     }

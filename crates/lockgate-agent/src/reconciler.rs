@@ -106,6 +106,7 @@ impl Reconciler {
     async fn look(&mut self) {
         // Safety first: what runs is judged before anything new is taken on.
         let models: Vec<ModelName> = self.deployments.keys().cloned().collect();
+        self.follow_outcomes();
         say("publish the routes", self.publish().await);
         for model in &models {
             say("follow a rollout", self.step(model).await);
@@ -201,6 +202,15 @@ impl Reconciler {
         routing::routes(&shown, &self.shared.fleet)
     }
 
+    /// Says which rollouts' outcomes are waited for: those under way, and those of what is on probation.
+    fn follow_outcomes(&self) {
+        let rollouts = self.deployments.values().flat_map(|d| {
+            let active = d.active.iter().map(|a| (&a.promotion, &a.plan.rollout));
+            active.chain(d.on_probation().map(|(serving, _)| (&serving.promotion, &serving.plan.rollout)))
+        });
+        self.shared.outcomes.follow(rollouts);
+    }
+
     /// Does what the server asks about one promotion.
     async fn serve(&mut self, desired: &DesiredPromotion) -> Result<(), AgentError> {
         let model = desired.plan.model.clone();
@@ -261,6 +271,7 @@ impl Reconciler {
             // It only saves a restart some time; the routes follow from the journal.
             tracing::error!(%error, "the routes can't be kept for the next start");
         }
+        self.follow_outcomes();
         self.crash("before-publish", "table");
         self.table = table.clone();
         self.shared.gateway.publish(table).await?;

@@ -212,6 +212,7 @@ fn proof(event: &RolloutEvent) -> String {
         .map(|r| {
             let verdict = match r.verdict {
                 Verdict::Worse => "worse",
+                Verdict::NotWorse if r.goal.as_ref().is_some_and(|goal| goal.gain >= 0.0) => "better",
                 Verdict::NotWorse => "not worse",
                 Verdict::Unknown => "unknown",
             };
