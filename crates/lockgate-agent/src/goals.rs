@@ -49,7 +49,9 @@ impl Draw {
 /// Why an outcome does not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotCounted {
-    /// The side that it was drawn into gave no good answer, or there was nothing to compare with.
+    /// The side that it was drawn into gave no good answer.
+    NotAnswered,
+    /// All the traffic went to one side.
     NotCompared,
     /// It came too late.
     Late,
@@ -66,9 +68,8 @@ impl NotCounted {
     #[must_use]
     pub fn words(self) -> &'static str {
         match self {
-            Self::NotCompared => {
-                "another side answered this prediction, or there was nothing to compare it with"
-            }
+            Self::NotAnswered => "the side that this prediction was drawn into did not answer it well",
+            Self::NotCompared => "all the traffic went to one side then, so it can't be compared",
             Self::Late => "it came later after the prediction than the goal's `within`",
             Self::UnitCounted => "an outcome of the same unit counts already, and each unit counts once",
             Self::NoNumber => "the goal needs a number",
@@ -145,9 +146,7 @@ impl GoalBook {
     #[must_use]
     pub fn new(plan: &RolloutPlan) -> Self {
         let goals = plan.guards.iter().filter_map(|(name, spec)| match spec {
-            GuardSpec::Goal(spec) => {
-                Some((name.clone(), Goal::new(spec)))
-            }
+            GuardSpec::Goal(spec) => Some((name.clone(), Goal::new(spec))),
             _ => None,
         });
         Self { answered: Funnel::default(), goals: goals.collect() }
@@ -226,7 +225,8 @@ impl Goal {
     }
 
     fn mature(&mut self, now: Millis) -> bool {
-        let (Some(missing), Some(within)) = (self.spec.missing.and_then(|m| self.spec.share(m)), self.spec.within_ms)
+        let (Some(missing), Some(within)) =
+            (self.spec.missing.and_then(|m| self.spec.share(m)), self.spec.within_ms)
         else {
             return false;
         };
@@ -268,6 +268,9 @@ impl Goal {
     }
 
     fn outcome(&mut self, draw: &Draw, number: Option<f64>, at: Millis) -> Result<(), NotCounted> {
+        if !draw.answered {
+            return Err(NotCounted::NotAnswered);
+        }
         if !draw.is_compared() {
             return Err(NotCounted::NotCompared);
         }
@@ -347,8 +350,7 @@ impl Goal {
 
 /// A warning where many units have no outcome: those that have one may be unlike the others.
 fn few(answered: Sides, labelled: Sides) -> String {
-    let (all, some) =
-        (answered.candidate + answered.baseline, labelled.candidate + labelled.baseline);
+    let (all, some) = (answered.candidate + answered.baseline, labelled.candidate + labelled.baseline);
     if some == 0 || some as f64 >= FEW * all as f64 {
         return String::new();
     }

@@ -216,12 +216,7 @@ pub fn judge(plan: &RolloutPlan, evidence: &Evidence, peaks: &mut Peaks) -> Judg
 
 /// Judges a rollout by its requests, and by what came of them.
 #[must_use]
-pub fn judge_with(
-    plan: &RolloutPlan,
-    evidence: &Evidence,
-    goals: &Goals,
-    peaks: &mut Peaks,
-) -> Judgement {
+pub fn judge_with(plan: &RolloutPlan, evidence: &Evidence, goals: &Goals, peaks: &mut Peaks) -> Judgement {
     let budget = Budget {
         alpha_rollback: plan.alpha_rollback,
         alpha_promote: plan.alpha_promote,

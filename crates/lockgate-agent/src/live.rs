@@ -251,7 +251,11 @@ fn rollout(
                 mirrored(shadow, &seen.unwrap_or_default())
             } else {
                 let test = active.plan.rollout.steps.get(*index).is_some_and(|s| s.ab);
-                format!("{}{}% of the traffic", if test { "A/B test with " } else { "" }, share(weight) * 100.0)
+                format!(
+                    "{}{}% of the traffic",
+                    if test { "A/B test with " } else { "" },
+                    share(weight) * 100.0
+                )
             };
             (format!("step {} of {steps}, {what}: {words}", index + 1), weight, since)
         }

@@ -104,8 +104,7 @@ impl Outcomes {
             followed.changed |= book.mature(self.clock.now_ms());
         }
         if let Some(book) = followed.book.as_ref().filter(|_| followed.changed && due) {
-            followed.goals =
-                Goals { needed, numbers: book.numbers(plan), mismatches: book.mismatches() };
+            followed.goals = Goals { needed, numbers: book.numbers(plan), mismatches: book.mismatches() };
             followed.worked_out = Some(Instant::now());
             followed.changed = false;
         }
@@ -273,7 +272,11 @@ impl Outcomes {
         }
     }
 
-    async fn record(&self, batch: &[FeedbackCall], log: &PredictionLog) -> Result<Vec<Vec<Told>>, AgentError> {
+    async fn record(
+        &self,
+        batch: &[FeedbackCall],
+        log: &PredictionLog,
+    ) -> Result<Vec<Vec<Told>>, AgentError> {
         let ids: HashSet<String> =
             batch.iter().flat_map(|c| &c.items).map(|item| item.prediction.clone()).collect();
         // Whoever has an answer has its record: the gateway hands it over first.
@@ -283,12 +286,9 @@ impl Outcomes {
         let known = self.known(log, missing).await?;
         let now = self.clock.now_ms();
         let items: Vec<&Item> = batch.iter().flat_map(|call| &call.items).collect();
-        let is_known =
-            |item: &Item| found.contains_key(&item.prediction) || known.contains(&item.prediction);
-        let rows: Vec<Vec<Feedback>> = items
-            .iter()
-            .map(|item| if is_known(item) { feedback(item, now) } else { Vec::new() })
-            .collect();
+        let is_known = |item: &Item| found.contains_key(&item.prediction) || known.contains(&item.prediction);
+        let rows: Vec<Vec<Feedback>> =
+            items.iter().map(|item| if is_known(item) { feedback(item, now) } else { Vec::new() }).collect();
         let waiting = std::mem::take(&mut self.lock().waiting);
         let (draws, says) = (waiting.clone(), rows.clone());
         let written = self
@@ -437,13 +437,7 @@ fn feedback(item: &Item, at: i64) -> Vec<Feedback> {
 }
 
 fn draw(one: &Drawn) -> Draw {
-    Draw {
-        weight: one.weight,
-        candidate: one.candidate,
-        answered: one.answered,
-        unit: one.unit,
-        at: one.at,
-    }
+    Draw { weight: one.weight, candidate: one.candidate, answered: one.answered, unit: one.unit, at: one.at }
 }
 
 fn number(value: &Said) -> Option<f64> {

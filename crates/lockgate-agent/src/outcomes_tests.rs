@@ -6,6 +6,7 @@ use lockgate_core::plan::{OnInconclusive, Step};
 use lockgate_gateway::{BodyForm, DrawnFor, Protocol};
 use std::sync::mpsc::{SyncSender, sync_channel};
 
+const FIRST: &str = "pr_01M8AY7JZFMHB6BY6FXZAJM001";
 const AT: i64 = 1_795_663_590_383;
 
 struct Fixed;
@@ -90,7 +91,7 @@ impl Bench {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("predictions")).unwrap();
-        Self { dir, promotion: "pr_1".parse().unwrap() }
+        Self { dir, promotion: FIRST.parse().unwrap() }
     }
 
     async fn start(&self) -> Running {
@@ -145,7 +146,7 @@ impl Running {
 async fn what_was_acknowledged_is_counted_again_after_a_restart_to_the_last_bit() {
     let bench = Bench::new();
     let running = bench.start().await;
-    (0..200).for_each(|n| running.records.send(record(n, "pr_1")).unwrap());
+    (0..200).for_each(|n| running.records.send(record(n, FIRST)).unwrap());
     // Of another rollout, which nobody follows.
     running.records.send(record(900, "pr_2")).unwrap();
     let outcome = |n: u64| f64::from(u8::from(n % 2 == 0 && n % 3 != 0 || n % 5 == 0));
@@ -155,8 +156,9 @@ async fn what_was_acknowledged_is_counted_again_after_a_restart_to_the_last_bit(
     let before = running.goal(&bench.promotion, 150).await;
     assert!(before.words.contains("`outcome` of 75 of 100 units"), "{}", before.words);
     assert!(before.not_worse > 0.0);
-    // As if it were killed: nothing is flushed, nothing is closed.
+    // As if it were killed: nothing is written any more, and the file is free.
     running.keeper.abort();
+    running.outcomes.store.close().await;
     let again = bench.start().await;
     let after = again.goal(&bench.promotion, 150).await;
     assert_eq!(after.reading, before.reading);
@@ -177,15 +179,15 @@ async fn what_was_acknowledged_is_counted_again_after_a_restart_to_the_last_bit(
 async fn feedback_without_a_rollout_is_kept_and_a_rollout_that_is_over_forgotten() {
     let bench = Bench::new();
     let running = bench.start().await;
-    running.records.send(record(1, "pr_1")).unwrap();
-    running.records.send(LogRecord { drawn: None, ..record(2, "pr_1") }).unwrap();
+    running.records.send(record(1, FIRST)).unwrap();
+    running.records.send(LogRecord { drawn: None, ..record(2, FIRST) }).unwrap();
     let told = running.say(&[(1, 1.0), (2, 0.0), (3, 1.0)]).await;
     let words: Vec<TellStatus> = told.iter().map(|t| t.status).collect();
     assert_eq!(words, [TellStatus::Recorded, TellStatus::Recorded, TellStatus::Unknown]);
     assert_eq!(running.outcomes.of(&id(2)).await.unwrap()["outcome"]["value"], 0.0);
     running.goal(&bench.promotion, 1).await;
     // Another rollout takes its place: nothing of the first one is known any more, but what was said stands.
-    let other: PromotionId = "pr_3".parse().unwrap();
+    let other: PromotionId = "pr_01M8AY7JZFMHB6BY6FXZAJM003".parse().unwrap();
     running.outcomes.follow([(&other, &plan())].into_iter());
     running.goal(&other, 0).await;
     let goals = running.outcomes.goals(&bench.promotion, &plan(), true);

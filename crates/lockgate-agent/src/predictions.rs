@@ -11,8 +11,8 @@ use arrow::array::{Array as _, ArrayRef, Int32Array, Int64Array, RecordBatch, St
 use bytes::Bytes;
 use lockgate_core::id::ModelName;
 use lockgate_gateway::LogRecord;
-use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -186,9 +186,11 @@ impl PredictionLog {
             // A file is named by its first record's day, and holds some seconds.
             .flat_map(|at| [at - 60_000, *at].map(|at| lockgate_core::clock::rfc3339(at)[..10].to_owned()))
             .collect();
-        for path in days.iter().map(|day| self.folder.join(format!("date={day}"))).filter(|day| day.is_dir()) {
+        for path in days.iter().map(|day| self.folder.join(format!("date={day}"))).filter(|day| day.is_dir())
+        {
             for file in day_files(&path)? {
-                let near = |at: i64| span(&file).is_none_or(|(first, last)| at + 60_000 >= first && at <= last);
+                let near =
+                    |at: i64| span(&file).is_none_or(|(first, last)| at + 60_000 >= first && at <= last);
                 if missing.values().any(|at| near(*at)) {
                     for id in ids_in(&file)? {
                         if missing.remove(id.as_str()).is_some() {
@@ -283,12 +285,17 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, AgentError> {
 /// The files of one day.
 fn day_files(day: &Path) -> Result<Vec<PathBuf>, AgentError> {
     let entries = std::fs::read_dir(day).map_err(|e| AgentError::io("read", day, e))?;
-    Ok(entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "parquet")).collect())
+    Ok(entries
+        .flatten()
+        .map(|e| e.path())
+        .filter(|p| p.extension().is_some_and(|e| e == "parquet"))
+        .collect())
 }
 
 /// The ids of the predictions in a file.
 fn ids_in(path: &Path) -> Result<Vec<String>, AgentError> {
-    let damaged = |e: &dyn std::fmt::Display| AgentError::State(format!("{} can't be read: {e}", path.display()));
+    let damaged =
+        |e: &dyn std::fmt::Display| AgentError::State(format!("{} can't be read: {e}", path.display()));
     let file = std::fs::File::open(path).map_err(|e| AgentError::io("open", path, e))?;
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| damaged(&e))?;
     let only = ProjectionMask::columns(builder.parquet_schema(), ["id"]);

@@ -375,7 +375,8 @@ fn a_goal_asks_for_a_gain_or_excludes_a_loss() {
     };
     let goal = |guard: &str| {
         let project = read(&text(guard));
-        let GuardSpec::Goal(goal) = project.environment(&env("a")).unwrap().guards["conversion"].clone() else {
+        let GuardSpec::Goal(goal) = project.environment(&env("a")).unwrap().guards["conversion"].clone()
+        else {
             panic!("a goal")
         };
         (goal, project.environment(&env("a")).unwrap().steps[0].clone())
@@ -384,7 +385,8 @@ fn a_goal_asks_for_a_gain_or_excludes_a_loss() {
     assert_eq!((usual.metric.as_str(), usual.direction), ("outcome", Direction::Up));
     assert_eq!((usual.gain, usual.rollback_by, usual.least, usual.most), (0.0, 0.0, 0.0, 1.0));
     assert_eq!((usual.within_ms, step), (None, Step::ab(5_000, 7 * 86_400_000)));
-    let (gain, _) = goal("metric = \"minutes\"\ndirection = \"down\"\nmin_gain = \"1%\"\nwithin = \"2d\"\nmax = 60");
+    let (gain, _) =
+        goal("metric = \"minutes\"\ndirection = \"down\"\nmin_gain = \"1%\"\nwithin = \"2d\"\nmax = 60");
     assert_eq!((gain.metric.as_str(), gain.direction, gain.most), ("minutes", Direction::Down, 60.0));
     assert!(close(gain.gain, 0.01) && gain.within_ms == Some(2 * 86_400_000));
     let (loss, _) = goal("max_loss = \"2%\"\nrollback_by = \"0.5%\"");

@@ -98,7 +98,10 @@ fn seconds(spec: &GuardSpec, rate: f64, step: &Step, base: f64, alpha: f64) -> O
 /// equal sides. For a baseline whose mean is in the middle, where outcomes scatter most.
 fn outcomes(goal: &GoalSpec, share: f64, by: f64, alpha: f64) -> Option<f64> {
     let truth = if goal.asks_for_gain() { goal.gain + by } else { 0.0 };
-    outcomes_needed(share, 0.5 - truth / 2.0, truth, goal.gain, Difference::Above, alpha)
+    let needed = outcomes_needed(share, 0.5 - truth / 2.0, truth, goal.gain, Difference::Above, alpha)?;
+    // More than two figures would promise too much.
+    let unit = 10_f64.powf(needed.max(1.0).log10().floor() - 1.0).max(1.0);
+    Some((needed / unit).ceil() * unit)
 }
 
 /// What a goal takes, in words.

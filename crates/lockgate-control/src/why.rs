@@ -94,7 +94,9 @@ fn answer(p: &Promotion) -> String {
             None => format!("{subject} has {}.", step_words(rollout.weight, rollout.shadow)),
         },
         Stage::Probation { .. } | Stage::Confirmed => {
-            let guards = if p.plan.rollout.steps.iter().any(|s| s.weight < WHOLE) {
+            let guards = if p.plan.rollout.steps.iter().any(|s| s.ab) {
+                "before every larger step each required guard proved it not worse, and in the A/B test every goal was met"
+            } else if p.plan.rollout.steps.iter().any(|s| s.weight < WHOLE) {
                 "before every larger step each required guard proved it not worse"
             } else if p.plan.control().is_some() {
                 "all traffic moved at once, as its plan says, without a comparison"

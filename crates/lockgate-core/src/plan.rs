@@ -245,7 +245,10 @@ impl Plan {
             return Err("an environment needs at least one worker".to_owned());
         }
         let goals = || self.rollout.guards.values().filter(|g| matches!(g, GuardSpec::Goal(_)));
-        if steps.iter().any(|s| s.ab && (s.is_shadow() || s.weight >= crate::route::WHOLE || goals().count() == 0)) {
+        if steps
+            .iter()
+            .any(|s| s.ab && (s.is_shadow() || s.weight >= crate::route::WHOLE || goals().count() == 0))
+        {
             return Err("an A/B step needs two sides, and a guard of kind `goal`".to_owned());
         }
         if steps.iter().any(|s| s.ab) && self.control().is_none() {

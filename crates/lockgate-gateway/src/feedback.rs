@@ -132,7 +132,8 @@ async fn tell(reactor: &Reactor, items: Vec<Item>) -> Result<Vec<Told>, &'static
     if keeper.try_send(FeedbackCall { items, answer }).is_err() {
         return Err("too much feedback comes at once: nothing was kept; send it again in a moment");
     }
-    const UNSURE: &str = "it is not known whether this was kept; send it again, which changes nothing if it was";
+    const UNSURE: &str =
+        "it is not known whether this was kept; send it again, which changes nothing if it was";
     match tokio::time::timeout(WITHIN, told).await {
         Ok(Ok(told)) if told.len() == count => Ok(told),
         _ => Err(UNSURE),
@@ -182,7 +183,8 @@ fn several(items: &[Result<Item, Wrong>], told: Vec<Told>) -> Reply {
         .collect();
     let mut whole = json!({ "kept": kept, "refused": items.len() - kept, "results": lines });
     if !status.is_success() {
-        whole["error"] = format!("{} of {} were not kept; see `results`", items.len() - kept, items.len()).into();
+        whole["error"] =
+            format!("{} of {} were not kept; see `results`", items.len() - kept, items.len()).into();
     }
     answer::json(status, whole.to_string())
 }

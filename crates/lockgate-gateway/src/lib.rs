@@ -62,8 +62,8 @@ mod tfs;
 mod units;
 
 pub use error::GatewayError;
-pub use gateway::{Deps, Drained, Gateway};
 pub use feedback::{FeedbackCall, TellStatus, Told};
+pub use gateway::{Deps, Drained, Gateway};
 pub use log::{BodyForm, DrawnFor, LogRecord, LogSink, Protocol};
 pub use meter::{ErrorClass, ErrorCounts, SideTotals};
 pub use options::{BreakerOptions, GatewayOptions};

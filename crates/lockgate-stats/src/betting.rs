@@ -154,8 +154,7 @@ pub fn mixed(bets: &[f64]) -> f64 {
 /// outcomes, and for a margin outside (-1, 1): nothing is known then. Always finite.
 #[must_use]
 pub fn log_e(segments: &[Segment], margin: f64, side: Difference) -> f64 {
-    let all: Vec<Expected> =
-        segments.iter().filter(|s| s.is_informative()).map(Segment::expected).collect();
+    let all: Vec<Expected> = segments.iter().filter(|s| s.is_informative()).map(Segment::expected).collect();
     log_e_expected(&all, margin, side)
 }
 

@@ -110,7 +110,10 @@ fn item(mut one: Map<String, Value>) -> Result<Item, Wrong> {
         }
     };
     if !is_id(&id) {
-        return Err(wrong(None, "`prediction_id` is no prediction's id: it has 26 letters and digits".to_owned()));
+        return Err(wrong(
+            None,
+            "`prediction_id` is no prediction's id: it has 26 letters and digits".to_owned(),
+        ));
     }
     if one.is_empty() {
         let message = "nothing is said of the prediction: add \"outcome\": 1, or a value of another name";
@@ -170,7 +173,8 @@ mod tests {
 
     #[test]
     fn one_and_several_are_read() {
-        let found = one(&format!(r#"{{"prediction_id": "{ID}", "outcome": true, "minutes": 12.5, "label": "cat"}}"#));
+        let found =
+            one(&format!(r#"{{"prediction_id": "{ID}", "outcome": true, "minutes": 12.5, "label": "cat"}}"#));
         let mut values = found.unwrap().values;
         values.sort_by(|a, b| a.0.cmp(&b.0));
         let number = |name: &str, n| (name.to_owned(), Outcome::Number(n));

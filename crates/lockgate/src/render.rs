@@ -177,7 +177,7 @@ fn evidence(r: &Reading) -> String {
 }
 
 /// Whether the guard is a goal that must be proven better.
-fn asks_for_gain(r: &Reading) -> bool {
+pub(crate) fn asks_for_gain(r: &Reading) -> bool {
     r.goal.as_ref().is_some_and(|goal| goal.gain >= 0.0)
 }
 
@@ -303,7 +303,7 @@ pub(crate) fn plan(out: Out, v: &PlanView) -> String {
             let time = row.seconds.map_or_else(|| out.mark(Tone::Warn, "can't be foretold"), span);
             let until = row.outcomes.map_or_else(
                 || "to `not worse`".to_owned(),
-                |n| format!("to its proof, which takes about {n:.0} outcomes"),
+                |n| format!("to its proof (about {n:.0} outcomes)"),
             );
             text.push_str(&format!(
                 "             {}{} share, guard {}: {time} {until}\n",

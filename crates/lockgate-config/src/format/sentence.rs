@@ -6,7 +6,8 @@ use crate::diagnostic::quoted;
 use lockgate_core::plan::{OnInconclusive, Step};
 use lockgate_core::route::WHOLE;
 
-const STEP_HELP: &str = "write \"shadow 20% for 10m\", \"canary 5% for 15m\", \"25% for 30m\", \"a/b 50% for 7d\" or \"100%\"";
+const STEP_HELP: &str =
+    "write \"shadow 20% for 10m\", \"canary 5% for 15m\", \"25% for 30m\", \"a/b 50% for 7d\" or \"100%\"";
 
 /// Reads `[canary|shadow|a/b] SHARE [for DURATION]`.
 pub(crate) fn step(text: &str) -> Result<Step, Problem> {

@@ -124,7 +124,8 @@ fn goal(reader: &mut Reader<'_, '_>) -> GoalSpec {
     let rollback_by = reader.share("rollback_by").unwrap_or(0.0);
     let (least, most) = (reader.number("min").unwrap_or(0.0), reader.number("max").unwrap_or(1.0));
     if gain.is_some() && loss.is_some() {
-        let help = "`min_gain` asks for proof that it is better, `max_loss` for proof that it is not worse by more";
+        let help =
+            "`min_gain` asks for proof that it is better, `max_loss` for proof that it is not worse by more";
         reader.wrong("max_loss", "a goal has `min_gain` or `max_loss`, not both", Some(help.to_owned()));
     }
     if loss.is_some_and(|loss| loss <= 0.0) {
@@ -143,8 +144,7 @@ fn goal(reader: &mut Reader<'_, '_>) -> GoalSpec {
     if least >= most {
         reader.wrong("max", "`max` must be above `min`", None);
     }
-    let within_ms =
-        reader.node.get("within").is_some().then(|| reader.positive_duration("within", 0));
+    let within_ms = reader.node.get("within").is_some().then(|| reader.positive_duration("within", 0));
     let missing = reader.number("missing");
     if missing.is_some() && within_ms.is_none() {
         let help = "add within = \"1h\": when an outcome that has not come is missing";

@@ -333,9 +333,15 @@ fn an_ab_step_needs_a_goal_and_two_sides() {
     assert_eq!(plan(ab(5000), true).validate(), Ok(()));
     assert!(plan(ab(5000), false).validate().is_err(), "no goal");
     // A goal alone lets no other step go on: its outcomes may come long after.
-    assert!(plan(vec![Step::live(100, 0), Step::ab(5000, 10), Step::live(WHOLE, 0)], true).validate().is_err());
+    assert!(
+        plan(vec![Step::live(100, 0), Step::ab(5000, 10), Step::live(WHOLE, 0)], true).validate().is_err()
+    );
     assert!(plan(vec![Step { ab: true, ..Step::live(WHOLE, 0) }], true).validate().is_err());
-    assert!(plan(vec![Step { ab: true, ..Step::mirroring(100, 0) }, Step::live(WHOLE, 0)], true).validate().is_err());
+    assert!(
+        plan(vec![Step { ab: true, ..Step::mirroring(100, 0) }, Step::live(WHOLE, 0)], true)
+            .validate()
+            .is_err()
+    );
     let mut alone = plan(ab(5000), true);
     alone.baseline = None;
     assert!(alone.validate().is_err(), "nothing to compare with");

@@ -51,9 +51,13 @@ async fn one_is_answered_by_what_became_of_it() {
     let (world, calls) = kept();
     let keeper = play(calls);
     let mut client = world.client().await;
-    for (last, status, words) in
-        [(1, 200, "recorded"), (2, 200, "a note"), (3, 404, "no such"), (4, 409, "it is 1"), (5, 503, "failed")]
-    {
+    for (last, status, words) in [
+        (1, 200, "recorded"),
+        (2, 200, "a note"),
+        (3, 404, "no such"),
+        (4, 409, "it is 1"),
+        (5, 503, "failed"),
+    ] {
         let got = client.post("/feedback", says(last, r#", "outcome": 1"#)).await;
         assert_eq!(got.status, status, "{}", got.text());
         assert!(got.text().contains(words), "{}", got.text());
@@ -87,7 +91,8 @@ async fn several_are_answered_each_and_are_no_success_unless_all_are_kept() {
     };
     let good = client.post("/feedback", with(&[1, 2])).await;
     assert_eq!(good.status, 200);
-    let mixed = client.post("/feedback", format!("[{},{},3]", says(1, r#", "a": 1"#), says(3, r#", "a": 1"#))).await;
+    let mixed =
+        client.post("/feedback", format!("[{},{},3]", says(1, r#", "a": 1"#), says(3, r#", "a": 1"#))).await;
     assert_eq!(mixed.status, 422);
     let json: serde_json::Value = serde_json::from_slice(&mixed.body).unwrap();
     assert_eq!((json["kept"].as_u64(), json["refused"].as_u64()), (Some(1), Some(2)));
@@ -108,7 +113,8 @@ async fn a_gateway_without_a_keeper_and_one_that_is_too_busy_say_so() {
     let mut waiting = Vec::new();
     for _ in 0..lockgate_gateway::feedback::QUEUE {
         let mut client = world.client().await;
-        waiting.push(tokio::spawn(async move { client.post("/feedback", says(1, r#", "outcome": 1"#)).await }));
+        waiting
+            .push(tokio::spawn(async move { client.post("/feedback", says(1, r#", "outcome": 1"#)).await }));
     }
     while calls.len() < lockgate_gateway::feedback::QUEUE {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;

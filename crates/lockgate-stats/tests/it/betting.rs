@@ -34,8 +34,7 @@ fn it_is_the_reference_and_halves_add_up() {
     for (at, log_e) in known.at.iter().zip(&known.grid_log_e) {
         assert_close(mixed(&bets(&single(&known.z[..*at]), known.lo)), *log_e, &format!("after {at}"));
     }
-    let (first, last) =
-        (bets(&single(&known.z[..200]), known.lo), bets(&single(&known.z[200..]), known.lo));
+    let (first, last) = (bets(&single(&known.z[..200]), known.lo), bets(&single(&known.z[200..]), known.lo));
     for k in 0..24 {
         assert_close(first[k], known.merge_check.first_200[k], "first half");
         assert_close(last[k], known.merge_check.last_200[k], "last half");
