@@ -169,7 +169,8 @@ impl GoalBook {
 
     /// Counts the units whose time is over, where a missing outcome counts; says whether there were any.
     pub fn mature(&mut self, now: Millis) -> bool {
-        self.goals.values_mut().fold(false, |any, goal| goal.mature(now) || any)
+        let matured: Vec<bool> = self.goals.values_mut().map(|goal| goal.mature(now)).collect();
+        matured.contains(&true)
     }
 
     /// Notes an outcome. Nothing where no goal asks for this name; otherwise whether it counts for one.

@@ -160,7 +160,7 @@ pub fn log_e(segments: &[Segment], margin: f64, side: Difference) -> f64 {
 
 fn log_e_expected(segments: &[Expected], margin: f64, side: Difference) -> f64 {
     let any = segments.iter().any(|s| !s.candidate.is_empty() || !s.baseline.is_empty());
-    if !(margin > -1.0 && margin < 1.0) || !any {
+    if !(margin > -1.0 && margin < 1.0 && any) {
         return 0.0;
     }
     let mut sums = vec![0.0; BETS as usize];
