@@ -27,8 +27,11 @@ use tokio::sync::mpsc;
 /// How long a drawn prediction waits until it is written down, at the most.
 const WRITE_EVERY: Duration = Duration::from_millis(200);
 
-/// How often what goals have seen is worked out anew.
+/// How often what goals have seen is worked out anew, at the most.
 const JUDGE_EVERY: Duration = Duration::from_millis(500);
+
+/// So many times as long as that took it rests. Outcomes with many different values take longer.
+const REST: u32 = 20;
 
 /// How many drawn predictions may wait for a disk that takes none.
 const WAITING: usize = 500_000;
@@ -56,7 +59,8 @@ struct Followed {
     /// None until what the disk knows was read.
     book: Option<GoalBook>,
     goals: Goals,
-    worked_out: Option<Instant>,
+    /// When that was, and how long it took.
+    worked_out: Option<(Instant, Duration)>,
     changed: bool,
 }
 
@@ -99,13 +103,16 @@ impl Outcomes {
         let Some(followed) = inner.followed.get_mut(promotion.as_str()) else {
             return Goals { needed, ..Goals::default() };
         };
-        let due = followed.worked_out.is_none_or(|at| at.elapsed() >= JUDGE_EVERY);
+        let due = followed
+            .worked_out
+            .is_none_or(|(at, took)| at.elapsed() >= JUDGE_EVERY.max(took.saturating_mul(REST)));
         if let Some(book) = followed.book.as_mut().filter(|_| due) {
             followed.changed |= book.mature(self.clock.now_ms());
         }
         if let Some(book) = followed.book.as_ref().filter(|_| followed.changed && due) {
+            let begun = Instant::now();
             followed.goals = Goals { needed, numbers: book.numbers(plan), mismatches: book.mismatches() };
-            followed.worked_out = Some(Instant::now());
+            followed.worked_out = Some((Instant::now(), begun.elapsed()));
             followed.changed = false;
         }
         Goals { needed, ..followed.goals.clone() }

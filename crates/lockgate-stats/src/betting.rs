@@ -35,6 +35,9 @@ const BETS: i32 = 24;
 /// The boldest bet, as a share of what could be lost.
 const BOLDEST: f64 = 0.5;
 
+/// How often an interval's edge is narrowed down: to half a millionth.
+const NARROWED: u32 = 22;
+
 /// The centre is looked for from this many outcomes on.
 const FIRST_CENTRE: u64 = 16;
 
@@ -189,7 +192,7 @@ pub fn interval(segments: &[Segment], alpha: f64) -> Option<(f64, f64)> {
     // Evidence for "above" falls with the margin, and that for "below" grows: every bet's does.
     let edge = |side, ruled_out: fn(f64) -> f64| {
         let (mut out, mut inside) = (-1.0, 1.0);
-        for _ in 0..40 {
+        for _ in 0..NARROWED {
             let middle = f64::midpoint(out, inside);
             if log_e(segments, ruled_out(middle), side) >= needed { out = middle } else { inside = middle }
         }

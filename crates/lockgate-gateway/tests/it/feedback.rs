@@ -127,3 +127,30 @@ async fn a_gateway_without_a_keeper_and_one_that_is_too_busy_say_so() {
         assert_eq!(one.await.unwrap().status, 503, "whether it was kept is not known");
     }
 }
+
+#[tokio::test]
+async fn records_say_which_rollout_drew_a_request_and_not_where_none_did() {
+    let (world, _calls) = kept();
+    let old = Worker::start(world.dir.path(), "old", Behave::Answer("old".to_owned()));
+    let new = Worker::start(world.dir.path(), "new", Behave::Answer("new".to_owned()));
+    let route = with_candidate(Some(variant("r1", 1, &[&old])), variant("r2", 2, &[&new]), 5_000);
+    world.publish(route.clone()).await;
+    let mut client = world.client().await;
+    for n in 0..20 {
+        let got = client.infer(&format!("unit-{n}")).await;
+        let record = world.records.recv().unwrap();
+        let drawn = record.drawn.unwrap();
+        assert_eq!((drawn.arm.as_str(), drawn.weight), (got.header("x-lockgate-variant"), 5_000));
+        assert_eq!(*drawn.salt, *route.split.as_ref().unwrap().salt);
+        assert_eq!(record.id, got.header("x-lockgate-prediction-id"));
+    }
+    // A request that names a version is no part of the draw, nor is any while a side can't serve.
+    let pinned = client.post("/v2/models/delay/versions/2/infer", BODY).await;
+    assert_eq!(pinned.header("x-lockgate-variant"), "candidate");
+    assert_eq!(world.records.recv().unwrap().drawn, None);
+    let mut uncounted = route;
+    uncounted.split.as_mut().unwrap().counted = false;
+    world.publish(uncounted).await;
+    client.infer("unit-1").await;
+    assert_eq!(world.records.recv().unwrap().drawn, None);
+}
