@@ -162,7 +162,8 @@ impl Journal {
     }
 }
 
-async fn store(path: &Path, clock: &Arc<dyn Clock>) -> Result<Store, AgentError> {
+/// Opens a database of the agent's own.
+pub(crate) async fn store(path: &Path, clock: &Arc<dyn Clock>) -> Result<Store, AgentError> {
     let url =
         path.to_str().ok_or_else(|| AgentError::State(format!("{} is no UTF-8 path", path.display())))?;
     Ok(Store::open(url, StoreOptions::new(clock.clone())).await?)

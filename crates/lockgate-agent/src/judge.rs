@@ -13,6 +13,7 @@
 //! both. One factor is above 1 and one below, so the last term is never positive, and what remains is the mean for arms that
 //! are independent. It is conservative by as much as the arms fail together.
 
+use lockgate_core::goal::GoalReading;
 use lockgate_core::guard::{GuardSpec, Judgement, Reading, SegmentCount, Verdict};
 use lockgate_core::id::GuardName;
 use lockgate_core::plan::RolloutPlan;
@@ -23,6 +24,7 @@ use lockgate_stats::disagreement::{self, Samples};
 use lockgate_stats::rate::{self, Bound};
 use lockgate_stats::thinning::{self, Segment, Side};
 use lockgate_stats::{latency, merge, srm};
+use std::collections::BTreeMap;
 
 /// How many quantiles of the baseline's latency are watched.
 pub const QUANTILES: usize = 3;
@@ -109,6 +111,30 @@ struct Seen<'a> {
     before: &'a [Weighed],
 }
 
+/// What outcomes said that came after their predictions.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Goals {
+    /// Whether the present step waits for them.
+    pub needed: bool,
+    /// Each goal's numbers; none where nothing is known yet.
+    pub numbers: BTreeMap<GuardName, GoalNumbers>,
+    /// Evidence that the units that were answered, or whose outcome came, don't fit the shares.
+    pub mismatches: Vec<f64>,
+}
+
+/// One goal's numbers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GoalNumbers {
+    /// Evidence that the candidate is worse by more than the margin.
+    pub worse: f64,
+    /// Evidence that its gain is as large as it must be.
+    pub not_worse: f64,
+    /// What both were made from.
+    pub reading: GoalReading,
+    /// One sentence with the counts.
+    pub words: String,
+}
+
 /// One guard's numbers.
 struct Numbers {
     worse: f64,
@@ -116,6 +142,15 @@ struct Numbers {
     below_floor: Option<f64>,
     segments: Vec<SegmentCount>,
     words: String,
+}
+
+impl Numbers {
+    /// Of a goal.
+    fn of(goal: Option<&GoalNumbers>) -> Self {
+        let (worse, not_worse) = goal.map_or((0.0, 0.0), |g| (g.worse, g.not_worse));
+        let words = goal.map_or_else(|| "no outcomes are known yet".to_owned(), |g| g.words.clone());
+        Self { worse, not_worse, below_floor: None, segments: Vec::new(), words }
+    }
 }
 
 impl Evidence {
@@ -177,9 +212,15 @@ impl Seen<'_> {
     }
 }
 
-/// Judges a rollout. `peaks` are the largest evidence so far; they are updated.
+/// Judges a rollout by its requests alone. `peaks` are the largest evidence so far; they are updated.
 #[must_use]
 pub fn judge(plan: &RolloutPlan, evidence: &Evidence, peaks: &mut Peaks) -> Judgement {
+    judge_with(plan, evidence, &Goals::default(), peaks)
+}
+
+/// Judges a rollout by its requests, and by what came of them.
+#[must_use]
+pub fn judge_with(plan: &RolloutPlan, evidence: &Evidence, goals: &Goals, peaks: &mut Peaks) -> Judgement {
     let budget = Budget {
         alpha_rollback: plan.alpha_rollback,
         alpha_promote: plan.alpha_promote,
@@ -187,13 +228,16 @@ pub fn judge(plan: &RolloutPlan, evidence: &Evidence, peaks: &mut Peaks) -> Judg
     };
     let weight = 1.0 / plan.guards.len().max(1) as f64;
     let numbers: Vec<(&GuardName, &GuardSpec, Numbers)> =
-        plan.guards.iter().map(|(name, spec)| (name, spec, numbers(spec, evidence))).collect();
+        plan.guards.iter().map(|(name, spec)| (name, spec, numbers(spec, name, evidence, goals))).collect();
     let is_shadow = evidence.is_shadow();
+    let is_required = |spec: &GuardSpec| {
+        spec.is_required(is_shadow) || (goals.needed && matches!(spec, GuardSpec::Goal(_)))
+    };
     let guards: Vec<GuardEvidence> = numbers
         .iter()
         .map(|(_, spec, n)| GuardEvidence {
             weight,
-            role: if spec.is_required(is_shadow) { Role::Required } else { Role::RollbackOnly },
+            role: if is_required(spec) { Role::Required } else { Role::RollbackOnly },
             log_e_worse: n.worse,
             log_e_not_worse: n.not_worse,
             log_e_below_floor: n.below_floor,
@@ -202,6 +246,9 @@ pub fn judge(plan: &RolloutPlan, evidence: &Evidence, peaks: &mut Peaks) -> Judg
     // Mirrored requests go to both sides: there is no share that they could miss.
     let users = evidence.live();
     let ratio = if users.compared { srm::log_e_stepped(&users.segments(|c| c.drawn)) } else { 0.0 };
+    // Units must fit the shares when they are drawn, answered, and when their outcomes come: a mean of e-values is one.
+    let stages: Vec<f64> = std::iter::once(ratio).chain(goals.mismatches.iter().copied()).collect();
+    let ratio = merge::mean(&stages).unwrap_or(ratio);
     let look = Look { guards: &guards, log_e_sample_ratio: ratio, min_bake_over: true, peaks: *peaks };
     let now = evidence.now();
     let units = |of: fn(&Weighed) -> u64| now.sum(of);
@@ -232,12 +279,13 @@ pub fn judge(plan: &RolloutPlan, evidence: &Evidence, peaks: &mut Peaks) -> Judg
             Reading {
                 guard: name.clone(),
                 verdict,
-                required: spec.is_required(is_shadow),
+                required: is_required(spec),
                 log_e_worse: bounded(n.worse),
                 log_e_not_worse: bounded(guard.not_worse().unwrap_or(0.0)),
                 needed,
                 summary: n.words,
                 segments: n.segments,
+                goal: goals.numbers.get(name).map(|g| Box::new(g.reading.clone())),
             }
         })
         .collect();
@@ -257,7 +305,10 @@ fn bounded(log_e: f64) -> f64 {
 }
 
 /// A guard's numbers: *not worse* is about what the present step is about, *worse* about everything that was seen.
-fn numbers(spec: &GuardSpec, evidence: &Evidence) -> Numbers {
+fn numbers(spec: &GuardSpec, name: &GuardName, evidence: &Evidence, goals: &Goals) -> Numbers {
+    if let GuardSpec::Goal(_) = spec {
+        return Numbers::of(goals.numbers.get(name));
+    }
     let mut now = of_one_kind(spec, evidence.now());
     let Some(mirrored) = evidence.mirrored() else { return now };
     let is_shadow = evidence.is_shadow();
@@ -281,6 +332,7 @@ fn of_one_kind(spec: &GuardSpec, evidence: Seen<'_>) -> Numbers {
         GuardSpec::Latency { p99_ms, .. } => slow(evidence, p99_ms.is_some()),
         GuardSpec::Constant { rollback_by } => repeats(evidence, 1.0 + rollback_by),
         GuardSpec::Disagreement { max, .. } => disagreement(evidence, *max),
+        GuardSpec::Goal(_) => Numbers::of(None),
     }
 }
 

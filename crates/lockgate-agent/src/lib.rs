@@ -12,7 +12,8 @@
 //! | `releases` | releases on the agent's own disk |
 //! | `fleet` | workers |
 //! | `gates` | running gates, signing what they find |
-//! | [`judge`] | from counts to verdicts |
+//! | [`judge`], [`goals`] | from counts to verdicts; what outcomes that came later say |
+//! | `outcomes` | feedback: taken, kept, and found again |
 //! | `routing` | from deployments to the gateway's table |
 //! | `reconciler` | desired against actual, every few milliseconds |
 //! | `link` | the loops that talk to the server |
@@ -32,12 +33,14 @@ mod evidence;
 pub mod fence;
 mod fleet;
 mod gates;
+pub mod goals;
 mod handover;
 mod home;
 mod journal;
 pub mod judge;
 mod link;
 mod live;
+mod outcomes;
 mod predictions;
 mod preview;
 pub mod python;
@@ -60,6 +63,7 @@ use lockgate_core::id::EnvironmentName;
 use lockgate_core::preview::PreviewKey;
 use lockgate_core::route::RouteTable;
 use lockgate_gateway::{Deps, Gateway, GatewayOptions, LogSink};
+use outcomes::Outcomes;
 use p256::ecdsa::SigningKey;
 use predictions::PredictionLog;
 use reconciler::Serving;
@@ -138,9 +142,20 @@ pub(crate) struct Shared {
     /// What preview tokens are made with.
     pub(crate) preview_key: PreviewKey,
     pub(crate) predictions: PredictionLog,
+    pub(crate) outcomes: Arc<Outcomes>,
     pub(crate) clock: Arc<dyn Clock>,
+    /// Keeps feedback.
+    keeper: tokio::task::JoinHandle<()>,
     /// Says that this life's sockets are in use.
     _alive: std::fs::File,
+}
+
+impl Shared {
+    /// Lets go of the databases, for another agent.
+    async fn let_go(&self) {
+        self.journal.close().await;
+        self.outcomes.close().await;
+    }
 }
 
 /// Runs an agent until `stop` resolves, or another one has taken over from it.
@@ -221,7 +236,7 @@ async fn in_office(
         if let Some(tasks) = tasks.take() {
             tasks.end().await;
         }
-        shared.journal.close().await;
+        shared.let_go().await;
         tokio::select! {
             () = &mut stop => break End::Told,
             replaced = successor.takes_over() => if replaced { break End::Replaced },
@@ -251,7 +266,11 @@ async fn open(
     let (sockets, alive) = home.sockets(&*entropy)?;
     let blobs = BlobStore::open(home.path("blobs")).await?;
     let (sink, records) = LogSink::channel(LOG_QUEUE);
-    let (predictions, writer) = PredictionLog::start(home.path("predictions"), records);
+    let (sink, calls) = sink.with_feedback();
+    let outcomes = Arc::new(Outcomes::open(&home.path("feedback.db"), clock.clone()).await?);
+    let (predictions, writer) =
+        PredictionLog::start(home.path("predictions"), records, Some(outcomes.clone()));
+    let keeper = tokio::spawn(outcomes.clone().keep(calls, predictions.clone()));
     let table = routing::saved(&home)?;
     let preview_key = preview::key(&home, &*entropy)?;
     let gateway_options = GatewayOptions {
@@ -284,7 +303,9 @@ async fn open(
         gateway_url,
         preview_key,
         predictions,
+        outcomes,
         clock,
+        keeper,
         _alive: alive,
     });
     Ok((shared, table, writer))
@@ -320,7 +341,7 @@ async fn take_over(
     }
     // The other agent hears the end of the connection, and needs the journal then.
     tasks.end().await;
-    shared.journal.close().await;
+    shared.let_go().await;
     shared.fleet.retire(&[]).await;
     shared.fleet.leave();
     let why = why.unwrap_or_default();
@@ -335,6 +356,7 @@ async fn resume(shared: &Arc<Shared>) -> link::Tasks {
         tokio::time::sleep(RESUME_EVERY).await;
         let tasks = async {
             shared.journal.reopen().await?;
+            shared.outcomes.reopen().await?;
             // The successor may have kept routes of its own; their epochs are used.
             let table = routing::saved(&shared.home)?;
             link::start(shared.clone(), table, None).await
@@ -365,7 +387,10 @@ async fn stopped(shared: Arc<Shared>, writer: JoinHandle<()>, end: End) -> Resul
     tracing::info!(?report, "the gateway is drained");
     shared.fleet.retire(&[]).await;
     shared.fleet.leave();
-    shared.journal.close().await;
+    // Its calls ended with the gateway; it keeps nothing that was acknowledged to itself.
+    shared.keeper.abort();
+    shared.predictions.drain();
+    shared.let_go().await;
     drop(shared);
     // The thread ends when the gateway's end of the channel is gone, unless a client that reads nothing holds it.
     let until = tokio::time::Instant::now() + WRITE_WITHIN;

@@ -144,6 +144,21 @@ async fn fetch(shared: Arc<Shared>, desired: watch::Sender<Option<Desired>>) {
     }
 }
 
+/// A prediction's record with what was said of it since.
+async fn with_feedback(
+    shared: &Shared,
+    id: &str,
+    mut found: Option<serde_json::Value>,
+) -> Option<serde_json::Value> {
+    if let Some(row) = &mut found {
+        match shared.outcomes.of(id).await {
+            Ok(said) => row["feedback"] = said,
+            Err(error) => tracing::warn!(%error, "what was said of a prediction can't be read"),
+        }
+    }
+    found
+}
+
 async fn answer(shared: Arc<Shared>, query: Query) {
     let worker = shared.clone();
     let look = |read: Box<dyn FnOnce() -> Option<serde_json::Value> + Send>| async {
@@ -151,13 +166,14 @@ async fn answer(shared: Arc<Shared>, query: Query) {
     };
     let found = match query.ask {
         Ask::Prediction { id } => {
-            look(Box::new(move || {
-                worker.predictions.find(&id).unwrap_or_else(|error| {
+            let of = id.clone();
+            let read = move || {
+                worker.predictions.find(&of).unwrap_or_else(|error| {
                     tracing::warn!(%error, "the prediction log can't be searched");
                     None
                 })
-            }))
-            .await
+            };
+            with_feedback(&shared, &id, look(Box::new(read)).await).await
         }
         Ask::WorkerLog { tail, .. } => look(Box::new(move || Some(worker.fleet.logs(tail).into()))).await,
         Ask::Preview { model, side, by, for_ms } => preview_token(&worker, model, side, by, for_ms).await,

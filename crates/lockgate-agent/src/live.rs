@@ -118,7 +118,10 @@ pub(crate) fn thresholds(stats: &RolloutStats, plan: &Plan, is_shadow: bool) -> 
         GuardSpec::Latency { p99_ms, worse_by, rollback_by, floor_ms } => {
             Some((*p99_ms, *worse_by, *rollback_by, *floor_ms))
         }
-        GuardSpec::Rate { .. } | GuardSpec::Constant { .. } | GuardSpec::Disagreement { .. } => None,
+        GuardSpec::Rate { .. }
+        | GuardSpec::Constant { .. }
+        | GuardSpec::Disagreement { .. }
+        | GuardSpec::Goal(_) => None,
     })?;
     let micros = |ms: f64| (ms * 1000.0).clamp(0.0, 1e15) as u64;
     let latency = baseline_latency(stats, is_shadow);
@@ -250,7 +253,12 @@ fn rollout(
                 let seen = stats.filter(|s| s.salt == active.promotion.as_str()).and_then(|s| s.shadow);
                 mirrored(shadow, &seen.unwrap_or_default())
             } else {
-                format!("{}% of the traffic", share(weight) * 100.0)
+                let test = active.plan.rollout.steps.get(*index).is_some_and(|s| s.ab);
+                format!(
+                    "{}{}% of the traffic",
+                    if test { "A/B test with " } else { "" },
+                    share(weight) * 100.0
+                )
             };
             (format!("step {} of {steps}, {what}: {words}", index + 1), weight, since)
         }

@@ -6,14 +6,16 @@
 
 use crate::AgentError;
 use crate::bodies::{self, Kind};
+use crate::outcomes::Outcomes;
 use arrow::array::{Array as _, ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray};
 use bytes::Bytes;
 use lockgate_core::id::ModelName;
 use lockgate_gateway::LogRecord;
-use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,11 +37,13 @@ const BATCH_ROWS: usize = 1024;
 const REPLAY_ROWS: usize = 10_000;
 
 /// The log of one environment.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct PredictionLog {
     folder: PathBuf,
     records: Arc<Mutex<Receiver<LogRecord>>>,
     pending: Arc<Mutex<Vec<LogRecord>>>,
+    /// Who wants to know which predictions rollouts drew.
+    outcomes: Option<Arc<Outcomes>>,
 }
 
 impl PredictionLog {
@@ -48,8 +52,10 @@ impl PredictionLog {
     pub(crate) fn start(
         folder: PathBuf,
         records: Receiver<LogRecord>,
+        outcomes: Option<Arc<Outcomes>>,
     ) -> (Self, std::thread::JoinHandle<()>) {
-        let log = Self { folder, records: Arc::new(Mutex::new(records)), pending: Arc::default() };
+        let records = Arc::new(Mutex::new(records));
+        let log = Self { folder, records, pending: Arc::default(), outcomes };
         let writer = log.clone();
         let thread = std::thread::spawn(move || writer.collect());
         (log, thread)
@@ -72,12 +78,15 @@ impl PredictionLog {
     }
 
     /// Takes what is there; says whether the gateway's end is gone.
-    fn drain(&self) -> bool {
+    pub(crate) fn drain(&self) -> bool {
         let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         let mut pending = self.lock();
         loop {
             match records.try_recv() {
-                Ok(record) => pending.push(record),
+                Ok(record) => {
+                    self.outcomes.iter().for_each(|outcomes| outcomes.note(&record));
+                    pending.push(record);
+                }
                 Err(TryRecvError::Empty) => return false,
                 Err(TryRecvError::Disconnected) => return true,
             }
@@ -160,6 +169,41 @@ impl PredictionLog {
     }
 }
 
+impl PredictionLog {
+    /// Which of these predictions there are. Reads each file once, and no more of it than ids.
+    pub(crate) fn known(&self, ids: &[String]) -> Result<HashSet<String>, AgentError> {
+        self.drain();
+        let mut missing: BTreeMap<&str, i64> =
+            ids.iter().filter_map(|id| Some((id.as_str(), ulid_ms(id)?))).collect();
+        let mut found = HashSet::new();
+        for record in self.lock().iter() {
+            if missing.remove(record.id.as_str()).is_some() {
+                found.insert(record.id.clone());
+            }
+        }
+        let days: BTreeSet<String> = missing
+            .values()
+            // A file is named by its first record's day, and holds some seconds.
+            .flat_map(|at| [at - 60_000, *at].map(|at| lockgate_core::clock::rfc3339(at)[..10].to_owned()))
+            .collect();
+        for path in days.iter().map(|day| self.folder.join(format!("date={day}"))).filter(|day| day.is_dir())
+        {
+            for file in day_files(&path)? {
+                let near =
+                    |at: i64| span(&file).is_none_or(|(first, last)| at + 60_000 >= first && at <= last);
+                if missing.values().any(|at| near(*at)) {
+                    for id in ids_in(&file)? {
+                        if missing.remove(id.as_str()).is_some() {
+                            found.insert(id);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
 fn batch(rows: &[LogRecord]) -> Result<RecordBatch, arrow::error::ArrowError> {
     let text = |f: &dyn Fn(&LogRecord) -> Option<String>| -> ArrayRef {
         Arc::new(rows.iter().map(f).collect::<StringArray>())
@@ -233,12 +277,36 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, AgentError> {
     let mut found = Vec::new();
     let days = std::fs::read_dir(folder).map_err(|e| AgentError::io("read", folder, e))?;
     for day in days.flatten().map(|d| d.path()).filter(|p| p.is_dir()) {
-        let entries = std::fs::read_dir(&day).map_err(|e| AgentError::io("read", &day, e))?;
-        found.extend(
-            entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "parquet")),
-        );
+        found.extend(day_files(&day)?);
     }
     found.sort();
+    Ok(found)
+}
+
+/// The files of one day.
+fn day_files(day: &Path) -> Result<Vec<PathBuf>, AgentError> {
+    let entries = std::fs::read_dir(day).map_err(|e| AgentError::io("read", day, e))?;
+    Ok(entries
+        .flatten()
+        .map(|e| e.path())
+        .filter(|p| p.extension().is_some_and(|e| e == "parquet"))
+        .collect())
+}
+
+/// The ids of the predictions in a file.
+fn ids_in(path: &Path) -> Result<Vec<String>, AgentError> {
+    let damaged =
+        |e: &dyn std::fmt::Display| AgentError::State(format!("{} can't be read: {e}", path.display()));
+    let file = std::fs::File::open(path).map_err(|e| AgentError::io("open", path, e))?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| damaged(&e))?;
+    let only = ProjectionMask::columns(builder.parquet_schema(), ["id"]);
+    let reader = builder.with_projection(only).build().map_err(|e| damaged(&e))?;
+    let mut found = Vec::new();
+    for batch in reader {
+        let batch = batch.map_err(|e| damaged(&e))?;
+        let ids = batch.column_by_name("id").and_then(|c| c.as_any().downcast_ref::<StringArray>());
+        found.extend(ids.into_iter().flat_map(|ids| ids.iter().flatten().map(str::to_owned)));
+    }
     Ok(found)
 }
 
@@ -327,6 +395,7 @@ mod tests {
             response: None,
             response_form: BodyForm::default(),
             request_id: None,
+            drawn: None,
         }
     }
 
@@ -334,17 +403,20 @@ mod tests {
     fn whoever_has_the_answer_finds_its_record() {
         let dir = tempfile::tempdir().unwrap();
         let (sender, receiver) = sync_channel(1000);
-        let (log, thread) = PredictionLog::start(dir.path().to_owned(), receiver);
+        let (log, thread) = PredictionLog::start(dir.path().to_owned(), receiver, None);
         for number in 0..500 {
             let id = format!("01M8AY7JZFMHB6BY6FXZAJM{number:03}");
             sender.send(record(&id, 1_795_663_590_383)).unwrap();
             assert_eq!(log.find(&id).unwrap().unwrap()["served"], "baseline", "{id}");
         }
         assert_eq!(log.find("01M8AY7JZFMHB6BY6FXZAJMXXX").unwrap(), None);
+        let ids = ["01M8AY7JZFMHB6BY6FXZAJM007", "01M8AY7JZFMHB6BY6FXZAJMXXX"].map(str::to_owned);
+        assert_eq!(log.known(&ids).unwrap(), [ids[0].clone()].into());
         drop(sender);
         thread.join().unwrap();
         // The end of the channel wrote everything into a file.
         assert!(log.lock().is_empty());
+        assert_eq!(log.known(&ids).unwrap(), [ids[0].clone()].into());
         let found = log.find("01M8AY7JZFMHB6BY6FXZAJM499").unwrap().unwrap();
         assert_eq!((&found["unit"], &found["latency_us"]), (&"case 1".into(), &700.into()));
         assert_eq!(requests(dir.path(), &ModelName::new("toy").unwrap()).unwrap().len(), 500);
@@ -355,7 +427,7 @@ mod tests {
     fn a_replay_gets_neither_what_the_baseline_refused_nor_statements_about_bodies() {
         let dir = tempfile::tempdir().unwrap();
         let (sender, receiver) = sync_channel(10);
-        let (_, thread) = PredictionLog::start(dir.path().to_owned(), receiver);
+        let (_, thread) = PredictionLog::start(dir.path().to_owned(), receiver, None);
         let good = record("01M8AY7JZFMHB6BY6FXZAJM001", 1_795_663_590_383);
         let refused = LogRecord { status: 400, assigned: Role::Baseline, ..good.clone() };
         let by_candidate = LogRecord { status: 400, served: Some(Role::Candidate), ..good.clone() };

@@ -34,7 +34,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch as channel};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 /// How often the loop looks. A guard's harm is acted on within this time.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -134,11 +134,11 @@ impl Reconciler {
     }
 
     /// Starts work beside the loop.
-    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
         let mut jobs = self.ends.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         // Those that have ended need not be kept.
         while jobs.try_join_next().is_some() {}
-        jobs.spawn(work);
+        jobs.spawn(work)
     }
 
     /// One look at everything. What fails for one model or promotion is said and tried again with the next look; it must not
@@ -149,6 +149,7 @@ impl Reconciler {
         }
         // Safety first: what runs is judged before anything new is taken on.
         let models: Vec<ModelName> = self.deployments.keys().cloned().collect();
+        self.follow_outcomes();
         say("publish the routes", self.publish().await);
         for model in &models {
             say("follow a rollout", self.step(model).await);
@@ -276,6 +277,15 @@ impl Reconciler {
         routing::routes(&shown, &self.shared.fleet)
     }
 
+    /// Says which rollouts' outcomes are waited for: those under way, and those of what is on probation.
+    fn follow_outcomes(&self) {
+        let rollouts = self.deployments.values().flat_map(|d| {
+            let active = d.active.iter().map(|a| (&a.promotion, &a.plan.rollout));
+            active.chain(d.on_probation().map(|(serving, _)| (&serving.promotion, &serving.plan.rollout)))
+        });
+        self.shared.outcomes.follow(rollouts);
+    }
+
     /// Does what the server asks about one promotion.
     async fn serve(&mut self, desired: &DesiredPromotion) -> Result<(), AgentError> {
         let model = desired.plan.model.clone();
@@ -341,6 +351,7 @@ impl Reconciler {
             // It only saves a restart some time; the routes follow from the journal.
             tracing::error!(%error, "the routes can't be kept for the next start");
         }
+        self.follow_outcomes();
         self.crash("before-publish", "table");
         self.table = table.clone();
         self.shared.gateway.publish(table).await?;

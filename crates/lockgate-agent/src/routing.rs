@@ -75,7 +75,10 @@ fn route(deployment: &Deployment, fleet: &Fleet) -> Option<ModelRoute> {
 fn tolerance(plan: &Plan) -> Option<f64> {
     plan.rollout.guards.values().find_map(|guard| match guard {
         GuardSpec::Disagreement { tolerance, .. } => Some(*tolerance),
-        GuardSpec::Rate { .. } | GuardSpec::Latency { .. } | GuardSpec::Constant { .. } => None,
+        GuardSpec::Rate { .. }
+        | GuardSpec::Latency { .. }
+        | GuardSpec::Constant { .. }
+        | GuardSpec::Goal(_) => None,
     })
 }
 

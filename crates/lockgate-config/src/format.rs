@@ -155,7 +155,7 @@ impl Format {
             Self::Duration | Self::Latency => AMOUNT,
             Self::Percent => r"^[0-9]+(\.[0-9]+)?\s*%$",
             Self::Bytes => r"^[0-9]+(\.[0-9]+)?\s*(B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB)$",
-            Self::Step => r"^\s*((canary|shadow)\s+)?[0-9]+(\.[0-9]+)?%(\s+for\s+[0-9][0-9a-z. ]*)?\s*$",
+            Self::Step => r"^\s*((canary|shadow|a/b)\s+)?[0-9]+(\.[0-9]+)?%(\s+for\s+[0-9][0-9a-z. ]*)?\s*$",
             Self::Unit => r"^header:[A-Za-z0-9!#$%&'*+.^_`|~-]+$",
             Self::Principal => r"^(group:[a-z0-9-]+|(person:)?[^\s:]+)$",
             Self::Backup => {

@@ -1,9 +1,11 @@
 //! How long a rollout will take at the traffic that is there, told before it starts.
 
 use crate::view::{Forecast, ForecastRow};
+use lockgate_core::goal::GoalSpec;
 use lockgate_core::guard::GuardSpec;
 use lockgate_core::plan::{OnInconclusive, Plan, Step};
 use lockgate_core::route::WHOLE;
+use lockgate_stats::betting::{Difference, outcomes_needed};
 use lockgate_stats::forecast::{Traffic, not_worse, samples_agreeing};
 
 /// The rate of bad answers that is assumed where none was measured yet.
@@ -16,6 +18,9 @@ const SLOW_RATIO: f64 = 0.715;
 
 /// One in so many mirrored requests is compared answer by answer.
 const SAMPLED: f64 = 4.0;
+
+/// By how much more than it must a candidate is supposed to gain, where a time is foretold.
+const SUPPOSED: f64 = 0.05;
 
 /// Slower than this and a person should be told of a faster way.
 const PATIENCE: f64 = 600.0;
@@ -42,14 +47,19 @@ pub(crate) fn forecast(
     for step in plan.rollout.steps.iter().filter(|s| s.is_judged()) {
         let (shadow, share) = (step.is_shadow(), share(step));
         let mut slowest = Some(step.hold_ms as f64 / 1000.0);
-        for (guard, spec) in plan.rollout.guards.iter().filter(|(_, s)| s.is_required(shadow)) {
+        for (guard, spec) in plan.rollout.guards.iter().filter(|(_, s)| s.is_required_in(step)) {
             let seconds = seconds(spec, rate, step, base, plan.rollout.alpha_promote);
             slowest = slowest.zip(seconds).map(|(a, b)| a.max(b));
-            rows.push(ForecastRow { share, shadow, guard: guard.clone(), seconds });
+            let outcomes = match spec {
+                GuardSpec::Goal(goal) => outcomes(goal, share, SUPPOSED, plan.rollout.alpha_promote),
+                _ => None,
+            };
+            rows.push(ForecastRow { share, shadow, guard: guard.clone(), seconds, outcomes });
         }
         total = total.zip(slowest).map(|(sum, s)| sum + s);
     }
-    let advice = advice(plan, rate, base, total);
+    let mut advice = advice(plan, rate, base, total);
+    advice.extend(plan.rollout.steps.iter().find(|s| s.ab).into_iter().flat_map(|s| goals(plan, share(s))));
     Forecast { rate, basis: basis.to_owned(), rows, total_seconds: total, advice }
 }
 
@@ -76,8 +86,56 @@ fn seconds(spec: &GuardSpec, rate: f64, step: &Step, base: f64, alpha: f64) -> O
             let seconds = samples * SAMPLED / (rate * f64::from(step.shadow) / f64::from(WHOLE));
             seconds.is_finite().then_some(seconds)
         }
+        GuardSpec::Goal(goal) => {
+            let seconds = outcomes(goal, share, SUPPOSED, alpha)? / rate;
+            seconds.is_finite().then_some(seconds)
+        }
         GuardSpec::Constant { .. } => None,
     }
+}
+
+/// Outcomes of both sides that prove a goal whose gain is by so much larger than it must be; one that only excludes a loss, of
+/// equal sides. For a baseline whose mean is in the middle, where outcomes scatter most.
+fn outcomes(goal: &GoalSpec, share: f64, by: f64, alpha: f64) -> Option<f64> {
+    let truth = if goal.asks_for_gain() { goal.gain + by } else { 0.0 };
+    let needed = outcomes_needed(share, 0.5 - truth / 2.0, truth, goal.gain, Difference::Above, alpha)?;
+    // More than two figures would promise too much.
+    let unit = 10_f64.powf(needed.max(1.0).log10().floor() - 1.0).max(1.0);
+    Some((needed / unit).ceil() * unit)
+}
+
+/// What a goal takes, in words.
+fn goals(plan: &Plan, share: f64) -> Vec<String> {
+    let goals = plan.rollout.guards.iter().filter_map(|(name, spec)| match spec {
+        GuardSpec::Goal(goal) => Some((name, goal)),
+        _ => None,
+    });
+    goals
+        .map(|(name, goal)| {
+            let need = |by: f64| {
+                let count = outcomes(goal, share, by, plan.rollout.alpha_promote);
+                count.map_or_else(|| "no number of".to_owned(), |n| format!("about {n:.0}"))
+            };
+            let points = |by: f64| format!("{:.0}", (goal.gain + by) * 100.0);
+            let what = if goal.asks_for_gain() {
+                format!(
+                    "{} outcomes prove a gain of {} points, {} one of {}, {} one of {}",
+                    need(0.1),
+                    points(0.1),
+                    need(SUPPOSED),
+                    points(SUPPOSED),
+                    need(0.02),
+                    points(0.02)
+                )
+            } else {
+                format!("{} outcomes prove a loss below {:.1} points, if there is none", need(0.0), -goal.gain * 100.0)
+            };
+            format!(
+                "guard {name}: {what} (of both sides together; fewer where the mean is far from the middle). Its times suppose that \
+                 every request is another unit's and gets an outcome"
+            )
+        })
+        .collect()
 }
 
 /// How long the slowest guard takes in a step.

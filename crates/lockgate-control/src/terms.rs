@@ -2,6 +2,8 @@
 
 use crate::view::Term;
 use lockgate_core::gate::GateSpec;
+use lockgate_core::goal::{Direction, GoalSpec};
+use lockgate_core::guard::GuardSpec;
 use lockgate_core::plan::{ApprovalRule, Plan, Revision, RolloutPlan, Smoke, Step, Switch, Testers};
 use lockgate_core::promotion::Promotion;
 use lockgate_core::route::WHOLE;
@@ -86,7 +88,10 @@ fn of_rollout(all: &mut Terms, rollout: &RolloutPlan) {
             all.add("testers", "ANYBODY who reaches the gateway may choose who answers".to_owned());
         }
     }
-    all.extend("guard", guards, spelled);
+    all.extend("guard", guards, |spec| match spec {
+        GuardSpec::Goal(goal) => aim(goal),
+        other => spelled(other),
+    });
     all.add(
         "unit",
         unit_header.as_ref().map_or_else(|| "each request".to_owned(), |name| format!("header {name}")),
@@ -192,6 +197,7 @@ fn shares(steps: &[Step]) -> String {
             let percent = |parts: u32| format!("{}%", f64::from(parts) * 100.0 / f64::from(WHOLE));
             let share = match (step.preview, step.shadow) {
                 (Some(_), _) => "preview".to_owned(),
+                (None, 0) if step.ab => format!("a/b {}", percent(step.weight)),
                 (None, 0) => percent(step.weight),
                 (None, parts) => format!("shadow {}", percent(parts)),
             };
@@ -231,6 +237,30 @@ fn plain(value: &impl Serialize) -> String {
         Ok(other) => other.to_string(),
         Err(_) => String::new(),
     }
+}
+
+/// A goal in words.
+fn aim(goal: &GoalSpec) -> String {
+    let GoalSpec { metric, direction, gain, rollback_by, least, most, within_ms, missing } = goal;
+    let way = match direction {
+        Direction::Up => "more",
+        Direction::Down => "less",
+    };
+    let needs = if goal.asks_for_gain() {
+        format!("a gain above {} points", gain * 100.0)
+    } else {
+        format!("a loss below {} points", -gain * 100.0)
+    };
+    let within = within_ms.map_or_else(String::new, |ms| format!(", if it comes within {}", span(ms)));
+    let within = match missing {
+        Some(value) => format!("{within}, and else as {value}"),
+        None => within,
+    };
+    format!(
+        "goal, `{metric}` between {least} and {most}, {way} is better{within}; an A/B step needs proof of {needs}, proof of a loss \
+         above {} points rolls back",
+        rollback_by * 100.0
+    )
 }
 
 /// A gate or a guard as it was written: its kind, and its fields.

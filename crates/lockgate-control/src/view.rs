@@ -145,6 +145,9 @@ pub struct ForecastRow {
     pub guard: GuardName,
     /// Expected seconds to *not worse* if the release is as good as the baseline; none where it can't be foretold.
     pub seconds: Option<f64>,
+    /// How many outcomes a goal needs for that, where it is one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub outcomes: Option<f64>,
 }
 
 /// What a plan foretells.

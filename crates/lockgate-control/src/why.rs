@@ -96,7 +96,9 @@ fn answer(p: &Promotion) -> String {
         },
         Stage::Probation { .. } | Stage::Confirmed => {
             let steps = &p.plan.rollout.steps;
-            let guards = if steps.iter().any(Step::is_judged) {
+            let guards = if steps.iter().any(|step| step.ab) {
+                "before every larger step each required guard proved it not worse, and in the A/B test every goal was met"
+            } else if steps.iter().any(Step::is_judged) {
                 "before every larger step each required guard proved it not worse"
             } else if steps.iter().any(Step::is_preview) {
                 match &p.plan.rollout.smoke {
@@ -225,6 +227,7 @@ fn proof(event: &RolloutEvent) -> String {
         .map(|r| {
             let verdict = match r.verdict {
                 Verdict::Worse => "worse",
+                Verdict::NotWorse if r.goal.as_ref().is_some_and(|goal| goal.gain >= 0.0) => "better",
                 Verdict::NotWorse => "not worse",
                 Verdict::Unknown => "unknown",
             };

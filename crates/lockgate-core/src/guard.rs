@@ -1,6 +1,8 @@
 //! Guards: what is watched all through a rollout, and what they say.
 
+use crate::goal::{GoalReading, GoalSpec};
 use crate::id::GuardName;
+use crate::plan::Step;
 use serde::{Deserialize, Serialize};
 
 /// What a guard watches.
@@ -40,6 +42,8 @@ pub enum GuardSpec {
         /// How far apart numbers may be, as a share of the larger one, or of 1 where both are smaller.
         tolerance: f64,
     },
+    /// An outcome that comes after the prediction, beside the baseline's.
+    Goal(GoalSpec),
 }
 
 impl GuardSpec {
@@ -48,10 +52,17 @@ impl GuardSpec {
     pub fn is_required(&self, shadow: bool) -> bool {
         match self {
             Self::Rate { .. } | Self::Latency { .. } => true,
-            Self::Constant { .. } => false,
+            // Outcomes come late: only a step that is there to wait for them needs them.
+            Self::Constant { .. } | Self::Goal(_) => false,
             // Users get one answer: only mirrored requests have two.
             Self::Disagreement { .. } => shadow,
         }
+    }
+
+    /// Whether going on from `step` needs this guard's *not worse*.
+    #[must_use]
+    pub fn is_required_in(&self, step: &Step) -> bool {
+        self.is_required(step.is_shadow()) || (step.ab && matches!(self, Self::Goal(_)))
     }
 }
 
@@ -86,6 +97,9 @@ pub struct Reading {
     pub summary: String,
     /// Counts by weight: candidate's share (0 to 1), candidate's events, baseline's events.
     pub segments: Vec<SegmentCount>,
+    /// What a goal's evidence was made from.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub goal: Option<Box<GoalReading>>,
 }
 
 /// Event counts of one guard at one weight.

@@ -14,6 +14,7 @@
 //! | [`schema`] | the feature schema of a model |
 //! | [`release`] | the release manifest and its digest |
 //! | [`gate`] | gates, evidence and its signature (DSSE) |
+//! | [`goal`] | what a release is for, told by outcomes that come later |
 //! | [`guard`] | guards and their verdicts during a rollout |
 //! | [`plan`] | what a promotion will do, fixed beforehand |
 //! | [`promotion`] | the promotion's state machine (server) |
@@ -29,6 +30,7 @@ pub mod digest;
 pub mod entry;
 pub mod event;
 pub mod gate;
+pub mod goal;
 pub mod guard;
 pub mod id;
 pub mod plan;

@@ -43,6 +43,9 @@ pub struct Step {
     pub shadow: u32,
     /// The shortest time to stay, in milliseconds.
     pub hold_ms: i64,
+    /// Whether it is an A/B test, which goes on only when every goal is met.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub ab: bool,
     /// That only testers and the smoke test reach the candidate in this step, and how it ends.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub preview: Option<Switch>,
@@ -97,6 +100,12 @@ impl Step {
     #[must_use]
     pub fn live(weight: u32, hold_ms: i64) -> Self {
         Self { weight, hold_ms, ..Self::default() }
+    }
+
+    /// A step in which `weight` parts of the users get the candidate's answers, until their outcomes have decided.
+    #[must_use]
+    pub fn ab(weight: u32, hold_ms: i64) -> Self {
+        Self { ab: true, ..Self::live(weight, hold_ms) }
     }
 
     /// A step in which `share` parts of the requests are mirrored to the candidate, whose answers nobody gets.
@@ -320,7 +329,17 @@ impl Plan {
         if self.rollout.workers == 0 {
             return Err("an environment needs at least one worker".to_owned());
         }
-        let provable = |step: &Step| self.rollout.guards.values().any(|g| g.is_required(step.is_shadow()));
+        let goals = || self.rollout.guards.values().filter(|g| matches!(g, GuardSpec::Goal(_)));
+        if steps
+            .iter()
+            .any(|s| s.ab && (s.is_shadow() || s.weight >= crate::route::WHOLE || goals().count() == 0))
+        {
+            return Err("an A/B step needs two sides, and a guard of kind `goal`".to_owned());
+        }
+        if steps.iter().any(|s| s.ab) && self.control().is_none() {
+            return Err("an A/B step needs something to compare with".to_owned());
+        }
+        let provable = |step: &Step| self.rollout.guards.values().any(|g| g.is_required_in(step));
         if self.control().is_some() && !steps.iter().filter(|s| s.is_judged()).all(provable) {
             return Err("a rollout in steps needs at least one guard that can prove `not worse`".to_owned());
         }

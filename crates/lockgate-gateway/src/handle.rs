@@ -3,6 +3,7 @@
 use crate::answer::{self, Reply, failed, json, wrong_method};
 use crate::attempt::{self, Answer, End, Outbound, Payload};
 use crate::body::Stream;
+use crate::feedback;
 use crate::grpc;
 use crate::log::Protocol;
 use crate::predict::{self, Target};
@@ -40,6 +41,9 @@ pub(crate) async fn handle(reactor: Rc<Reactor>, mut request: Request<Incoming>)
     if path.starts_with("/v2/models/") {
         return of_model(&reactor, request).await;
     }
+    if path == feedback::PATH {
+        return feedback::handle(&reactor, request).await;
+    }
     if path.starts_with("/v2/repository/") {
         return repository::answer(&reactor, request).await;
     }
@@ -73,7 +77,7 @@ pub(crate) async fn handle(reactor: Rc<Reactor>, mut request: Request<Incoming>)
 
 fn nothing(path: &str) -> Reply {
     let message = format!(
-        "there is nothing at `{}`; predictions are at /v2/models/MODEL/infer, /v1/models/MODEL:predict and /invocations",
+        "there is nothing at `{}`; predictions are at /v2/models/MODEL/infer, /v1/models/MODEL:predict and /invocations, and what came of them goes to /feedback",
         shown(path)
     );
     failed(StatusCode::NOT_FOUND, &message, Protocol::Oip)

@@ -27,6 +27,7 @@
 //! | `budget` | how often may be tried again |
 //! | [`meter`], `metrics` | counters, and as Prometheus text |
 //! | [`log`] | the prediction log's near end |
+//! | [`feedback`] | what is said of predictions afterwards |
 //! | `repository`, `statistics` | which models there are, and what they answered, in the protocol's form |
 //! | `random` | ids and draws without a unit |
 
@@ -38,6 +39,7 @@ pub mod breaker;
 mod budget;
 mod error;
 mod exchange;
+pub mod feedback;
 mod gateway;
 mod grpc;
 mod handle;
@@ -62,8 +64,9 @@ mod tfs;
 mod units;
 
 pub use error::GatewayError;
+pub use feedback::{FeedbackCall, TellStatus, Told};
 pub use gateway::{Deps, Drained, Gateway};
-pub use log::{BodyForm, LogRecord, LogSink, Protocol};
+pub use log::{BodyForm, DrawnFor, LogRecord, LogSink, Protocol};
 pub use meter::{ErrorClass, ErrorCounts, SideTotals};
 pub use options::{BreakerOptions, GatewayOptions};
 pub use rollout::{Events, LatencyMargin, LatencyThresholds, RolloutStats, SegmentStats};

@@ -1,5 +1,7 @@
 //! The prediction log's near end: a bounded channel. It never makes a request wait: what doesn't fit is dropped and counted.
+//! Feedback leaves by another one, whose other end answers.
 
+use crate::feedback::{FeedbackCall, QUEUE};
 use bytes::Bytes;
 use hyper::header::{CONTENT_ENCODING, HeaderMap};
 use lockgate_core::clock::Millis;
@@ -13,6 +15,7 @@ use lockgate_wire::{Encoding, Limits, WireError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use tokio::sync::mpsc;
 
 /// Whose protocol a request spoke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -121,6 +124,21 @@ pub struct LogRecord {
     pub response_form: BodyForm,
     /// The client's `x-request-id`.
     pub request_id: Option<String>,
+    /// The rollout that drew it, where one did and counts it.
+    pub drawn: Option<DrawnFor>,
+}
+
+/// How a request was drawn into a side of a rollout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DrawnFor {
+    /// The split's salt: the promotion.
+    pub salt: Arc<str>,
+    /// The candidate's share, in parts of 10,000.
+    pub weight: u32,
+    /// The side that it was drawn into.
+    pub arm: Role,
+    /// What statistics know its unit by.
+    pub unit: u64,
 }
 
 /// Where a gateway puts its records.
@@ -128,6 +146,7 @@ pub struct LogRecord {
 pub struct LogSink {
     sender: Option<SyncSender<LogRecord>>,
     dropped: Arc<AtomicU64>,
+    keeper: Option<mpsc::Sender<FeedbackCall>>,
 }
 
 impl LogSink {
@@ -137,7 +156,18 @@ impl LogSink {
     #[must_use]
     pub fn channel(capacity: usize) -> (Self, Receiver<LogRecord>) {
         let (sender, receiver) = sync_channel(capacity.max(1));
-        (Self { sender: Some(sender), dropped: Arc::default() }, receiver)
+        (Self { sender: Some(sender), ..Self::default() }, receiver)
+    }
+
+    /// The same sink, which takes feedback, too; and the end to read that from.
+    #[must_use]
+    pub fn with_feedback(self) -> (Self, mpsc::Receiver<FeedbackCall>) {
+        let (keeper, calls) = mpsc::channel(QUEUE);
+        (Self { keeper: Some(keeper), ..self }, calls)
+    }
+
+    pub(crate) fn keeper(&self) -> Option<&mpsc::Sender<FeedbackCall>> {
+        self.keeper.as_ref()
     }
 
     /// A sink for gateways without a log.

@@ -4,7 +4,7 @@ use crate::answer::{self, Reply, header};
 use crate::assign;
 use crate::attempt::{self, Answer, Answered, End, Outbound, Outcome, Payload};
 use crate::body::{self, Broken, Read, Stream};
-use crate::log::{BodyForm, LogRecord, Protocol};
+use crate::log::{BodyForm, DrawnFor, LogRecord, Protocol};
 use crate::meter::{ErrorClass, SideMeter, Work, micros};
 use crate::reactor::Reactor;
 use crate::rollout;
@@ -394,6 +394,12 @@ impl Pending {
         let forced = self.assignment.forced.take();
         let side = served.as_ref().unwrap_or(&self.assignment.side);
         let request_id = self.request_id.as_ref().and_then(|v| v.to_str().ok());
+        let drawn = self.split().map(|(arm, split)| DrawnFor {
+            salt: Arc::clone(&split.salt),
+            weight: split.weight,
+            arm,
+            unit: self.assignment.unit,
+        });
         self.reactor.log.put(LogRecord {
             id: std::mem::take(&mut self.id),
             at_ms: self.at_ms,
@@ -412,6 +418,7 @@ impl Pending {
             response: body.filter(|b| b.len() <= limit).map(|b| Bytes::copy_from_slice(&b)),
             response_form: form,
             request_id: request_id.map(str::to_owned),
+            drawn,
         });
     }
 }

@@ -102,7 +102,7 @@ pub(crate) struct Route {
 /// The candidate's share.
 #[derive(Debug)]
 pub(crate) struct SplitRoute {
-    pub(crate) salt: String,
+    pub(crate) salt: Arc<str>,
     pub(crate) weight: u32,
     /// Whether requests are evidence now.
     pub(crate) counted: bool,
@@ -260,7 +260,7 @@ fn split(
     let (meter, _) = counters.split(name, &split.salt, options);
     let cells = [Role::Baseline, Role::Candidate].map(|arm| meter.cell(split.weight, arm));
     let candidate = side(name, Role::Candidate, &split.candidate, counters)?;
-    let (salt, weight, counted) = (split.salt.clone(), split.weight, split.counted);
+    let (salt, weight, counted) = (split.salt.as_str().into(), split.weight, split.counted);
     Ok(SplitRoute { salt, weight, counted, preview: split.preview, candidate, meter, cells })
 }
 

@@ -157,7 +157,7 @@ fn probability(share: f64, ratio: f64) -> Option<f64> {
 }
 
 /// The amount at which a convex function that is 0 at 0 reaches `ln(1/alpha)`.
-fn crossing(alpha: f64, log_e: impl Fn(f64) -> f64) -> Option<f64> {
+pub(crate) fn crossing(alpha: f64, log_e: impl Fn(f64) -> f64) -> Option<f64> {
     let needed = log_needed("alpha", alpha).ok()?;
     let mut high = 1.0;
     while log_e(high) < needed {

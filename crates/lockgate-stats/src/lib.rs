@@ -12,6 +12,7 @@
 //! | [`thinning`] | does the candidate have more events (errors, slow answers) than its share of the traffic allows? |
 //! | [`rate`] | is a rate above or below a fixed bound (a floor, an SLO)? |
 //! | [`latency`] | is the candidate slower, judged at several thresholds? |
+//! | [`betting`] | is the mean of an outcome that comes later larger or smaller for the candidate? |
 //! | [`disagreement`] | do answers to the same requests differ more often than a share allows, net of noise? |
 //! | [`srm`] | do the units that each variant got fit the weights? |
 //! | [`merge`] | what do several e-values say together? |
@@ -20,8 +21,9 @@
 //! | [`histogram`] | latencies as counts that add up |
 //!
 //! Sources: Lindon & Malek, NeurIPS 2022 (arXiv 2011.03567) for thinning and sample ratios; Vovk & Wang, Annals of
-//! Statistics 2021, for merging. The formulas are in each module.
+//! Statistics 2021, for merging; Waudby-Smith & Ramdas, JRSS-B 2024, for bounded means. The formulas are in each module.
 
+pub mod betting;
 pub mod decision;
 pub mod disagreement;
 pub mod forecast;

@@ -14,6 +14,7 @@
 //! | [`rebuild`] | comparing or replacing what is derived |
 //! | [`people`] | names, commitments and tokens, which can be erased |
 //! | [`tracking`] | experiments, runs, the model registry, artifacts' places |
+//! | [`feedback`] | outcomes that come after the prediction |
 //! | [`foreign`] | databases of MLflow itself, read only |
 //! | [`settings`] | small values by name |
 //! | [`upkeep`] | bringing the schema forward, the engine's own check, snapshots of a SQLite file |
@@ -37,6 +38,7 @@
 
 mod conn;
 pub mod error;
+pub mod feedback;
 pub mod foreign;
 mod lock;
 pub mod log;

@@ -13,11 +13,13 @@
 //! | [`compare`] | whether two answers say the same |
 //! | [`tfs`] | TensorFlow Serving's REST API |
 //! | [`table`] | the mapping between named columns and a model's tensor inputs |
+//! | [`feedback`] | what is said of predictions afterwards |
 //! | [`fuzz`] | the entry for a fuzzer |
 
 pub mod compare;
 pub mod encoding;
 pub mod error;
+pub mod feedback;
 pub mod fuzz;
 pub mod json;
 pub mod mlflow;

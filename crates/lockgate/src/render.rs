@@ -5,6 +5,7 @@ use lockgate_control::view::{
     EnvironmentView, PlanView, PromotionView, ReleaseView, StatusView, Term, WhyView,
 };
 use lockgate_core::gate::Outcome;
+use lockgate_core::goal::GoalCount;
 use lockgate_core::guard::{Judgement, Reading, Verdict};
 use lockgate_core::promotion::{RolloutView, Stage};
 use lockgate_core::wire::{LiveRollout, LiveSide};
@@ -159,6 +160,7 @@ pub(crate) fn judgement(out: Out, j: &Judgement) -> String {
     for r in &j.readings {
         let verdict = match r.verdict {
             Verdict::Worse => out.mark(Tone::Bad, "worse"),
+            Verdict::NotWorse if asks_for_gain(r) => out.mark(Tone::Good, "better"),
             Verdict::NotWorse => out.mark(Tone::Good, "not worse"),
             Verdict::Unknown => out.mark(Tone::Warn, "unknown"),
         };
@@ -179,7 +181,30 @@ fn evidence(r: &Reading) -> String {
             "?".to_owned()
         }
     };
-    format!("evidence for worse {}, for not worse {}", share(r.log_e_worse), share(r.log_e_not_worse))
+    let good = if asks_for_gain(r) { "better" } else { "not worse" };
+    format!("evidence for worse {}, for {good} {}", share(r.log_e_worse), share(r.log_e_not_worse))
+}
+
+/// Whether the guard is a goal that must be proven better.
+pub(crate) fn asks_for_gain(r: &Reading) -> bool {
+    r.goal.as_ref().is_some_and(|goal| goal.gain >= 0.0)
+}
+
+/// The outcomes that a goal's evidence was made from.
+fn counted(r: &Reading, c: &GoalCount) -> String {
+    let levels = |levels: &[(u32, u64)]| {
+        let shown = levels.iter().take(8).map(|(level, n)| format!("{n} × {}", f64::from(*level) / 1000.0));
+        let more = if levels.len() > 8 { ", …" } else { "" };
+        format!("{}{more}", shown.collect::<Vec<_>>().join(", "))
+    };
+    format!(
+        "{} at {} share, centre {}: candidate {}; baseline {}",
+        r.guard,
+        percent(share(c.weight)),
+        f64::from(c.centre) / 1000.0,
+        levels(&c.candidate),
+        levels(&c.baseline)
+    )
 }
 
 /// One environment with what it runs.
@@ -285,8 +310,12 @@ pub(crate) fn plan(out: Out, v: &PlanView) -> String {
         }
         for row in &f.rows {
             let time = row.seconds.map_or_else(|| out.mark(Tone::Warn, "can't be foretold"), span);
+            let until = row.outcomes.map_or_else(
+                || "to `not worse`".to_owned(),
+                |n| format!("to its proof (about {n:.0} outcomes)"),
+            );
             text.push_str(&format!(
-                "             {}{} share, guard {}: {time} to `not worse`\n",
+                "             {}{} share, guard {}: {time} {until}\n",
                 if row.shadow { "shadow " } else { "" },
                 percent(row.share),
                 row.guard
@@ -325,6 +354,9 @@ pub(crate) fn why(out: Out, v: &WhyView) -> String {
         text.push_str("  what the guards said when it was decided\n");
         text.push_str(&indent(&judgement(out, j)));
         for r in &j.readings {
+            for c in r.goal.iter().flat_map(|goal| &goal.counts) {
+                text.push_str(&format!("    {}\n", counted(r, c)));
+            }
             for s in &r.segments {
                 text.push_str(&format!(
                     "    {} {}: candidate {} events, baseline {} events\n",

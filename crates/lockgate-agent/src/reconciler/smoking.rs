@@ -63,7 +63,7 @@ impl Reconciler {
         let (shared, smoking, of) = (self.shared.clone(), Arc::clone(&self.smoking), promotion.clone());
         // Held until the test is entered, so that its end can't come before.
         let mut all = self.smoking.lock().unwrap_or_else(PoisonError::into_inner);
-        let task = tokio::spawn(async move {
+        let task = self.spawn(async move {
             let limit = Duration::from_millis(smoke.timeout_ms).saturating_add(AROUND);
             let outcome = tokio::time::timeout(limit, run(&shared, &plan, &smoke, &of)).await;
             let smoked = match outcome {
@@ -80,7 +80,7 @@ impl Reconciler {
             };
             smoking.lock().unwrap_or_else(PoisonError::into_inner).insert(of, Test::Ended(smoked));
         });
-        all.insert(promotion, Test::Running(task.abort_handle()));
+        all.insert(promotion, Test::Running(task));
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! What is seen of one model's deployment, and what the guards say about it.
 
 use super::Reconciler;
-use crate::judge::{Evidence, judge};
+use crate::judge::{Evidence, judge_with};
 use crate::live;
 use crate::reconciler::preparing::Preparing;
 use lockgate_core::guard::{Judgement, Reading, Verdict};
@@ -83,8 +83,9 @@ impl Reconciler {
         let stats = self.stats(model, &promotion);
         let evidence =
             stats.map_or_else(|| live::no_evidence(is_shadow), |s| live::evidence(&s, compared, is_shadow));
+        let goals = self.shared.outcomes.goals(&promotion, &plan.rollout, step.ab);
         let peaks = self.peaks.entry(promotion).or_default();
-        let mut judgement = judge(&plan.rollout, &evidence, peaks);
+        let mut judgement = judge_with(&plan.rollout, &evidence, &goals, peaks);
         judgement.readings.extend(traffic(&evidence, &step));
         self.judgements.insert(model.clone(), judgement.clone());
         judgement
@@ -165,6 +166,7 @@ fn traffic(evidence: &Evidence, step: &Step) -> Option<Reading> {
             "{what}: {candidate}, baseline {baseline}; at least {REQUESTS_AT_A_SHARE} of each are needed"
         ),
         segments: Vec::new(),
+        goal: None,
     })
 }
 

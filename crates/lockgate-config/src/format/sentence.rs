@@ -7,21 +7,22 @@ use lockgate_core::plan::{OnInconclusive, Step, Switch};
 use lockgate_core::route::WHOLE;
 
 const STEP_HELP: &str = "write \"preview for 10m\", \"preview for 10m by hand\", \"shadow 20% for 10m\", \"canary 5% for 15m\", \
-    \"25% for 30m\" or \"100%\"";
+    \"25% for 30m\", \"a/b 50% for 7d\" or \"100%\"";
 
-/// Reads `preview [for DURATION] [by hand]` or `[canary|shadow] SHARE [for DURATION]`.
+/// Reads `preview [for DURATION] [by hand]` or `[canary|shadow|a/b] SHARE [for DURATION]`.
 pub(crate) fn step(text: &str) -> Result<Step, Problem> {
     let wrong = |why: &str| Problem::new(format!("{} is not a rollout step: {why}", quoted(text)), STEP_HELP);
     let words: Vec<&str> = text.split_whitespace().collect();
-    let (shadow, words) = match words.as_slice() {
+    let (make, words): (fn(u32, i64) -> Step, _) = match words.as_slice() {
         ["preview", rest @ ..] => return preview(rest).map_err(|why| wrong(&why)),
         ["blue/green" | "blue-green" | "bluegreen", ..] => {
             let help = "blue/green is two steps: rollout = [\"preview for 10m\", \"100%\"]";
             return Err(Problem::new(format!("{} is not a rollout step", quoted(text)), help));
         }
-        ["shadow", rest @ ..] => (true, rest),
-        ["canary", rest @ ..] => (false, rest),
-        all => (false, all),
+        ["shadow", rest @ ..] => (Step::mirroring, rest),
+        ["a/b", rest @ ..] => (Step::ab, rest),
+        ["canary", rest @ ..] => (Step::live, rest),
+        all => (Step::live, all),
     };
     let (share, hold) = match words {
         [share] => (*share, None),
@@ -49,7 +50,11 @@ pub(crate) fn step(text: &str) -> Result<Step, Problem> {
     }
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and WHOLE")]
     let weight = parts.round() as u32;
-    Ok(if shadow { Step::mirroring(weight, hold_ms) } else { Step::live(weight, hold_ms) })
+    let step = make(weight, hold_ms);
+    if step.ab && weight >= WHOLE {
+        return Err(wrong("an A/B test needs two sides, so a share below 100%"));
+    }
+    Ok(step)
 }
 
 /// Reads what follows `preview`.
@@ -179,6 +184,7 @@ mod tests {
         assert_eq!(step("33.33%").unwrap(), live(3_333, 0));
         assert_eq!(step("shadow 100% for 10m").unwrap(), Step::mirroring(10_000, 600_000));
         assert_eq!(step("shadow 20%").unwrap(), Step::mirroring(2_000, 0));
+        assert_eq!(step("a/b 50% for 7d").unwrap(), Step::ab(5_000, 604_800_000));
         for bad in [
             "",
             "canary",
@@ -191,6 +197,8 @@ mod tests {
             "-5%",
             "5% for ever",
             "canary canary 5%",
+            "a/b 100% for 7d",
+            "a/b",
             "5% for 15m please",
         ] {
             assert!(step(bad).is_err(), "{bad}");

@@ -31,7 +31,7 @@ pub(crate) const ENVIRONMENT: &[Key] = &[
     Key::new(
         "rollout",
         Shape::List(&Shape::Text(Format::Step), Length::AtLeastOne),
-        "The steps: `preview for 10m`, `shadow 20% for 10m`, `canary 5% for 15m`, `25% for 30m`, `100%`. Default: all at once.",
+        "The steps: `preview for 10m`, `shadow 20% for 10m`, `canary 5% for 15m`, `25% for 30m`, `a/b 50% for 7d`, `100%`. Default: all at once.",
     ),
     Key::new(
         "smoke",

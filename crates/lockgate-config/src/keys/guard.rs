@@ -5,6 +5,7 @@ use crate::format::Format;
 use crate::shape::{Bounds, Key, Kind, Later, Shape, Tagged};
 
 const SHARE: Shape = Shape::Text(Format::Percent);
+const BOUND: Shape = Shape::Number(Bounds { min: -1e12, max: 1e12, open: false });
 
 /// A guard.
 pub(crate) const GUARD: Tagged = Tagged {
@@ -52,6 +53,42 @@ pub(crate) const GUARD: Tagged = Tagged {
                     SHARE,
                     "How far apart numbers may be, of the larger one, or of 1 where both are smaller (5%).",
                 ),
+            ],
+        },
+        Kind {
+            name: "goal",
+            later: Later::Now,
+            doc: "An outcome that comes after the prediction, by POST /feedback; an A/B step goes on only when it is met.",
+            keys: &[
+                Key::new(
+                    "metric",
+                    Shape::Text(Format::Variable),
+                    "The name of the outcome in feedback (outcome).",
+                ),
+                Key::new(
+                    "direction",
+                    Shape::Text(Format::OneOf(&["up", "down"])),
+                    "Which way is better (up).",
+                ),
+                Key::new("min_gain", SHARE, "The gain that must be exceeded to promote, in points (0%)."),
+                Key::new("max_loss", SHARE, "Instead: the loss that must be excluded to promote, in points."),
+                Key::new(
+                    "rollback_by",
+                    SHARE,
+                    "The loss that must be exceeded to roll back, in points (0%).",
+                ),
+                Key::new(
+                    "within",
+                    Shape::Text(Format::Duration),
+                    "How long after its prediction an outcome counts (for ever).",
+                ),
+                Key::new(
+                    "missing",
+                    BOUND,
+                    "What an outcome counts as that does not come `within` this time (it doesn't count).",
+                ),
+                Key::new("min", BOUND, "The smallest outcome (0)."),
+                Key::new("max", BOUND, "The largest outcome (1)."),
             ],
         },
         Kind {

@@ -136,7 +136,12 @@ fn steps(
         let help = Some("add \"100%\" at the end".to_owned());
         reader.wrong("rollout", "the last step of a rollout must be 100%", help);
     }
-    let provable = |step: &Step| guards.values().any(|guard| guard.is_required(step.is_shadow()));
+    let has_goal = guards.values().any(|guard| matches!(guard, GuardSpec::Goal(_)));
+    if readable && !has_goal && steps.iter().any(|step| step.ab) {
+        let help = "declare one: [guard.conversion] with kind = \"goal\"; outcomes come by POST /feedback";
+        reader.wrong("rollout", "an A/B step needs a guard of kind `goal`", Some(help.to_owned()));
+    }
+    let provable = |step: &Step| guards.values().any(|guard| guard.is_required_in(step));
     if readable && !steps.iter().filter(|step| step.is_judged()).all(provable) {
         let help = "keep a guard of kind `rate` or `latency`, or use rollout = [\"100%\"]";
         reader.wrong(

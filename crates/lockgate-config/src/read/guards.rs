@@ -8,6 +8,7 @@ use crate::keys::GUARD;
 use crate::merge::{is_removal, merge};
 use crate::shape::{Later, Shape};
 use crate::tree::{Node, Value};
+use lockgate_core::goal::{Direction, GoalSpec};
 use lockgate_core::guard::GuardSpec;
 use lockgate_core::id::GuardName;
 use std::collections::BTreeMap;
@@ -112,7 +113,55 @@ fn spec(reader: &mut Reader<'_, '_>) -> Option<GuardSpec> {
             }
             Some(GuardSpec::Disagreement { max, tolerance: reader.share("tolerance").unwrap_or(0.05) })
         }
+        "goal" => Some(GuardSpec::Goal(goal(reader))),
         _ => None,
+    }
+}
+
+/// A goal. A gain is asked for, unless it says which loss would do.
+fn goal(reader: &mut Reader<'_, '_>) -> GoalSpec {
+    let (gain, loss) = (reader.share("min_gain"), reader.share("max_loss"));
+    let rollback_by = reader.share("rollback_by").unwrap_or(0.0);
+    let (least, most) = (reader.number("min").unwrap_or(0.0), reader.number("max").unwrap_or(1.0));
+    if gain.is_some() && loss.is_some() {
+        let help =
+            "`min_gain` asks for proof that it is better, `max_loss` for proof that it is not worse by more";
+        reader.wrong("max_loss", "a goal has `min_gain` or `max_loss`, not both", Some(help.to_owned()));
+    }
+    if loss.is_some_and(|loss| loss <= 0.0) {
+        let help = "no loss at all can't be proven: write the loss that you would accept, or `min_gain`";
+        reader.wrong("max_loss", "`max_loss` must be above 0%", Some(help.to_owned()));
+    }
+    for (key, value) in [("min_gain", gain), ("max_loss", loss), ("rollback_by", Some(rollback_by))] {
+        if value.is_some_and(|value| !(0.0..1.0).contains(&value)) {
+            reader.wrong(key, format!("`{key}` is a share of the outcome's range, below 100%"), None);
+        }
+    }
+    if loss.is_some_and(|loss| rollback_by > loss) {
+        let message = "`rollback_by` is above `max_loss`: some harm would neither pass nor roll back";
+        reader.wrong("rollback_by", message, Some("lower it, or leave it out".to_owned()));
+    }
+    if least >= most {
+        reader.wrong("max", "`max` must be above `min`", None);
+    }
+    let within_ms = reader.node.get("within").is_some().then(|| reader.positive_duration("within", 0));
+    let missing = reader.number("missing");
+    if missing.is_some() && within_ms.is_none() {
+        let help = "add within = \"1h\": when an outcome that has not come is missing";
+        reader.wrong("missing", "`missing` needs `within`", Some(help.to_owned()));
+    }
+    GoalSpec {
+        metric: reader.node.text_at("metric").unwrap_or("outcome").to_owned(),
+        direction: match reader.node.text_at("direction") {
+            Some("down") => Direction::Down,
+            _ => Direction::Up,
+        },
+        gain: loss.map_or(gain.unwrap_or(0.0), |loss| -loss),
+        rollback_by,
+        least,
+        most,
+        within_ms,
+        missing,
     }
 }
 

@@ -140,6 +140,7 @@ fn reading(name: &str, verdict: Verdict, required: bool) -> Reading {
         needed: 3.0,
         summary: format!("{name} in words"),
         segments: vec![],
+        goal: None,
     }
 }
 

@@ -4,6 +4,7 @@ use crate::build::{HOLD, PREPARE, PROBATION, broken, not_worse, promotion_id, re
 use crate::rules::shares;
 use crate::run::Run;
 use lockgate_core::event::InstructionKind;
+use lockgate_core::goal::{Direction, GoalSpec};
 use lockgate_core::guard::GuardSpec;
 use lockgate_core::id::PromotionId;
 use lockgate_core::plan::{OnInconclusive, Step};
@@ -306,6 +307,48 @@ fn a_plan_either_mirrors_or_moves_users_and_mirrors_first() {
     };
     assert_eq!(only(vec![shadow(100, 0), live(WHOLE, 0)]).validate(), Ok(()));
     assert!(only(vec![shadow(100, 0), live(100, 0), live(WHOLE, 0)]).validate().is_err());
+}
+
+#[test]
+fn an_ab_step_needs_a_goal_and_two_sides() {
+    let goal = GuardSpec::Goal(GoalSpec {
+        metric: "outcome".to_owned(),
+        direction: Direction::Up,
+        gain: 0.0,
+        rollback_by: 0.0,
+        least: 0.0,
+        most: 1.0,
+        within_ms: None,
+        missing: None,
+    });
+    let plan = |steps: Vec<Step>, goals: bool| {
+        let mut plan = crate::build::plan(1, Some(revision(9)), false);
+        plan.rollout.steps = steps;
+        if goals {
+            plan.rollout.guards = [("conversion".parse().unwrap(), goal.clone())].into();
+        }
+        plan
+    };
+    let ab = |weight| vec![Step::ab(weight, 10), Step::live(WHOLE, 0)];
+    assert_eq!(plan(ab(5000), true).validate(), Ok(()));
+    assert!(plan(ab(5000), false).validate().is_err(), "no goal");
+    // A goal alone lets no other step go on: its outcomes may come long after.
+    assert!(
+        plan(vec![Step::live(100, 0), Step::ab(5000, 10), Step::live(WHOLE, 0)], true).validate().is_err()
+    );
+    assert!(plan(vec![Step { ab: true, ..Step::live(WHOLE, 0) }], true).validate().is_err());
+    assert!(
+        plan(vec![Step { ab: true, ..Step::mirroring(100, 0) }, Step::live(WHOLE, 0)], true)
+            .validate()
+            .is_err()
+    );
+    let mut alone = plan(ab(5000), true);
+    alone.baseline = None;
+    assert!(alone.validate().is_err(), "nothing to compare with");
+    assert!(goal.is_required_in(&Step::ab(5000, 0)) && !goal.is_required_in(&Step::live(5000, 0)));
+    // As it was written down, it is read again, also inside an event.
+    let text = serde_json::to_string(&plan(ab(5000), true)).unwrap();
+    assert_eq!(serde_json::from_str::<lockgate_core::plan::Plan>(&text).unwrap(), plan(ab(5000), true));
 }
 
 #[test]

@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 
 pub(crate) const BODY: &str = r#"{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":[1]}]}"#;
 
-struct Time(AtomicU64);
+pub(crate) struct Time(pub(crate) AtomicU64);
 
 impl Clock for Time {
     fn now_ms(&self) -> Millis {
@@ -33,7 +33,7 @@ impl Clock for Time {
     }
 }
 
-struct Bytes8(AtomicU64);
+pub(crate) struct Bytes8(pub(crate) AtomicU64);
 
 impl Entropy for Bytes8 {
     fn fill(&self, buf: &mut [u8]) {

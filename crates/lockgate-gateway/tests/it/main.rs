@@ -4,6 +4,7 @@
 
 mod common;
 mod failover;
+mod feedback;
 mod grpc;
 mod hostile;
 mod routing;

@@ -1,6 +1,7 @@
 //! The crate beside reference values (`tests/fixtures`, see the README of the fixtures' source), and its laws.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod betting;
 mod crossing;
 mod decision;
 mod hostile;

@@ -2,6 +2,7 @@
 
 mod child;
 mod faults;
+mod feedback;
 mod jobs;
 mod log;
 mod opening;

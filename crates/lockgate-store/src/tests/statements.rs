@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Executor, SqlSafeStr};
 
 fn every() -> Vec<(&'static str, &'static str)> {
     let governed = [crate::log::ALL, crate::states::ALL, crate::people::ALL, crate::settings::ALL].concat();
-    [governed, crate::tracking::statements()].concat()
+    [governed, crate::tracking::statements(), crate::feedback::ALL.to_vec()].concat()
 }
 
 both_engines! {

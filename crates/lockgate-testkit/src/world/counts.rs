@@ -166,7 +166,10 @@ impl Meter {
             GuardSpec::Latency { p99_ms, worse_by, rollback_by, floor_ms } => {
                 Some((*p99_ms, *worse_by, *rollback_by, *floor_ms))
             }
-            GuardSpec::Rate { .. } | GuardSpec::Constant { .. } | GuardSpec::Disagreement { .. } => None,
+            GuardSpec::Rate { .. }
+            | GuardSpec::Constant { .. }
+            | GuardSpec::Disagreement { .. }
+            | GuardSpec::Goal(_) => None,
         }) else {
             return 0;
         };

@@ -232,14 +232,16 @@ fn brief(view: &PromotionView) -> (String, String) {
     };
     let live = view.live.as_ref().map_or_else(String::new, |l| {
         let verdicts: Vec<String> =
-            l.judgement.readings.iter().map(|r| format!("{} {}", r.guard, verdict(r.verdict))).collect();
+            l.judgement.readings.iter().map(|r| format!("{} {}", r.guard, verdict(r))).collect();
         if verdicts.is_empty() { String::new() } else { format!("  [{}]", verdicts.join(", ")) }
     });
     // Numbers that change with every look stay out of this line; they come where a verdict changed.
     let candidate = view.sides.iter().find(|s| s.role == Role::Candidate);
     let seen = candidate.map_or_else(String::new, |s| {
         let p99 = s.p99_ms.map_or_else(String::new, |ms| format!(", p99 {ms:.1} ms"));
-        format!("  ({} requests to it, {} bad{p99})", s.requests, s.errors)
+        let goals: String =
+            view.live.iter().flat_map(|l| l.judgement.readings.iter().filter_map(difference)).collect();
+        format!("  ({} requests to it, {} bad{p99}{goals})", s.requests, s.errors)
     });
     let line = format!(
         "{} → {}  {}: {}{done}{live}",
@@ -251,12 +253,22 @@ fn brief(view: &PromotionView) -> (String, String) {
     (line, seen)
 }
 
-fn verdict(v: lockgate_core::guard::Verdict) -> &'static str {
-    match v {
+fn verdict(r: &lockgate_core::guard::Reading) -> &'static str {
+    match r.verdict {
         lockgate_core::guard::Verdict::Worse => "worse",
+        lockgate_core::guard::Verdict::NotWorse if render::asks_for_gain(r) => "better",
         lockgate_core::guard::Verdict::NotWorse => "not worse",
         lockgate_core::guard::Verdict::Unknown => "unknown",
     }
+}
+
+/// How a goal's outcomes differ, in short.
+fn difference(r: &lockgate_core::guard::Reading) -> Option<String> {
+    let goal = r.goal.as_ref()?;
+    let (d, low, high) = goal.difference?;
+    let [d, low, high] = [d, low, high].map(|share| share * 100.0);
+    let outcomes = goal.labelled.candidate + goal.labelled.baseline;
+    Some(format!("; {}: {d:+.1} points ({low:+.1} to {high:+.1}) by {outcomes} outcomes", r.guard))
 }
 
 /// The exit code of a promotion that somebody waited for, or looked at.
