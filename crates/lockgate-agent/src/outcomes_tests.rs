@@ -149,7 +149,8 @@ async fn what_was_acknowledged_is_counted_again_after_a_restart_to_the_last_bit(
     (0..200).for_each(|n| running.records.send(record(n, FIRST)).unwrap());
     // Of another rollout, which nobody follows.
     running.records.send(record(900, "pr_2")).unwrap();
-    let outcome = |n: u64| f64::from(u8::from(n.is_multiple_of(2) && !n.is_multiple_of(3) || n.is_multiple_of(5)));
+    let outcome =
+        |n: u64| f64::from(u8::from(n.is_multiple_of(2) && !n.is_multiple_of(3) || n.is_multiple_of(5)));
     let said: Vec<(u64, f64)> = (0..150).map(|n| (n, outcome(n))).collect();
     let told = running.say(&said).await;
     assert!(told.iter().all(|t| *t == Told { status: TellStatus::Recorded, note: None }), "{told:?}");

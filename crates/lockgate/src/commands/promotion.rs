@@ -234,11 +234,8 @@ fn brief(view: &PromotionView) -> (String, String) {
     let candidate = view.sides.iter().find(|s| s.role == Role::Candidate);
     let seen = candidate.map_or_else(String::new, |s| {
         let p99 = s.p99_ms.map_or_else(String::new, |ms| format!(", p99 {ms:.1} ms"));
-        let goals: String = view
-            .live
-            .iter()
-            .flat_map(|l| l.judgement.readings.iter().filter_map(difference))
-            .collect();
+        let goals: String =
+            view.live.iter().flat_map(|l| l.judgement.readings.iter().filter_map(difference)).collect();
         format!("  ({} requests to it, {} bad{p99}{goals})", s.requests, s.errors)
     });
     let line = format!(
