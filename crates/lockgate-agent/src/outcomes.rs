@@ -8,6 +8,7 @@ use crate::AgentError;
 use crate::goals::{Draw, GoalBook};
 use crate::judge::Goals;
 use crate::predictions::PredictionLog;
+use arc_swap::ArcSwap;
 use lockgate_core::clock::Clock;
 use lockgate_core::guard::GuardSpec;
 use lockgate_core::id::PromotionId;
@@ -19,7 +20,8 @@ use lockgate_store::feedback::{Drawn, Feedback, Kept, Said};
 use lockgate_store::{Store, StoreOptions, Tx};
 use lockgate_wire::feedback::{Item, Outcome};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -38,7 +40,10 @@ const WAITING: usize = 500_000;
 
 /// Feedback, and the rollouts whose goals wait for it.
 pub(crate) struct Outcomes {
-    store: Store,
+    path: PathBuf,
+    store: ArcSwap<Store>,
+    /// Whether the file is this agent's now: another one may have taken over.
+    is_open: AtomicBool,
     clock: Arc<dyn Clock>,
     inner: Mutex<Inner>,
 }
@@ -66,10 +71,23 @@ struct Followed {
 
 impl Outcomes {
     pub(crate) async fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, AgentError> {
-        let url =
-            path.to_str().ok_or_else(|| AgentError::State(format!("{} is no UTF-8 path", path.display())))?;
-        let store = Store::open(url, StoreOptions::new(clock.clone())).await?;
-        Ok(Self { store, clock, inner: Mutex::default() })
+        let store = ArcSwap::from_pointee(store(path, &clock).await?);
+        let is_open = AtomicBool::new(true);
+        Ok(Self { path: path.to_owned(), store, is_open, clock, inner: Mutex::default() })
+    }
+
+    /// Opens the file again after [`Outcomes::close`]: somebody else may have gone on with it meanwhile, so that all is read again.
+    ///
+    /// # Errors
+    /// Where it can't be opened, also while another agent has it.
+    pub(crate) async fn reopen(&self) -> Result<(), AgentError> {
+        if self.is_open.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.store.store(Arc::new(store(&self.path, &self.clock).await?));
+        self.lock().followed.values_mut().for_each(|followed| followed.book = None);
+        self.is_open.store(true, Ordering::Release);
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -148,6 +166,7 @@ impl Outcomes {
         let id = prediction.to_owned();
         let said = self
             .store
+            .load_full()
             .read(move |conn| Box::pin(async move { Ok::<_, AgentError>(conn.feedback_of(&id).await?) }))
             .await?;
         let fields = said.into_iter().map(|f| {
@@ -168,6 +187,11 @@ impl Outcomes {
             if matches!(got, Ok(0)) {
                 return;
             }
+            if !self.is_open.load(Ordering::Acquire) {
+                // Another agent keeps feedback now, or soon: whoever asks here has to ask again.
+                batch.into_iter().for_each(refuse);
+                continue;
+            }
             if let Err(error) = self.tidy().await {
                 tracing::error!(%error, "what goals have seen can't be read; it is tried again");
             }
@@ -186,7 +210,7 @@ impl Outcomes {
             return Ok(());
         }
         let rows = waiting.clone();
-        let written = self.store.write(move |tx: &mut Tx| {
+        let written = self.store.load_full().write(move |tx: &mut Tx| {
             Box::pin(async move {
                 for one in &rows {
                     tx.draw(one).await?;
@@ -223,10 +247,12 @@ impl Outcomes {
         }
         let kept = self
             .store
+            .load_full()
             .read(|conn| Box::pin(async move { Ok::<_, AgentError>(conn.drawn_promotions().await?) }))
             .await?;
         for over in kept.into_iter().filter(|p| !self.lock().followed.contains_key(p)) {
             self.store
+                .load_full()
                 .write(move |tx: &mut Tx| {
                     Box::pin(async move { Ok::<_, AgentError>(tx.forget_drawn(&over).await?) })
                 })
@@ -239,6 +265,7 @@ impl Outcomes {
         let of = promotion.clone();
         let (drawn, said) = self
             .store
+            .load_full()
             .read(move |conn| {
                 Box::pin(async move {
                     Ok::<_, AgentError>((conn.drawn_for(&of).await?, conn.feedback_for(&of).await?))
@@ -300,6 +327,7 @@ impl Outcomes {
         let (draws, says) = (waiting.clone(), rows.clone());
         let written = self
             .store
+            .load_full()
             .write(move |tx: &mut Tx| {
                 Box::pin(async move {
                     for one in &draws {
@@ -336,7 +364,7 @@ impl Outcomes {
             waiting.map(|d| (d.id.clone(), d.clone())).collect()
         };
         let rest: Vec<String> = ids.iter().filter(|id| !found.contains_key(*id)).cloned().collect();
-        let read = self.store.read(move |conn| {
+        let read = self.store.load_full().read(move |conn| {
             Box::pin(async move {
                 let mut found = Vec::new();
                 for id in &rest {
@@ -353,7 +381,7 @@ impl Outcomes {
     /// loses the last seconds of its log, but nothing that was said.)
     async fn known(&self, log: &PredictionLog, ids: Vec<String>) -> Result<HashSet<String>, AgentError> {
         let asked = ids.clone();
-        let read = self.store.read(move |conn| {
+        let read = self.store.load_full().read(move |conn| {
             Box::pin(async move {
                 let mut said = HashSet::new();
                 for id in asked {
@@ -417,8 +445,22 @@ impl Outcomes {
 
     pub(crate) async fn close(&self) {
         say_lost(self.flush().await);
-        self.store.close().await;
+        self.is_open.store(false, Ordering::Release);
+        self.store.load_full().close().await;
     }
+}
+
+async fn store(path: &Path, clock: &Arc<dyn Clock>) -> Result<Store, AgentError> {
+    let url =
+        path.to_str().ok_or_else(|| AgentError::State(format!("{} is no UTF-8 path", path.display())))?;
+    Ok(Store::open(url, StoreOptions::new(clock.clone())).await?)
+}
+
+fn refuse(call: FeedbackCall) {
+    let note = Some("another agent takes over just now; send it again".to_owned());
+    let told = vec![Told { status: TellStatus::Failed, note }; call.items.len()];
+    // Whoever asked may have gone.
+    let _ = call.answer.send(told);
 }
 
 fn say_lost(written: Result<(), AgentError>) {
