@@ -17,10 +17,11 @@ use lockgate_core::route::Role;
 use lockgate_gateway::feedback::QUEUE;
 use lockgate_gateway::{FeedbackCall, LogRecord, TellStatus, Told};
 use lockgate_store::feedback::{Drawn, Feedback, Kept, Said};
-use lockgate_store::{Store, Tx};
+use lockgate_store::{Store, StoreOptions, Tx};
 use lockgate_wire::feedback::{Item, Outcome};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -41,6 +42,8 @@ const WAITING: usize = 500_000;
 pub(crate) struct Outcomes {
     path: PathBuf,
     store: ArcSwap<Store>,
+    /// Whether the file is this agent's now: another one may have taken over.
+    is_open: AtomicBool,
     clock: Arc<dyn Clock>,
     inner: Mutex<Inner>,
 }
@@ -68,16 +71,22 @@ struct Followed {
 
 impl Outcomes {
     pub(crate) async fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, AgentError> {
-        let store = ArcSwap::from_pointee(crate::journal::store(path, &clock).await?);
-        Ok(Self { path: path.to_owned(), store, clock, inner: Mutex::default() })
+        let store = ArcSwap::from_pointee(store(path, &clock).await?);
+        let is_open = AtomicBool::new(true);
+        Ok(Self { path: path.to_owned(), store, is_open, clock, inner: Mutex::default() })
     }
 
-    /// Opens it again after it was closed for another agent, which may have gone on with it: what is known is read anew.
+    /// Opens the file again after [`Outcomes::close`]: somebody else may have gone on with it meanwhile, so that all is read again.
+    ///
+    /// # Errors
+    /// Where it can't be opened, also while another agent has it.
     pub(crate) async fn reopen(&self) -> Result<(), AgentError> {
-        self.store.store(Arc::new(crate::journal::store(&self.path, &self.clock).await?));
-        for followed in self.lock().followed.values_mut() {
-            followed.book = None;
+        if self.is_open.load(Ordering::Acquire) {
+            return Ok(());
         }
+        self.store.store(Arc::new(store(&self.path, &self.clock).await?));
+        self.lock().followed.values_mut().for_each(|followed| followed.book = None);
+        self.is_open.store(true, Ordering::Release);
         Ok(())
     }
 
@@ -178,6 +187,11 @@ impl Outcomes {
             if matches!(got, Ok(0)) {
                 return;
             }
+            if !self.is_open.load(Ordering::Acquire) {
+                // Another agent keeps feedback now, or soon: whoever asks here has to ask again.
+                batch.into_iter().for_each(refuse);
+                continue;
+            }
             if let Err(error) = self.tidy().await {
                 tracing::error!(%error, "what goals have seen can't be read; it is tried again");
             }
@@ -196,8 +210,7 @@ impl Outcomes {
             return Ok(());
         }
         let rows = waiting.clone();
-        let store = self.store.load_full();
-        let written = store.write(move |tx: &mut Tx| {
+        let written = self.store.load_full().write(move |tx: &mut Tx| {
             Box::pin(async move {
                 for one in &rows {
                     tx.draw(one).await?;
@@ -351,8 +364,7 @@ impl Outcomes {
             waiting.map(|d| (d.id.clone(), d.clone())).collect()
         };
         let rest: Vec<String> = ids.iter().filter(|id| !found.contains_key(*id)).cloned().collect();
-        let store = self.store.load_full();
-        let read = store.read(move |conn| {
+        let read = self.store.load_full().read(move |conn| {
             Box::pin(async move {
                 let mut found = Vec::new();
                 for id in &rest {
@@ -369,8 +381,7 @@ impl Outcomes {
     /// loses the last seconds of its log, but nothing that was said.)
     async fn known(&self, log: &PredictionLog, ids: Vec<String>) -> Result<HashSet<String>, AgentError> {
         let asked = ids.clone();
-        let store = self.store.load_full();
-        let read = store.read(move |conn| {
+        let read = self.store.load_full().read(move |conn| {
             Box::pin(async move {
                 let mut said = HashSet::new();
                 for id in asked {
@@ -434,8 +445,22 @@ impl Outcomes {
 
     pub(crate) async fn close(&self) {
         say_lost(self.flush().await);
+        self.is_open.store(false, Ordering::Release);
         self.store.load_full().close().await;
     }
+}
+
+async fn store(path: &Path, clock: &Arc<dyn Clock>) -> Result<Store, AgentError> {
+    let url =
+        path.to_str().ok_or_else(|| AgentError::State(format!("{} is no UTF-8 path", path.display())))?;
+    Ok(Store::open(url, StoreOptions::new(clock.clone())).await?)
+}
+
+fn refuse(call: FeedbackCall) {
+    let note = Some("another agent takes over just now; send it again".to_owned());
+    let told = vec![Told { status: TellStatus::Failed, note }; call.items.len()];
+    // Whoever asked may have gone.
+    let _ = call.answer.send(told);
 }
 
 fn say_lost(written: Result<(), AgentError>) {

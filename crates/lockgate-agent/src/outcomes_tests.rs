@@ -159,7 +159,7 @@ async fn what_was_acknowledged_is_counted_again_after_a_restart_to_the_last_bit(
     assert!(before.not_worse > 0.0);
     // As if it were killed: nothing is written any more, and the file is free.
     running.keeper.abort();
-    running.outcomes.store.close().await;
+    running.outcomes.store.load_full().close().await;
     let again = bench.start().await;
     let after = again.goal(&bench.promotion, 150).await;
     assert_eq!(after.reading, before.reading);
@@ -194,5 +194,26 @@ async fn feedback_without_a_rollout_is_kept_and_a_rollout_that_is_over_forgotten
     let goals = running.outcomes.goals(&bench.promotion, &plan(), true);
     assert!(goals.numbers.is_empty() && goals.needed);
     assert_eq!(running.say(&[(1, 1.0)]).await[0].status, TellStatus::Known);
+    running.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_another_agent_has_the_file_feedback_is_refused_and_afterwards_read_again() {
+    let bench = Bench::new();
+    let running = bench.start().await;
+    (0..10).for_each(|n| running.records.send(record(n, FIRST)).unwrap());
+    assert_eq!(running.say(&[(1, 1.0)]).await[0].status, TellStatus::Recorded);
+    running.goal(&bench.promotion, 1).await;
+    running.outcomes.close().await;
+    let told = running.say(&[(2, 1.0)]).await;
+    assert_eq!(told[0].status, TellStatus::Failed);
+    assert!(told[0].note.as_ref().unwrap().contains("send it again"));
+    let other = bench.start().await;
+    assert_eq!(other.say(&[(3, 1.0)]).await[0].status, TellStatus::Recorded);
+    assert!(running.outcomes.reopen().await.is_err(), "it is the other one's");
+    other.end().await;
+    running.outcomes.reopen().await.unwrap();
+    assert_eq!(running.goal(&bench.promotion, 2).await.reading.labelled.baseline, 2);
+    assert_eq!(running.say(&[(2, 1.0)]).await[0].status, TellStatus::Recorded);
     running.end().await;
 }

@@ -54,6 +54,7 @@ pub fn read_everything(bytes: &[u8]) -> Result<(), String> {
     for kind in [ContentType::Json, ContentType::Csv] {
         let _ = Invocation::parse(bytes, kind, &limits);
     }
+    let _ = crate::feedback::parse(bytes);
     let _ = crate::tfs::Predict::parse(bytes, &limits);
     let _ = crate::tfs::examples(bytes, &limits);
     if let Ok(path) = std::str::from_utf8(bytes) {
