@@ -13,6 +13,7 @@
 //! | `fleet` | workers |
 //! | `gates` | running gates, signing what they find |
 //! | [`judge`] | from counts to verdicts |
+//! | [`look`] | what is judged, and by which counts |
 //! | `routing` | from deployments to the gateway's table |
 //! | `reconciler` | desired against actual, every few milliseconds |
 //! | `link` | the loops that talk to the server |
@@ -34,6 +35,7 @@ mod journal;
 pub mod judge;
 mod link;
 mod live;
+pub mod look;
 mod predictions;
 pub mod python;
 mod reconciler;

@@ -12,8 +12,8 @@
 //! | [`s3`] | a service that speaks S3 over a folder |
 //! | [`story`] | running a script and telling what happens |
 //!
-//! What is real in the world: both state machines, journal lines as they are stored, and, handed in by the test, the judge
-//! and the assignment ([`world::Parts`]). What is not: HTTP, SQL, processes, and the server's rules about who may ask for
+//! What is real in the world: both state machines, journal lines as they are stored, and, handed in by the test, a gateway's
+//! assignment and counting and the agent's judge ([`world::Parts`]). What is not: HTTP, SQL, processes, and the server's rules about who may ask for
 //! what, which [`world`] repeats in a few lines.
 
 pub mod clock;

@@ -5,6 +5,7 @@ mod crossing;
 mod decision;
 mod hostile;
 mod laws;
+mod many;
 mod planning;
 mod reference;
 
