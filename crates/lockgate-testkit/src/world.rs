@@ -72,6 +72,13 @@ pub(crate) struct Release {
     pub(crate) behaviour: Behaviour,
 }
 
+impl Release {
+    /// Whether its workers can be reached.
+    pub(crate) fn is_up(&self) -> bool {
+        !self.behaviour.is_down && !self.behaviour.is_restarting
+    }
+}
+
 /// The world.
 #[derive(Debug)]
 pub struct World {
@@ -85,6 +92,8 @@ pub struct World {
     gateways: Vec<Gateway>,
     /// The newest rollout's counts.
     counting: Option<(String, Box<dyn Counting>)>,
+    /// Workers that were there when the agent looked last.
+    seen_up: BTreeSet<Digest>,
     /// Whether the agent can read counts, and whether they stand still.
     are_counts_lost: bool,
     are_counts_frozen: bool,
@@ -122,6 +131,7 @@ impl World {
             agent: Agent::new()?,
             gateways,
             counting: None,
+            seen_up: BTreeSet::new(),
             are_counts_lost: false,
             are_counts_frozen: false,
             demand: Demand::default(),
@@ -257,8 +267,10 @@ impl World {
         if self.server.is_up {
             self.run_gates()?;
             self.server.advance(now);
-            if self.agent.is_alive() {
-                self.agent.wishes = self.wishes();
+            let promotions = self.server.promotions.values();
+            let said: Vec<_> = promotions.map(|p| (p.since, p.stage.name(), p.instructions.len())).collect();
+            if self.agent.is_alive() && self.agent.heard != said {
+                (self.agent.wishes, self.agent.heard) = (self.wishes(), said);
             }
         }
         let mut around = Surroundings {
@@ -273,6 +285,8 @@ impl World {
             // A gateway's counts are gone with the process that it lives in.
             self.counting = None;
         }
+        let up = self.releases.values().filter(|r| r.is_up());
+        self.seen_up = up.map(|r| r.digest).collect();
         if self.server.is_up && self.agent.is_alive() {
             let news = self.agent.journal(self.server.reported)?;
             self.server.take_report(&news, now);

@@ -56,14 +56,16 @@ impl Setting {
 release v1
 traffic 60/s
 promote v1
-run 15m
+run {}m
 expect p1 probation
 behave v1 {baseline}
 traffic {traffic}
 release v2 {candidate}
 promote v2
 run 5250ms
-{then}"
+{then}",
+            // As long as the last step takes.
+            if steps.contains("100%/60m") { 62 } else { 6 }
         );
         Case { scenario, twin, what: what.to_owned(), runs, script, horizon: minutes * MINUTE }
     }
@@ -105,13 +107,13 @@ fn identical() -> Vec<Case> {
             "S2",
             Good,
             "identical, an incident of 4 % for 8 min hits both, 20/s at 5 %",
-            1000,
+            500,
         ),
         Setting { baseline: "errors=1.2%", candidate: "errors=1.2%", ..USUAL }.case(
             "S3",
             Good,
             "both 1.2 %, 20/s at 5 %",
-            1000,
+            500,
         ),
         Setting {
             steps: "5%/10m,25%/10m,50%/10m,100%/5m",
@@ -271,7 +273,7 @@ fn disturbed() -> Vec<Case> {
         ),
         Setting {
             steps: RAMP,
-            traffic: "50/s",
+            traffic: "100/s",
             environment: "gateways=3",
             then: "run 61s\nkill now\nrun 47s\nkill now\nrun 83s\nkill now",
             minutes: 57,
@@ -280,7 +282,7 @@ fn disturbed() -> Vec<Case> {
         .case(
             "S31",
             Good,
-            "the agent is killed three times, three gateways, 50/s in three steps",
+            "the agent is killed three times, three gateways, 100/s in three steps",
             100,
         ),
         Setting {
@@ -297,7 +299,49 @@ fn disturbed() -> Vec<Case> {
             "30 % errors, the agent dies when two of five gateways know, 100/s at 25 %",
             300,
         ),
-        Setting { steps: RAMP, traffic: "100/s", candidate: "errors=0.5% breaks-at=30%", then: "", ..USUAL }
-            .case("S13", Bad, "its workers break with more than 30 % of the traffic, 100/s", 100),
+        Setting {
+            steps: RAMP,
+            traffic: "100/s",
+            baseline: "errors=0%",
+            candidate: "errors=0% breaks-at=30%",
+            ..USUAL
+        }
+        .case("S13", Bad, "its workers break with more than 30 % of the traffic, 100/s", 100),
+        Setting {
+            steps: "25%/60m,100%/5m",
+            traffic: "100/s",
+            then: "run 3m\nbehave v2 restarting=yes\nrun 20s\nbehave v2 restarting=no",
+            minutes: 37,
+            ..USUAL
+        }
+        .case(
+            "S60",
+            Good,
+            "identical, all of its workers are lost for 20 s after 3 min, 100/s at 25 %",
+            300,
+        ),
+        Setting {
+            steps: "25%/60m,100%/5m",
+            traffic: "100/s",
+            then: "behave v2 restarting=yes\nrun 20s\nbehave v2 restarting=no",
+            minutes: 40,
+            ..USUAL
+        }
+        .case("S60", Good, "the same in its first second", 300),
+        Setting {
+            steps: "25%/2m,100%/60m",
+            traffic: "200/s",
+            baseline: "errors=0.1%",
+            candidate: "errors=0.1%",
+            then: "run 10m\nincident 4%\nrun 8m\nincident 0%",
+            minutes: 10,
+            ..USUAL
+        }
+        .case(
+            "S30",
+            Good,
+            "identical, an incident of 4 % for 8 min once the candidate has everything, 200/s",
+            100,
+        ),
     ]
 }

@@ -13,7 +13,8 @@ pub(crate) fn row(case: &Case, runs: &[Run]) -> String {
     let share = |end: End| {
         let count = runs.iter().filter(|r| r.end == end).count();
         let share = format!("{:.1} %", count as f64 * 100.0 / runs.len().max(1) as f64);
-        let wrong = matches!((case.twin, end), (Twin::Good, End::RolledBack) | (Twin::Bad, End::Promoted));
+        let wrong = count > 0
+            && matches!((case.twin, end), (Twin::Good, End::RolledBack) | (Twin::Bad, End::Promoted));
         if wrong { format!("**{share}**") } else { share }
     };
     let back: Vec<&Run> = runs.iter().filter(|r| r.end == End::RolledBack).collect();

@@ -59,8 +59,10 @@ pub(crate) struct Agent {
     /// How wrong its clock is.
     pub(crate) offset: Millis,
     pub(crate) wishes: Vec<Wish>,
-    /// When what was judged last, and how.
-    judged: Option<(Millis, (PromotionId, Option<usize>), Judgement)>,
+    /// By what they were made, so that they are made anew only when something changed.
+    pub(crate) heard: Vec<(Millis, &'static str, usize)>,
+    /// When what was looked at last, and what was seen.
+    judged: Option<(Millis, (PromotionId, Option<usize>), Seen)>,
     /// What it would print.
     pub(crate) said: Vec<String>,
 }
@@ -80,6 +82,7 @@ impl Agent {
             armed: None,
             offset: 0,
             wishes: Vec::new(),
+            heard: Vec::new(),
             judged: None,
             said: Vec::new(),
         })
@@ -111,7 +114,7 @@ impl Agent {
         self.table = self.disk.table.clone();
         self.dead_until = None;
         self.judged = None;
-        self.wishes.clear();
+        (self.wishes, self.heard) = Default::default();
         self.said.push("starts again from its disk".to_owned());
         Ok(())
     }
@@ -131,12 +134,14 @@ impl Agent {
                 return Ok(false);
             }
         }
-        for wish in self.wishes.clone() {
-            self.serve(&wish, around)?;
+        let wishes = std::mem::take(&mut self.wishes);
+        for wish in &wishes {
+            self.serve(wish, around)?;
             if !self.is_alive() {
                 return Ok(false);
             }
         }
+        self.wishes = wishes;
         Ok(false)
     }
 
@@ -244,17 +249,18 @@ impl Agent {
             return Seen { judgement: Judgement::none(), breaker: None, requests: 0, errors: 0 };
         };
         let what = (promotion.clone(), step);
-        let known = self.judged.as_ref().filter(|(at, of, _)| *of == what && around.now - at < 1_000);
-        let known = known.map(|(.., judgement)| judgement.clone());
         let counting = around.counting.as_deref_mut().filter(|(salt, _)| salt == promotion.as_str());
-        let mut seen = match counting {
-            Some((_, counting)) => counting.look(&self.deployment, known.is_none()),
-            None => (around.nothing)(promotion.as_str()).look(&self.deployment, known.is_none()),
-        };
-        match known {
-            Some(judgement) => seen.judgement = judgement,
-            None => self.judged = Some((around.now, what, seen.judgement.clone())),
+        let is_open = counting.as_ref().is_some_and(|(_, counting)| counting.is_open());
+        let fresh = |(at, of, _): &&(Millis, _, Seen)| *of == what && around.now - at < 1_000;
+        let known = self.judged.as_ref().filter(fresh).filter(|_| step.is_some() && !is_open);
+        if let Some((.., seen)) = known {
+            return seen.clone();
         }
+        let seen = match counting {
+            Some((_, counting)) => counting.look(&self.deployment),
+            None => (around.nothing)(promotion.as_str()).look(&self.deployment),
+        };
+        self.judged = Some((around.now, what, seen.clone()));
         seen
     }
 }

@@ -60,6 +60,6 @@ pub trait Counting: std::fmt::Debug {
     fn compared(&mut self, candidate: bool, second: bool);
     /// Whether the breaker has taken the candidate's traffic away.
     fn is_open(&self) -> bool;
-    /// What is seen now. Where `judged` is false, the judgement may be left out.
-    fn look(&mut self, deployment: &Deployment, judged: bool) -> Seen;
+    /// What is seen now.
+    fn look(&mut self, deployment: &Deployment) -> Seen;
 }

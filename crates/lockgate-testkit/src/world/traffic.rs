@@ -9,6 +9,9 @@ use lockgate_core::clock::Millis;
 use lockgate_core::digest::Digest;
 use lockgate_core::route::WHOLE;
 
+/// How often an agent looks, in milliseconds.
+const AGENT_LOOKS: f64 = 50.0;
+
 /// Who asks for predictions.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Demand {
@@ -134,7 +137,7 @@ impl World {
         self.note(release, &given);
         let is_bad = given.is_bad;
         let Some((candidate, weight, salt)) = split else { return is_bad };
-        let is_counted = [routes.main, Some(candidate)].iter().flatten().all(|side| self.is_up(side));
+        let is_counted = self.is_counted(routes.main, candidate);
         let shadow = routes.shadow;
         if shadow > 0 {
             if is_counted {
@@ -188,7 +191,15 @@ impl World {
 
     /// Whether a release's workers can be reached.
     fn is_up(&self, release: &Digest) -> bool {
-        self.by_digest(release).is_some_and(|r| !r.behaviour.is_down && !r.behaviour.is_restarting)
+        self.by_digest(release).is_some_and(super::Release::is_up)
+    }
+
+    /// Whether a request is evidence: not while a side is known to be unable to serve. An agent that looks every 50 ms has not
+    /// seen yet what happened in this tick, for a part of it.
+    fn is_counted(&self, main: Option<Digest>, candidate: Digest) -> bool {
+        let mut sides = main.into_iter().chain([candidate]);
+        let is_new = sides.clone().all(|side| self.seen_up.contains(&side));
+        sides.all(|side| self.is_up(&side)) || (is_new && self.random.chance(AGENT_LOOKS / TICK as f64))
     }
 
     fn note(&mut self, release: Digest, given: &Given) {

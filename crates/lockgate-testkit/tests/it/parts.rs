@@ -50,10 +50,10 @@ impl Counting for Real {
         self.ledger.is_open()
     }
 
-    fn look(&mut self, deployment: &Deployment, judged: bool) -> Seen {
+    fn look(&mut self, deployment: &Deployment) -> Seen {
         let stats = self.ledger.stats();
         let (requests, errors) = candidate_totals(&stats, false);
-        let judgement = match Judged::of(deployment).filter(|_| judged) {
+        let judgement = match Judged::of(deployment) {
             None => Judgement::none(),
             Some(judged) => {
                 if let Some(thresholds) = judged.thresholds(&stats) {
