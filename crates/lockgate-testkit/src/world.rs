@@ -268,7 +268,8 @@ impl World {
             self.run_gates()?;
             self.server.advance(now);
             let promotions = self.server.promotions.values();
-            let said: Vec<_> = promotions.map(|p| (p.since, p.stage.name(), p.instructions.len())).collect();
+            let said: (u32, Vec<(Millis, &'static str)>) =
+                (self.server.told, promotions.map(|p| (p.since, p.stage.name())).collect());
             if self.agent.is_alive() && self.agent.heard != said {
                 (self.agent.wishes, self.agent.heard) = (self.wishes(), said);
             }

@@ -18,11 +18,24 @@ pub(crate) struct Case {
     pub(crate) runs: u64,
     pub(crate) script: String,
     pub(crate) horizon: Millis,
+    pub(crate) fault: Fault,
+}
+
+/// What is bad about a bad candidate's answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// They are seen to be bad.
+    Errors,
+    /// Every one is, and none looks so.
+    Silent,
+    /// They come late.
+    Slow,
 }
 
 const MINUTE: Millis = 60_000;
 
 /// A rollout: traffic, steps, what both are like.
+#[derive(Clone, Copy)]
 struct Setting {
     steps: &'static str,
     environment: &'static str,
@@ -47,6 +60,12 @@ const USUAL: Setting = Setting {
 /// In three steps to all the traffic.
 const RAMP: &str = "5%/5m,25%/5m,100%/5m";
 
+impl Case {
+    fn with(self, fault: Fault) -> Self {
+        Self { fault, ..self }
+    }
+}
+
 impl Setting {
     fn case(self, scenario: &'static str, twin: Twin, what: &str, runs: u64) -> Case {
         let Self { steps, environment, traffic, baseline, candidate, then, minutes } = self;
@@ -67,7 +86,8 @@ run 5250ms
             // As long as the last step takes.
             if steps.contains("100%/60m") { 62 } else { 6 }
         );
-        Case { scenario, twin, what: what.to_owned(), runs, script, horizon: minutes * MINUTE }
+        let (what, horizon) = (what.to_owned(), minutes * MINUTE);
+        Case { scenario, twin, what, runs, script, horizon, fault: Fault::Errors }
     }
 }
 
@@ -213,50 +233,27 @@ fn errors() -> Vec<Case> {
 
 /// Faults that don't show as bad answers.
 fn silent() -> Vec<Case> {
-    use Twin::Bad;
-    let shadow = |candidate| Setting {
-        steps: "shadow-100%/60m,100%/5m",
-        environment: "disagreement=3%",
-        candidate,
-        minutes: 60,
-        ..USUAL
+    let calm = Setting { baseline: "errors=0%", ..USUAL };
+    let shadow = |candidate, what| {
+        let (steps, environment) = ("shadow-100%/60m,100%/5m", "disagreement=3%");
+        let setting = Setting { steps, environment, candidate, ..calm };
+        setting.case("S17", Twin::Bad, what, 300).with(Fault::Silent)
     };
-    let latency = |candidate| Setting {
-        steps: "25%/60m,100%/5m",
-        environment: "latency=yes",
-        baseline: "errors=0.5% latency=20ms",
-        candidate,
-        minutes: 60,
-        ..USUAL
+    let latency = |candidate, what, runs| {
+        let (steps, environment, baseline) = ("25%/60m,100%/5m", "latency=yes", "latency=20ms");
+        let setting = Setting { steps, environment, baseline, candidate, ..calm };
+        setting.case("S11", Twin::Bad, what, runs).with(Fault::Slow)
     };
     vec![
-        Setting { candidate: "errors=0.5% constant=yes", ..USUAL }.case(
-            "S16",
-            Bad,
-            "always the same answer, 20/s at 5 %",
-            300,
-        ),
-        shadow("errors=0.5% differs=20%").case("S17", Bad, "20 % of answers differ, in a shadow, 20/s", 300),
-        shadow("errors=0.5% differs=6%").case(
-            "S17",
-            Bad,
-            "6 % of answers differ where 3 % may, in a shadow, 20/s",
-            300,
-        ),
-        shadow("errors=0.5% differs=100%").case("S19", Bad, "classes flipped, in a shadow, 20/s", 300),
-        latency("errors=0.5% latency=40ms").case("S11", Bad, "twice as slow, 20/s at 25 %", 300),
-        latency("errors=0.5% latency=20ms slow=3%/500ms").case(
-            "S11",
-            Bad,
-            "half a second more in 3 % of requests, 20/s at 25 %",
-            300,
-        ),
-        latency("errors=0.5% latency=20ms slow=0.1%/500ms").case(
-            "S11",
-            Bad,
-            "half a second more in 0.1 % of requests, 20/s at 25 %",
-            100,
-        ),
+        Setting { candidate: "constant=yes", ..calm }
+            .case("S16", Twin::Bad, "always the same answer, 20/s at 5 %", 300)
+            .with(Fault::Silent),
+        shadow("differs=20%", "20 % of answers differ, in a shadow, 20/s"),
+        shadow("differs=6%", "6 % of answers differ where 3 % may, in a shadow, 20/s"),
+        Case { scenario: "S19", ..shadow("differs=100%", "classes flipped, in a shadow, 20/s") },
+        latency("latency=40ms", "twice as slow, 20/s at 25 %", 300),
+        latency("latency=20ms slow=3%/500ms", "half a second more in 3 % of requests, 20/s at 25 %", 300),
+        latency("latency=20ms slow=0.1%/500ms", "half a second more in 0.1 % of requests, 20/s at 25 %", 100),
     ]
 }
 

@@ -1,6 +1,6 @@
 //! Many worlds of one case, and what came of them.
 
-use crate::cases::Case;
+use crate::cases::{Case, Fault};
 use crate::parts::parts;
 use lockgate_core::clock::Millis;
 use lockgate_core::event::RolloutEvent;
@@ -16,8 +16,9 @@ const LOOK_EVERY: Millis = 1_000;
 pub(crate) struct Run {
     pub(crate) end: End,
     /// Bad answers of the candidate that users got.
-    pub(crate) bad_answers: u64,
-    /// From the first of them to the rollback that was seen, in milliseconds.
+    pub(crate) bad_answers: Option<u64>,
+    /// From the first of them, or from its first step where none is seen to be bad, to the rollback that was seen, in
+    /// milliseconds.
     pub(crate) reverted_ms: Option<Millis>,
     /// Requests that nobody answered.
     pub(crate) lost: u64,
@@ -76,10 +77,17 @@ fn world(case: &Case, seed: u64) -> Result<Run, String> {
     let totals = world.totals("v2");
     let journal = world.journal()?;
     let seal = journal.iter().rfind(|l| matches!(l.event, RolloutEvent::RolledBack(_))).map(|l| l.at);
+    let step = |e: &RolloutEvent| matches!(e, RolloutEvent::StepEntered { .. });
+    let entered = journal.iter().find(|l| l.promotion == candidate && step(&l.event)).map(|l| l.at);
+    let (bad_answers, first) = match case.fault {
+        Fault::Errors => (Some(totals.bad_answers), totals.first_bad),
+        Fault::Silent => (Some(totals.requests), entered),
+        Fault::Slow => (None, entered),
+    };
     Ok(Run {
         end,
-        bad_answers: totals.bad_answers,
-        reverted_ms: seal.zip(totals.first_bad).map(|(seal, first)| seal - first),
+        bad_answers,
+        reverted_ms: seal.zip(first).map(|(seal, first)| seal - first),
         lost: world.unanswered(),
     })
 }

@@ -19,7 +19,8 @@ pub(crate) fn row(case: &Case, runs: &[Run]) -> String {
     };
     let back: Vec<&Run> = runs.iter().filter(|r| r.end == End::RolledBack).collect();
     let is_bad = case.twin == Twin::Bad;
-    let bad = spread(back.iter().map(|r| r.bad_answers as f64).collect(), "").filter(|_| is_bad);
+    let bad =
+        spread(back.iter().filter_map(|r| r.bad_answers).map(|n| n as f64).collect(), "").filter(|_| is_bad);
     let times = back.iter().filter_map(|r| r.reverted_ms).map(|ms| ms as f64 / 1000.0).collect();
     let times = spread(times, " s").filter(|_| is_bad);
     let lost: u64 = runs.iter().map(|r| r.lost).sum();

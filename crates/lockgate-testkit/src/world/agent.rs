@@ -60,7 +60,7 @@ pub(crate) struct Agent {
     pub(crate) offset: Millis,
     pub(crate) wishes: Vec<Wish>,
     /// By what they were made, so that they are made anew only when something changed.
-    pub(crate) heard: Vec<(Millis, &'static str, usize)>,
+    pub(crate) heard: (u32, Vec<(Millis, &'static str)>),
     /// When what was looked at last, and what was seen.
     judged: Option<(Millis, (PromotionId, Option<usize>), Seen)>,
     /// What it would print.
@@ -82,7 +82,7 @@ impl Agent {
             armed: None,
             offset: 0,
             wishes: Vec::new(),
-            heard: Vec::new(),
+            heard: Default::default(),
             judged: None,
             said: Vec::new(),
         })
