@@ -2,7 +2,8 @@
 //!
 //! The world runs the server's machine ([`lockgate_core::promotion`]) and the agent's ([`lockgate_core::rollout`]) with
 //! gateways that lag, traffic that fails and processes that die, all from one seed: the same script gives the same story.
-//! Scripts stand in `scripts/*.txt` with the story that they tell beside them (`*.out`).
+//! Scripts stand in `scripts/*.txt` with the story that they tell beside them (`*.out`); the example `scenarios` plays thousands
+//! of worlds and measures (docs/scenarios.md).
 //!
 //! | module | subject |
 //! |---|---|
