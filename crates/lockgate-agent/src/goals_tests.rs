@@ -33,6 +33,8 @@ fn plan(goal: GoalSpec) -> RolloutPlan {
         timeout_ms: 1000,
         memory_bytes: 0,
         batch_rows: None,
+        smoke: None,
+        testers: lockgate_core::plan::Testers::Nobody,
     }
 }
 

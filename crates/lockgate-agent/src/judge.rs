@@ -26,6 +26,9 @@ use lockgate_stats::thinning::{self, Segment, Side};
 use lockgate_stats::{latency, merge, srm};
 use std::collections::BTreeMap;
 
+/// From how many units on a share's own rate is believed.
+const KNOWN: u64 = 100;
+
 /// How many quantiles of the baseline's latency are watched.
 pub const QUANTILES: usize = 3;
 
@@ -407,16 +410,19 @@ fn errors(evidence: Seen<'_>, worse: f64, rollback: f64, floor: f64) -> Numbers 
 }
 
 /// With all the traffic on one side there is nothing to compare with any more: then the bound is absolute, fixed by what the
-/// baseline did before. First requests alone count, for their rate does not grow with how often a unit comes. None without
-/// such traffic.
+/// baseline did before. That is what it did in all, or what it did at the last share if that was worse: where errors rise for
+/// everybody, the candidate is not to blame for how it was in the beginning. First requests alone count, for their rate does
+/// not grow with how often a unit comes. None without such traffic.
 fn at_whole(evidence: Seen<'_>, margin: f64, floor: f64) -> Option<f64> {
     let whole = || evidence.weights.iter().filter(|w| evidence.share(w) >= 1.0);
     let (bad, units) =
         whole().fold((0, 0), |(bad, units), w| (bad + w.candidate.first_bad, units + w.candidate.units));
     let all = || evidence.weights.iter().chain(evidence.before);
-    let before: (u64, u64) =
-        (all().map(|w| w.baseline.first_bad).sum(), all().map(|w| w.baseline.units).sum());
-    let usual = if before.1 == 0 { 0.0 } else { before.0 as f64 / before.1 as f64 };
+    let rate_of = |bad: u64, units: u64| if units == 0 { 0.0 } else { bad as f64 / units as f64 };
+    let pooled = rate_of(all().map(|w| w.baseline.first_bad).sum(), all().map(|w| w.baseline.units).sum());
+    let split = evidence.weights.iter().filter(|w| evidence.share(w) < 1.0 && w.baseline.units >= KNOWN);
+    let last = split.max_by(|a, b| a.weight.total_cmp(&b.weight));
+    let usual = last.map_or(pooled, |w| rate_of(w.baseline.first_bad, w.baseline.units).max(pooled));
     (units > 0)
         .then(|| rate::log_e(bad.min(units), units, (usual * margin).max(floor).min(0.999), Bound::Above))
 }

@@ -9,7 +9,13 @@ fn plan() -> RolloutPlan {
             (name("errors"), GuardSpec::Rate { worse_by: 0.5, rollback_by: 0.2, floor: 0.005 }),
             (
                 name("latency"),
-                GuardSpec::Latency { p99_ms: Some(50.0), worse_by: 0.2, rollback_by: 0.05, floor_ms: 1.0 },
+                GuardSpec::Latency {
+                    p99_ms: Some(50.0),
+                    worse_by: 0.2,
+                    rollback_by: 0.05,
+                    floor_ms: 1.0,
+                    warmup_ms: None,
+                },
             ),
             (name("constant"), GuardSpec::Constant { rollback_by: 2.0 }),
         ]
@@ -156,6 +162,24 @@ fn with_all_the_traffic_it_is_judged_by_what_the_baseline_did_before() {
     let broken = Counts { errors: 300, first_bad: 300, ..healthy(1000) };
     let j = at_whole(broken);
     assert_eq!(j.worst().map(|r| r.guard.as_str()), Some("errors"), "{:#?}", j.readings);
+}
+
+/// S4: the share grows while errors rise for both alike. Judged by the whole rollout's mean, the candidate would go back as soon
+/// as it has everything.
+#[test]
+fn with_all_the_traffic_errors_that_rose_for_both_are_not_the_candidates() {
+    let bad = |errors: u64, units: u64| Counts { errors, first_bad: errors, ..healthy(units) };
+    let weighed = |weight, candidate, baseline| Weighed { weight, candidate, baseline };
+    let at_whole = |candidate: Counts| {
+        let weights = vec![
+            weighed(0.05, bad(10, 5_000), bad(190, 95_000)),
+            weighed(0.5, bad(540, 20_000), bad(540, 20_000)),
+            weighed(1.0, candidate, Counts::default()),
+        ];
+        judge(&plan(), &Evidence { weights, ..seen(bad(0, 0), bad(0, 0)) }, &mut Peaks::default())
+    };
+    assert!(at_whole(bad(330, 10_000)).worst().is_none());
+    assert_eq!(at_whole(bad(800, 10_000)).worst().map(|r| r.guard.as_str()), Some("errors"));
 }
 
 fn with_disagreement() -> RolloutPlan {

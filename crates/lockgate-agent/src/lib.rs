@@ -13,6 +13,7 @@
 //! | `fleet` | workers |
 //! | `gates` | running gates, signing what they find |
 //! | [`judge`], [`goals`] | from counts to verdicts; what outcomes that came later say |
+//! | [`look`] | what is judged, and by which counts |
 //! | `outcomes` | feedback: taken, kept, and found again |
 //! | `routing` | from deployments to the gateway's table |
 //! | `reconciler` | desired against actual, every few milliseconds |
@@ -40,6 +41,7 @@ mod journal;
 pub mod judge;
 mod link;
 mod live;
+pub mod look;
 mod outcomes;
 mod predictions;
 mod preview;

@@ -68,13 +68,15 @@ fn weighed(stats: &RolloutStats, shadow: bool) -> Vec<Weighed> {
 }
 
 /// Requests of users that were assigned to the candidate, or those that were mirrored to it, and bad answers among them.
-pub(crate) fn candidate_totals(stats: &RolloutStats, shadow: bool) -> (u64, u64) {
+#[must_use]
+pub fn candidate_totals(stats: &RolloutStats, shadow: bool) -> (u64, u64) {
     let candidate = stats.segments.iter().filter(|s| s.arm == Role::Candidate && s.shadow == shadow);
     candidate.fold((0, 0), |(requests, bad), s| (requests + s.requests, bad + s.errors.total()))
 }
 
 /// What the gateway's own breaker saw, if it opened.
-pub(crate) fn breaker(stats: &RolloutStats) -> Option<String> {
+#[must_use]
+pub fn breaker(stats: &RolloutStats) -> Option<String> {
     let ended_shadow = stats.shadow.is_some_and(|s| s.breaker_open);
     if !stats.breaker_open && !ended_shadow {
         return None;
@@ -114,15 +116,16 @@ fn baseline_latency(stats: &RolloutStats, shadow: bool) -> Histogram {
 /// What counts as slow from now on: by the plan's latency guard and what the baseline did so far, in requests of the kind that
 /// the present step is about.
 pub(crate) fn thresholds(stats: &RolloutStats, plan: &Plan, is_shadow: bool) -> Option<LatencyThresholds> {
-    let (p99_ms, worse_by, rollback_by, floor_ms) = plan.rollout.guards.values().find_map(|g| match g {
-        GuardSpec::Latency { p99_ms, worse_by, rollback_by, floor_ms } => {
-            Some((*p99_ms, *worse_by, *rollback_by, *floor_ms))
-        }
-        GuardSpec::Rate { .. }
-        | GuardSpec::Constant { .. }
-        | GuardSpec::Disagreement { .. }
-        | GuardSpec::Goal(_) => None,
-    })?;
+    let (p99_ms, worse_by, rollback_by, floor_ms, warmup_ms) =
+        plan.rollout.guards.values().find_map(|g| match g {
+            GuardSpec::Latency { p99_ms, worse_by, rollback_by, floor_ms, warmup_ms } => {
+                Some((*p99_ms, *worse_by, *rollback_by, *floor_ms, *warmup_ms))
+            }
+            GuardSpec::Rate { .. }
+            | GuardSpec::Constant { .. }
+            | GuardSpec::Disagreement { .. }
+            | GuardSpec::Goal(_) => None,
+        })?;
     let micros = |ms: f64| (ms * 1000.0).clamp(0.0, 1e15) as u64;
     let latency = baseline_latency(stats, is_shadow);
     let quantile = |q: f64| match latency.quantile(q) {
@@ -134,6 +137,7 @@ pub(crate) fn thresholds(stats: &RolloutStats, plan: &Plan, is_shadow: bool) -> 
         slo_us: p99_ms.map(micros),
         rollback: margin(rollback_by),
         promote: margin(worse_by),
+        warmup_us: warmup_ms.map(|ms| ms.saturating_mul(1000)),
         baseline_quantiles_us: [quantile(0.5), quantile(0.9), quantile(0.99)],
     })
 }

@@ -43,6 +43,8 @@ fn plan() -> RolloutPlan {
         timeout_ms: 1000,
         memory_bytes: 0,
         batch_rows: None,
+        smoke: None,
+        testers: lockgate_core::plan::Testers::Nobody,
     }
 }
 
@@ -69,6 +71,7 @@ fn record(number: u64, salt: &str) -> LogRecord {
         response: None,
         response_form: BodyForm::default(),
         request_id: None,
+        forced: None,
         drawn: Some(DrawnFor { salt: salt.into(), weight: 5_000, arm, unit: number }),
     }
 }

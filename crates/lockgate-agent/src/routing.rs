@@ -36,13 +36,7 @@ pub(crate) fn plan(deployment: &Deployment) -> Option<&Plan> {
 
 fn route(deployment: &Deployment, fleet: &Fleet) -> Option<ModelRoute> {
     let plan = plan(deployment)?;
-    let mut traffic = deployment.traffic();
-    // On probation the release keeps its place as the candidate with all the traffic: so it goes on being counted, the
-    // breaker stays armed, and what it would go back to answers where its workers can't.
-    if let Some((serving, way_back)) = deployment.on_probation() {
-        traffic.split = Some((&serving.revision, WHOLE, &serving.promotion));
-        traffic.main = Some(way_back);
-    }
+    let traffic = deployment.routed();
     if traffic.main.is_none() && traffic.split.is_none() {
         return None;
     }

@@ -135,7 +135,8 @@ fn guards_are_built_in_and_an_environment_overrides_single_keys() {
     let staging = &project.environment(&env("staging")).unwrap().guards;
     let GuardSpec::Rate { worse_by, rollback_by, floor } = staging["errors"] else { panic!("a rate") };
     assert!(close(worse_by, 0.5) && close(rollback_by, 0.2) && close(floor, 0.005));
-    let GuardSpec::Latency { p99_ms, worse_by, rollback_by, floor_ms } = staging["latency"] else {
+    let GuardSpec::Latency { p99_ms, worse_by, rollback_by, floor_ms, warmup_ms: None } = staging["latency"]
+    else {
         panic!("latency")
     };
     assert!(p99_ms == Some(50.0) && close(worse_by, 0.2) && close(rollback_by, 0.05) && close(floor_ms, 1.0));
@@ -145,6 +146,10 @@ fn guards_are_built_in_and_an_environment_overrides_single_keys() {
         panic!("latency")
     };
     assert!(p99_ms == Some(50.0) && close(worse_by, 0.1) && close(rollback_by, 0.025));
+
+    let slow_start = read("project = \"p\"\n[env.a]\nguards = { latency = { warmup = \"30s\" } }\n");
+    let guards = &slow_start.environment(&env("a")).unwrap().guards;
+    assert!(matches!(guards["latency"], GuardSpec::Latency { warmup_ms: Some(30_000), .. }));
 
     let bare = read(
         "project = \"p\"\n[guard.constant]\nremove = true\n[env.a]\n[env.b]\nguards = { errors = { remove = true } }\n",

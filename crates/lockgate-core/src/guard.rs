@@ -29,6 +29,10 @@ pub enum GuardSpec {
         rollback_by: f64,
         /// A slow-down by less than this is no harm, in milliseconds.
         floor_ms: f64,
+        /// For how long after the candidate's first request slowness doesn't count, of either side, in milliseconds; the
+        /// gateway's own time where it isn't set.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        warmup_ms: Option<u64>,
     },
     /// Answers that are always the same. Rolls back only: variety can't be proven by counting repeats.
     Constant {

@@ -29,7 +29,6 @@ use crate::event::{Cause, RolloutEvent, Smoked};
 use crate::guard::Judgement;
 use crate::id::{ModelName, PromotionId};
 use crate::plan::{Plan, Revision, Smoke, Switch};
-#[cfg(doc)]
 use crate::route::WHOLE;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -284,6 +283,21 @@ impl Deployment {
             Some((_, Phase::RollingBack { target, .. })) => all(target.as_ref()),
             Some((_, Phase::FailingOver { .. })) => all(backup.or(self.main())),
             Some((_, Phase::Preparing { .. })) | None => all(self.main()),
+        }
+    }
+
+    /// How a gateway is told of it. On probation the release keeps its place as the candidate with all the traffic: so it goes
+    /// on being counted, the breaker stays armed, and what it would go back to answers where its workers can't.
+    #[must_use]
+    pub fn routed(&self) -> Traffic<'_> {
+        let traffic = self.traffic();
+        match self.on_probation() {
+            Some((serving, way_back)) => Traffic {
+                main: Some(way_back),
+                split: Some((&serving.revision, WHOLE, &serving.promotion)),
+                ..traffic
+            },
+            None => traffic,
         }
     }
 

@@ -23,6 +23,7 @@
 //! | `shadow`, `shadow_meter` | mirrored requests, and what they are judged by |
 //! | [`assign`] | which side a unit belongs to |
 //! | [`rollout`], `units` | what a rollout is judged by |
+//! | [`ledger`] | that counting without sockets, for simulations |
 //! | [`breaker`] | the last line of defence |
 //! | `budget` | how often may be tried again |
 //! | [`meter`], `metrics` | counters, and as Prometheus text |
@@ -44,6 +45,7 @@ mod gateway;
 mod grpc;
 mod handle;
 mod large;
+pub mod ledger;
 pub mod log;
 pub mod meter;
 mod metrics;

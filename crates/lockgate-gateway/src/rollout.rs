@@ -96,6 +96,8 @@ pub struct LatencyThresholds {
     pub promote: LatencyMargin,
     /// The baseline's p50, p90 and p99 so far, best at a histogram's edge; `u64::MAX` where one isn't known.
     pub baseline_quantiles_us: [u64; 3],
+    /// For how long after the candidate's first request nothing is slow; the gateway's own setting where it isn't said.
+    pub warmup_us: Option<u64>,
 }
 
 /// A candidate's latency counts as `max(0, latency - floor_us) / factor`.
@@ -271,9 +273,9 @@ impl SplitMeter {
         first
     }
 
-    fn is_warm(&self, now_us: u64) -> bool {
+    fn is_warm(&self, now_us: u64, thresholds: &LatencyThresholds) -> bool {
         let first = self.first_candidate_us.load(Ordering::Relaxed);
-        now_us >= first.saturating_add(self.warmup_us)
+        now_us >= first.saturating_add(thresholds.warmup_us.unwrap_or(self.warmup_us))
     }
 
     /// Counts one request when it ends. A `named` unit may come again; others are units of their own. Gives back the
@@ -310,7 +312,7 @@ impl SplitMeter {
         {
             kinds |= units::REPEAT;
         }
-        if let (Some(thresholds), true) = (self.thresholds.load().as_deref(), self.is_warm(started_us)) {
+        if let Some(thresholds) = self.thresholds.load().as_deref().filter(|t| self.is_warm(started_us, t)) {
             kinds |= thresholds.slow(outcome.latency_us, arm);
             if !first {
                 // The bound is a share of requests; a unit that asks a hundred times would meet it sooner or later.

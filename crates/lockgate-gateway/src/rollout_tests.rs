@@ -18,6 +18,7 @@ fn thresholds() -> LatencyThresholds {
         rollback: LatencyMargin { factor: 2.0, floor_us: 100 },
         promote: LatencyMargin { factor: 4.0, floor_us: 100 },
         baseline_quantiles_us: [100, 200, u64::MAX],
+        warmup_us: None,
     }
 }
 
@@ -81,7 +82,14 @@ fn a_candidate_is_slow_beyond_its_margin_and_a_baseline_beyond_the_quantile() {
 
 #[test]
 fn no_latency_counts_in_the_warm_up_but_errors_do() {
-    let meter = meter(Some(thresholds()), 1000);
+    warms_up(meter(Some(thresholds()), 1000));
+    // What a guard says goes before the gateway's own setting.
+    let longer = LatencyThresholds { warmup_us: Some(1_000_000), ..thresholds() };
+    warms_up(meter(Some(longer), 5_000));
+}
+
+/// The warm-up takes a second.
+fn warms_up(meter: SplitMeter) {
     let cell = meter.cell(500, Role::Candidate);
     let slow = Outcome { latency_us: 9999, ..failed() };
     for (unit, at) in [(1, 5_000_000), (2, 5_999_999), (3, 6_000_000)] {

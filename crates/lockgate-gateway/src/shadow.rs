@@ -162,7 +162,7 @@ impl Mirrored {
         ];
         for (arm, started_us, outcome) in both {
             let cell = shadow.cell(arm);
-            let unit = self.unit_in(arm);
+            let unit = unit_in(self.unit.hash, arm);
             let first = meter.split.start((arm, cell), unit, self.unit.named, started_us);
             let drawn = Drawn { unit, named: self.unit.named, first };
             if let Some((bad, units)) = meter.split.record((arm, cell), drawn, started_us, outcome) {
@@ -170,10 +170,6 @@ impl Mirrored {
                 tracing::warn!(%model, promotion = %salt, bad, units, "the breaker ends the mirroring to the candidate");
             }
         }
-    }
-
-    fn unit_in(&self, arm: Role) -> u64 {
-        self.unit.hash ^ ARMS[usize::from(arm == Role::Candidate)]
     }
 
     /// Asks the candidate, and waits for a worker of it as long as a user's request would.
@@ -267,9 +263,14 @@ impl Mirrored {
 
     fn is_first_sample(&self, meter: &ShadowMeter) -> bool {
         let arm = Role::Candidate;
-        let fresh = meter.split.note(self.unit_in(arm), self.unit.named, arm, units::SAMPLED);
+        let fresh = meter.split.note(unit_in(self.unit.hash, arm), self.unit.named, arm, units::SAMPLED);
         fresh.is_some_and(|fresh| fresh & units::SAMPLED != 0)
     }
+}
+
+/// What a unit's one arm is known by among mirrored requests.
+pub(crate) fn unit_in(unit: u64, arm: Role) -> u64 {
+    unit ^ ARMS[usize::from(arm == Role::Candidate)]
 }
 
 fn hash(asked: &Asked) -> Option<u64> {

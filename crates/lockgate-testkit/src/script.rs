@@ -2,15 +2,16 @@
 //!
 //! ```text
 //! environment steps=shadow-20%/10m,5%/15m,25%/15m,100%/5m disagreement=3% approve=1 backup=rules inconclusive=rollback deadline=30m gateways=3
-//! release v1 errors=0.5%                # behaviour: errors, nan, latency, constant, differs, noise, flap=10s/60s, down
+//! release v1 errors=0.5%                # behaviour: errors, nan, refuses, unavailable, latency, slow=2%/500ms, cold=30s/300ms,
+//!                                       # constant, differs, noise, flap=10s/60s, breaks-at=30%, restarting, down
 //! release v2 same-as=v1 gates=fail by=dana
 //! behave v2 errors=5%                   # from now on
-//! traffic 50/s users=2000 · heavy 2/s · incident 4% · lose 3%
+//! traffic 50/s users=2000 idle=10m/20m retries=90% · heavy 2/s · incident 4% [over=30m] · lose 3% · counts lost|frozen|back
 //! promote v2 by=ci · approve p1 by=ann [machine] [stale] · reject p1 by=ann · cancel p1
 //! pause|resume|abort|rollback p1 by=ann
 //! run 15m
 //! server down|up · gateway 2 partition|heal|lag=5s · kill now|before-journal|… · clock +1h · show
-//! expect p1 confirmed · expect routes v1 · expect requests v2 < 100 · expect sticky · expect unanswered < 5
+//! expect p1 confirmed · expect routes v1 · expect requests|failed|bad v2 < 100 · expect sticky · expect fair · expect unanswered < 5
 //! ```
 
 use lockgate_core::clock::Millis;
@@ -25,8 +26,16 @@ pub struct Behaviour {
     pub errors: f64,
     /// Chance of an answer that is not a number.
     pub nan: f64,
+    /// Chance that it refuses what it is asked (4xx).
+    pub refuses: f64,
+    /// Chance that it says that it can't just now (503), so that another side is asked.
+    pub unavailable: f64,
     /// Median latency in milliseconds.
     pub latency_ms: f64,
+    /// A share of its answers takes so much longer.
+    pub slow: Option<(f64, Millis)>,
+    /// For a time from its first request on, every answer takes so much longer.
+    pub cold: Option<(Millis, Millis)>,
     /// Whether it always says the same.
     pub is_constant: bool,
     /// Chance that it says something else than the first release does.
@@ -35,6 +44,10 @@ pub struct Behaviour {
     pub noise: f64,
     /// It errs only in the first part of each period.
     pub flap: Option<(Millis, Millis)>,
+    /// With more than this share of the traffic its workers don't stay up.
+    pub breaks_at: Option<f64>,
+    /// Whether its workers are being started again.
+    pub is_restarting: bool,
     /// Whether its workers don't stay up.
     pub is_down: bool,
 }
@@ -58,6 +71,8 @@ pub struct Environment {
     pub gateways: usize,
     /// Whether latency is watched, too.
     pub has_latency_guard: bool,
+    /// For how long slowness doesn't count at first.
+    pub warmup_ms: Option<Millis>,
     /// The share of answers that may differ, where answers are compared.
     pub disagreement: Option<f64>,
 }
@@ -184,8 +199,27 @@ pub(crate) fn rate(text: &str) -> Result<f64, String> {
 /// Changes a behaviour by a line's options.
 pub(crate) fn behave(words: &Words<'_>, behaviour: &mut Behaviour) -> Result<(), String> {
     words.only(&[
-        "errors", "nan", "latency", "constant", "differs", "noise", "flap", "down", "same-as", "gates", "by",
+        "errors",
+        "nan",
+        "refuses",
+        "unavailable",
+        "latency",
+        "slow",
+        "cold",
+        "constant",
+        "differs",
+        "noise",
+        "flap",
+        "breaks-at",
+        "restarting",
+        "down",
+        "same-as",
+        "gates",
+        "by",
     ])?;
+    let two = |value: &'static str, text: &str| {
+        text.split_once('/').map(|(a, b)| (a.to_owned(), b.to_owned())).ok_or(format!("write {value}"))
+    };
     for (key, value) in &words.options {
         match *key {
             "errors" => behaviour.errors = share(value)?,
@@ -195,9 +229,21 @@ pub(crate) fn behave(words: &Words<'_>, behaviour: &mut Behaviour) -> Result<(),
             "latency" => behaviour.latency_ms = span(value)? as f64,
             "constant" => behaviour.is_constant = *value == "yes",
             "down" => behaviour.is_down = *value == "yes",
+            "restarting" => behaviour.is_restarting = *value == "yes",
+            "refuses" => behaviour.refuses = share(value)?,
+            "unavailable" => behaviour.unavailable = share(value)?,
+            "breaks-at" => behaviour.breaks_at = Some(share(value)?),
             "flap" => {
-                let (bad, period) = value.split_once('/').ok_or("write flap=10s/60s")?;
-                behaviour.flap = Some((span(bad)?, span(period)?));
+                let (bad, period) = two("flap=10s/60s", value)?;
+                behaviour.flap = Some((span(&bad)?, span(&period)?));
+            }
+            "slow" => {
+                let (of, ms) = two("slow=2%/500ms", value)?;
+                behaviour.slow = Some((share(&of)?, span(&ms)?));
+            }
+            "cold" => {
+                let (lasts, ms) = two("cold=30s/300ms", value)?;
+                behaviour.cold = Some((span(&lasts)?, span(&ms)?));
             }
             _ => {}
         }
@@ -252,6 +298,7 @@ pub(crate) fn environment(words: &Words<'_>) -> Result<Environment, String> {
         "probation",
         "gateways",
         "latency",
+        "warmup",
         "disagreement",
     ])?;
     let number = |key: &str, default: usize| match words.option(key) {
@@ -272,6 +319,7 @@ pub(crate) fn environment(words: &Words<'_>) -> Result<Environment, String> {
         },
         probation_ms: time("probation", 3_600_000)?,
         gateways: number("gateways", 1)?.max(1),
+        warmup_ms: words.option("warmup").map(span).transpose()?,
         has_latency_guard: words.option("latency") == Some("yes"),
         disagreement: words.option("disagreement").map(share).transpose()?,
     })

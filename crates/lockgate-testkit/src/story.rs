@@ -72,16 +72,19 @@ fn command(world: &mut World, words: &Words<'_>) -> Result<Option<String>, Strin
             script::behave(words, &mut behaviour)?;
             *world.behaviour(words.at(1)?)? = behaviour;
         }
-        "traffic" => {
-            let users = words
-                .option("users")
-                .map(|n| n.parse().map_err(|_| format!("`{n}` is no number")))
-                .transpose()?;
-            world.demand(script::rate(words.at(1)?)?, users);
+        "traffic" => traffic(world, words)?,
+        "heavy" => world.demand().heavy = script::rate(words.at(1)?)?,
+        "incident" => {
+            let over = words.option("over").map(script::span).transpose()?;
+            world.incident(script::share(words.at(1)?)?, over);
         }
-        "heavy" => world.heavy(script::rate(words.at(1)?)?),
-        "incident" => world.incident(script::share(words.at(1)?)?),
-        "lose" => world.lose(script::share(words.at(1)?)?),
+        "lose" => world.demand().lost = script::share(words.at(1)?)?,
+        "counts" => match words.at(1)? {
+            "lost" => world.set_counts(true, false),
+            "frozen" => world.set_counts(false, true),
+            "back" => world.set_counts(false, false),
+            other => return Err(format!("counts can be lost, frozen or back, not `{other}`")),
+        },
         "promote" => {
             let asked = world.ask(words.at(1)?, &person(words.option("by").unwrap_or("ci"))?);
             return Ok(Some(match asked {
@@ -127,6 +130,23 @@ fn release(world: &mut World, words: &Words<'_>) -> Result<(), String> {
     Ok(())
 }
 
+/// How much is asked, by whom, and when.
+fn traffic(world: &mut World, words: &Words<'_>) -> Result<(), String> {
+    let (rate, users) = (script::rate(words.at(1)?)?, words.option("users"));
+    let users = users.map(|n| n.parse().map_err(|_| format!("`{n}` is no number"))).transpose()?;
+    let retries = words.option("retries").map_or(Ok(0.0), script::share)?;
+    let idle = match words.option("idle").map(|text| text.split_once('/').ok_or("write idle=10m/20m")) {
+        Some(parts) => {
+            let (idle, period) = parts?;
+            Some((script::span(idle)?, script::span(period)?))
+        }
+        None => None,
+    };
+    let demand = world.demand();
+    (demand.per_second, demand.users, demand.idle, demand.retries) = (rate, users, idle, retries);
+    Ok(())
+}
+
 /// What people do. A refusal is part of the story, not the script's end.
 fn people(world: &mut World, words: &Words<'_>) -> Result<String, String> {
     let id: PromotionId = world::promotion(words.at(1)?)?;
@@ -169,7 +189,16 @@ fn expect(world: &World, words: &Words<'_>) -> Result<(), String> {
         }
         "mirrored" => check(world.is_mirrored(), "another picture at the server".to_owned()),
         "unanswered" => compare(world.unanswered(), words.at(2)?, words.at(3)?),
-        "requests" => compare(world.totals(words.at(2)?).0, words.at(3)?, words.at(4)?),
+        "fair" => check(world.is_fair(), "a share that was not kept".to_owned()),
+        what @ ("requests" | "failed" | "bad") => {
+            let totals = world.totals(words.at(2)?);
+            let found = match what {
+                "requests" => totals.requests,
+                "failed" => totals.failed,
+                _ => totals.bad_answers,
+            };
+            compare(found, words.at(3)?, words.at(4)?)
+        }
         promotion => {
             let stage = world.stage(&world::promotion(promotion)?).unwrap_or("nothing");
             check(stage == words.at(2)?, stage.to_owned())

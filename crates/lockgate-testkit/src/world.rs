@@ -1,6 +1,7 @@
 //! A whole installation in memory: one server, one agent, its gateways, their traffic. It goes on by [`World::run`] only.
 
 mod agent;
+mod answers;
 mod counts;
 mod gateway;
 mod place;
@@ -8,12 +9,12 @@ mod server;
 mod traffic;
 mod words;
 
-pub use counts::{Counts, Evidence, Judge, Mirrored, Weighed};
+pub use counts::{Counting, Failure, Request, Seen};
+pub use traffic::Totals;
 
 use crate::clock::Seeded;
 use crate::script::{Behaviour, Environment, GateResult, KillPoint};
 use agent::{Agent, Surroundings, Wish};
-use counts::Meter;
 use gateway::Gateway;
 use lockgate_core::clock::Millis;
 use lockgate_core::digest::Digest;
@@ -21,11 +22,12 @@ use lockgate_core::event::{Instruction, InstructionKind, RolloutEvent};
 use lockgate_core::gate::Outcome as GateOutcome;
 use lockgate_core::id::{CommandId, PrincipalId, PromotionId};
 use lockgate_core::promotion::{Command, Stage};
+use lockgate_core::route::WHOLE;
 use place::Place;
 use serde::{Deserialize, Serialize};
 use server::Server;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use traffic::Demand;
+use traffic::{Demand, Drift};
 
 /// How far one tick goes.
 const TICK: Millis = 250;
@@ -42,10 +44,10 @@ pub type Assign = fn(&[u8], &[u8], u32) -> bool;
 /// The real parts that the world is built around; handed in, so that this crate builds without the data plane.
 #[derive(Debug, Clone, Copy)]
 pub struct Parts {
-    /// From counts to verdicts.
-    pub judge: Judge,
     /// From units to arms.
     pub assign: Assign,
+    /// Empty counts for the rollout with this salt.
+    pub counting: fn(&str) -> Box<dyn Counting>,
 }
 
 /// One line of the agent's journal.
@@ -70,6 +72,13 @@ pub(crate) struct Release {
     pub(crate) behaviour: Behaviour,
 }
 
+impl Release {
+    /// Whether its workers can be reached.
+    pub(crate) fn is_up(&self) -> bool {
+        !self.behaviour.is_down && !self.behaviour.is_restarting
+    }
+}
+
 /// The world.
 #[derive(Debug)]
 pub struct World {
@@ -81,12 +90,21 @@ pub struct World {
     server: Server,
     agent: Agent,
     gateways: Vec<Gateway>,
-    meter: Option<Meter>,
+    /// The newest rollout's counts.
+    counting: Option<(String, Box<dyn Counting>)>,
+    /// Workers that were there when the agent looked last.
+    seen_up: BTreeSet<Digest>,
+    /// Whether the agent can read counts, and whether they stand still.
+    are_counts_lost: bool,
+    are_counts_frozen: bool,
     demand: Demand,
     units: u64,
-    /// Requests and bad answers by release, and when the last one was sent.
-    totals: BTreeMap<Digest, (u64, u64)>,
+    totals: BTreeMap<Digest, Totals>,
+    /// When a release got its first request, and its last.
+    first_sent: BTreeMap<Digest, Millis>,
     last_sent: BTreeMap<Digest, Millis>,
+    /// Requests, and the candidate's among them, by its share.
+    drawn: BTreeMap<u32, (u64, u64)>,
     unanswered: u64,
     /// The last salt, weight and arm of every user who comes again.
     assigned: HashMap<u64, (String, u32, bool)>,
@@ -112,11 +130,16 @@ impl World {
             server: Server::new(),
             agent: Agent::new()?,
             gateways,
-            meter: None,
+            counting: None,
+            seen_up: BTreeSet::new(),
+            are_counts_lost: false,
+            are_counts_frozen: false,
             demand: Demand::default(),
             units: 0,
             totals: BTreeMap::new(),
+            first_sent: BTreeMap::new(),
             last_sent: BTreeMap::new(),
+            drawn: BTreeMap::new(),
             unanswered: 0,
             assigned: HashMap::new(),
             moved_back: 0,
@@ -146,20 +169,20 @@ impl World {
         Ok(&mut found.behaviour)
     }
 
-    pub(crate) fn demand(&mut self, per_second: f64, users: Option<u64>) {
-        (self.demand.per_second, self.demand.users) = (per_second, users);
+    pub(crate) fn demand(&mut self) -> &mut Demand {
+        &mut self.demand
     }
 
-    pub(crate) fn heavy(&mut self, per_second: f64) {
-        self.demand.heavy = per_second;
-    }
-
-    pub(crate) fn lose(&mut self, chance: f64) {
-        self.demand.lost = chance;
-    }
-
-    pub(crate) fn incident(&mut self, chance: f64) {
+    /// The chance of a bad answer that hits every release alike; with a time, it goes there steadily.
+    pub(crate) fn incident(&mut self, chance: f64, span: Option<Millis>) {
+        let from = self.demand.incident;
         self.demand.incident = chance;
+        self.demand.drift = span.map(|span| Drift { from, to: chance, since: self.now, span });
+    }
+
+    /// Whether the agent can read counts, and whether they stand still.
+    pub(crate) fn set_counts(&mut self, lost: bool, frozen: bool) {
+        (self.are_counts_lost, self.are_counts_frozen) = (lost, frozen);
     }
 
     pub(crate) fn gateway(&mut self, number: usize) -> Result<&mut Gateway, String> {
@@ -239,29 +262,50 @@ impl World {
         self.now += TICK;
         let now = self.now;
         self.gateways.iter_mut().for_each(|g| g.tick(now));
+        self.overload();
         self.requests();
         if self.server.is_up {
             self.run_gates()?;
             self.server.advance(now);
-            if self.agent.is_alive() {
-                self.agent.wishes = self.wishes();
+            let promotions = self.server.promotions.values();
+            let said: (u32, Vec<(Millis, &'static str)>) =
+                (self.server.told, promotions.map(|p| (p.since, p.stage.name())).collect());
+            if self.agent.is_alive() && self.agent.heard != said {
+                (self.agent.wishes, self.agent.heard) = (self.wishes(), said);
             }
         }
         let mut around = Surroundings {
             now,
             gateways: &mut self.gateways,
-            meter: self.meter.as_mut(),
+            counting: self.counting.as_mut().filter(|_| !self.are_counts_lost),
+            nothing: self.parts.counting,
             releases: &self.releases,
             last_sent: &self.last_sent,
-            judge: self.parts.judge,
         };
-        self.agent.tick(&mut around)?;
+        if self.agent.tick(&mut around)? {
+            // A gateway's counts are gone with the process that it lives in.
+            self.counting = None;
+        }
+        let up = self.releases.values().filter(|r| r.is_up());
+        self.seen_up = up.map(|r| r.digest).collect();
         if self.server.is_up && self.agent.is_alive() {
             let news = self.agent.journal(self.server.reported)?;
             self.server.take_report(&news, now);
         }
         self.tell_news();
         Ok(())
+    }
+
+    /// What can't bear its share of the traffic breaks, and stays broken.
+    fn overload(&mut self) {
+        let splits = self.gateways.iter().filter_map(|g| g.applied.routes.split.as_ref());
+        let loads: Vec<(Digest, f64)> =
+            splits.map(|(release, weight, _)| (*release, f64::from(*weight) / f64::from(WHOLE))).collect();
+        for release in self.releases.values_mut() {
+            let most = release.behaviour.breaks_at;
+            release.behaviour.is_down |=
+                loads.iter().any(|(d, load)| *d == release.digest && most.is_some_and(|most| *load > most));
+        }
     }
 
     fn run_gates(&mut self) -> Result<(), String> {
@@ -351,10 +395,19 @@ impl World {
         self.server.promotions.get(id).map(|p| p.stage.name())
     }
 
-    /// Requests and bad answers of a release so far.
+    /// What users met of a release so far.
     #[must_use]
-    pub fn totals(&self, name: &str) -> (u64, u64) {
+    pub fn totals(&self, name: &str) -> Totals {
         self.releases.get(name).and_then(|r| self.totals.get(&r.digest)).copied().unwrap_or_default()
+    }
+
+    /// Whether every share was kept within four standard deviations, where each request is a unit of its own.
+    #[must_use]
+    pub fn is_fair(&self) -> bool {
+        self.drawn.iter().all(|(weight, (requests, candidate))| {
+            let (n, share) = (*requests as f64, f64::from(*weight) / f64::from(WHOLE));
+            (*candidate as f64 - n * share).abs() <= 4.0 * (n * share * (1.0 - share)).sqrt()
+        })
     }
 
     /// How many users were moved from a candidate back to the baseline though its share did not fall.

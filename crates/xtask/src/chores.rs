@@ -20,6 +20,15 @@ pub(crate) fn lint() -> Result<()> {
     })
 }
 
+/// Plays the simulated scenarios, thousands of worlds: that takes an optimised program.
+pub(crate) fn scenarios(check: bool, scenario: Option<&str>) -> Result<()> {
+    let mut arguments =
+        vec!["run", "--release", "--locked", "--package", "lockgate-testkit", "--example", "scenarios", "--"];
+    arguments.extend(check.then_some("--check"));
+    arguments.extend(scenario);
+    step("scenarios", || cargo(&arguments))
+}
+
 /// What CI runs: all in the dev profile, so that nothing is built twice.
 pub(crate) fn ci() -> Result<()> {
     lint()?;

@@ -1,4 +1,4 @@
-//! Chores of the workspace: `cargo xtask tidy | generate [--check] | lint | ci`.
+//! Chores of the workspace: `cargo xtask tidy | generate [--check] | scenarios [--check] | lint | ci`.
 
 #![expect(
     clippy::print_stdout,
@@ -32,6 +32,14 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Play the scenarios many times and write what was measured into docs/scenarios.md
+    Scenarios {
+        /// Compare only, and fail if the page says something else
+        #[arg(long)]
+        check: bool,
+        /// Play one scenario (S1, S2, …) and write nothing
+        scenario: Option<String>,
+    },
     /// Format, clippy, tidy, licences: everything that needs no test to run
     Lint,
     /// Lint, build, test, generate --check
@@ -51,6 +59,7 @@ fn run(chore: Chore) -> Result<()> {
     match chore {
         Chore::Tidy => tidy::run(),
         Chore::Generate { check } => generate::run(check),
+        Chore::Scenarios { check, scenario } => chores::scenarios(check, scenario.as_deref()),
         Chore::Lint => chores::lint(),
         Chore::Ci => chores::ci(),
     }

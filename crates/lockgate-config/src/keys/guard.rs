@@ -30,6 +30,11 @@ pub(crate) const GUARD: Tagged = Tagged {
                 Key::new("worse_by", SHARE, "What must be excluded to promote (20%)."),
                 Key::new("rollback_by", SHARE, "What must be exceeded to roll back (a quarter of worse_by)."),
                 Key::new("floor", Shape::Text(Format::Latency), "A slow-down by less is no harm (1ms)."),
+                Key::new(
+                    "warmup",
+                    Shape::Text(Format::Duration),
+                    "For how long after the candidate's first request slowness doesn't count (2s).",
+                ),
             ],
         },
         Kind {

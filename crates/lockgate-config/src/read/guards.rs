@@ -96,7 +96,9 @@ fn spec(reader: &mut Reader<'_, '_>) -> Option<GuardSpec> {
                 Some(text) => crate::format::fraction_ms(text).ok()?,
                 None => 1.0,
             };
-            Some(GuardSpec::Latency { p99_ms: reader.latency("p99"), worse_by, rollback_by, floor_ms })
+            let warmup_ms = reader.duration("warmup").and_then(|ms| u64::try_from(ms).ok());
+            let p99_ms = reader.latency("p99");
+            Some(GuardSpec::Latency { p99_ms, worse_by, rollback_by, floor_ms, warmup_ms })
         }
         "constant" => Some(GuardSpec::Constant {
             rollback_by: match &reader.node.get("rollback_by").map(|n| &n.value) {

@@ -125,6 +125,7 @@ async fn slow_candidates_show_by_the_thresholds_that_were_set_before() {
         rollback: margin,
         promote: margin,
         baseline_quantiles_us: [20_000, 20_000, 20_000],
+        warmup_us: None,
     };
     two.world.gateway.set_thresholds(&model(), thresholds).unwrap();
     let broken = LatencyThresholds { baseline_quantiles_us: [3, 2, 1], ..thresholds };

@@ -6,6 +6,7 @@ mod crossing;
 mod decision;
 mod hostile;
 mod laws;
+mod many;
 mod planning;
 mod reference;
 

@@ -1,6 +1,6 @@
 //! The agent: a disk, a loop, and a way to die at any of its points.
 
-use super::counts::{Evidence, Judge, Meter};
+use super::counts::{Counting, Seen};
 use super::gateway::{Gateway, Routes, Table};
 use super::{Line, Release};
 use crate::script::KillPoint;
@@ -11,7 +11,6 @@ use lockgate_core::guard::Judgement;
 use lockgate_core::id::PromotionId;
 use lockgate_core::plan::{Plan, Revision};
 use lockgate_core::rollout::{Deployment, Observation, Phase, Readiness};
-use lockgate_stats::decision::Peaks;
 use std::collections::BTreeMap;
 
 /// How long a dead agent stays dead.
@@ -41,10 +40,12 @@ struct Disk {
 pub(crate) struct Surroundings<'a> {
     pub(crate) now: Millis,
     pub(crate) gateways: &'a mut [Gateway],
-    pub(crate) meter: Option<&'a mut Meter>,
+    /// The newest rollout's salt and counts, where they can be read.
+    pub(crate) counting: Option<&'a mut (String, Box<dyn Counting>)>,
+    /// Empty counts.
+    pub(crate) nothing: fn(&str) -> Box<dyn Counting>,
     pub(crate) releases: &'a BTreeMap<String, Release>,
     pub(crate) last_sent: &'a BTreeMap<Digest, Millis>,
-    pub(crate) judge: Judge,
 }
 
 #[derive(Debug)]
@@ -58,8 +59,10 @@ pub(crate) struct Agent {
     /// How wrong its clock is.
     pub(crate) offset: Millis,
     pub(crate) wishes: Vec<Wish>,
-    peaks: (String, Peaks),
-    judged: Option<(Millis, Judgement)>,
+    /// By what they were made, so that they are made anew only when something changed.
+    pub(crate) heard: (u32, Vec<(Millis, &'static str)>),
+    /// When what was looked at last, and what was seen.
+    judged: Option<(Millis, (PromotionId, Option<usize>), Seen)>,
     /// What it would print.
     pub(crate) said: Vec<String>,
 }
@@ -79,7 +82,7 @@ impl Agent {
             armed: None,
             offset: 0,
             wishes: Vec::new(),
-            peaks: Default::default(),
+            heard: Default::default(),
             judged: None,
             said: Vec::new(),
         })
@@ -110,16 +113,17 @@ impl Agent {
         self.deployment = serde_json::from_str(&self.disk.deployment).map_err(|e| e.to_string())?;
         self.table = self.disk.table.clone();
         self.dead_until = None;
-        (self.peaks, self.judged) = Default::default();
-        self.wishes.clear();
+        self.judged = None;
+        (self.wishes, self.heard) = Default::default();
         self.said.push("starts again from its disk".to_owned());
         Ok(())
     }
 
-    /// One look.
-    pub(crate) fn tick(&mut self, around: &mut Surroundings<'_>) -> Result<(), String> {
+    /// One look. Gives back whether the process has just begun.
+    pub(crate) fn tick(&mut self, around: &mut Surroundings<'_>) -> Result<bool, String> {
         if let Some(until) = self.dead_until {
-            return if around.now >= until { self.come_back() } else { Ok(()) };
+            let is_over = around.now >= until;
+            return if is_over { self.come_back().map(|()| true) } else { Ok(false) };
         }
         self.publish(around.now, around.gateways, usize::MAX);
         for _ in 0..EVENTS_A_LOOK {
@@ -127,16 +131,18 @@ impl Agent {
             let Some((promotion, event)) = self.deployment.step(&seen) else { break };
             self.record(&promotion, event, around)?;
             if !self.is_alive() {
-                return Ok(());
+                return Ok(false);
             }
         }
-        for wish in self.wishes.clone() {
-            self.serve(&wish, around)?;
+        let wishes = std::mem::take(&mut self.wishes);
+        for wish in &wishes {
+            self.serve(wish, around)?;
             if !self.is_alive() {
-                return Ok(());
+                return Ok(false);
             }
         }
-        Ok(())
+        self.wishes = wishes;
+        Ok(false)
     }
 
     fn serve(&mut self, wish: &Wish, around: &mut Surroundings<'_>) -> Result<(), String> {
@@ -199,20 +205,18 @@ impl Agent {
     }
 
     fn observe(&mut self, around: &mut Surroundings<'_>) -> Observation {
-        let judgement = self.judge(around);
+        let seen = self.look(around);
         let active = self.deployment.active.as_ref();
         let serving = self.deployment.serving.as_ref();
         let target = active.and_then(|a| match &a.phase {
             Phase::RollingBack { target, .. } => target.as_ref(),
             _ => None,
         });
+        let probation = self.deployment.on_probation().map(|(serving, _)| &serving.revision);
         let candidate = active.map(|a| &a.plan.revision);
         let backup = active.and_then(|a| a.plan.backup.as_ref()).or(self.deployment.backup.as_ref());
         let readiness = |revision: Option<&Revision>| readiness(revision, around.releases);
-        let meter =
-            around.meter.as_deref().filter(|m| active.is_some_and(|a| a.promotion.as_str() == m.salt));
-        let (requests, errors) = meter.map_or((0, 0), |m| (m.candidate_requests, m.candidate_errors));
-        let last_sent = candidate.and_then(|c| around.last_sent.get(&c.release));
+        let last_sent = candidate.or(probation).and_then(|c| around.last_sent.get(&c.release));
         let routes = Routes::of(&self.deployment);
         Observation {
             now: around.now + self.offset,
@@ -221,53 +225,43 @@ impl Agent {
             serving: readiness(serving.map(|s| &s.revision)),
             target: readiness(target),
             backup: readiness(backup),
-            judgement,
-            breaker: meter
-                .filter(|m| m.is_open || m.shadow.as_ref().is_some_and(|s| s.is_open))
-                .map(|_| format!("the gateway's own breaker opened: {errors} of {requests} requests to the candidate failed")),
+            judgement: seen.judgement,
+            breaker: seen.breaker,
             quiet_ms: Some(last_sent.map_or(i64::MAX, |at| around.now - at)),
             last_candidate_request: last_sent.map(|at| at + self.offset),
-            candidate_requests: requests,
-            candidate_errors: errors,
+            candidate_requests: seen.requests,
+            candidate_errors: seen.errors,
             counted_since: None,
         }
     }
 
-    /// What the guards say, once a second.
-    fn judge(&mut self, around: &mut Surroundings<'_>) -> Judgement {
-        let Some(active) = self.deployment.active.as_ref().filter(|a| matches!(a.phase, Phase::Step { .. }))
-        else {
+    /// What the counts of the active rollout say, or of what is on probation. They are judged once a second, and at once where
+    /// another step is.
+    fn look(&mut self, around: &mut Surroundings<'_>) -> Seen {
+        let active = self.deployment.active.as_ref();
+        let step = active.and_then(|a| match a.phase {
+            Phase::Step { index, .. } => Some(index),
+            _ => None,
+        });
+        let probation = self.deployment.on_probation().map(|(serving, _)| &serving.promotion);
+        let Some(promotion) = active.map(|a| &a.promotion).or(probation) else {
             self.judged = None;
-            return Judgement::none();
+            return Seen { judgement: Judgement::none(), breaker: None, requests: 0, errors: 0 };
         };
-        if let Some((at, judgement)) = &self.judged
-            && around.now - at < 1_000
-        {
-            return judgement.clone();
+        let what = (promotion.clone(), step);
+        let counting = around.counting.as_deref_mut().filter(|(salt, _)| salt == promotion.as_str());
+        let is_open = counting.as_ref().is_some_and(|(_, counting)| counting.is_open());
+        let fresh = |(at, of, _): &&(Millis, _, Seen)| *of == what && around.now - at < 1_000;
+        let known = self.judged.as_ref().filter(fresh).filter(|_| step.is_some() && !is_open);
+        if let Some((.., seen)) = known {
+            return seen.clone();
         }
-        let salt = active.promotion.as_str();
-        let compared = self.deployment.serving.is_some()
-            || self.deployment.backup.is_some()
-            || active.plan.backup.is_some();
-        let is_shadow = self.deployment.traffic().shadow > 0;
-        let meter = around.meter.as_deref_mut().filter(|m| m.salt == salt);
-        let evidence = meter.map_or_else(
-            || Evidence::none(is_shadow),
-            |m| {
-                if is_shadow {
-                    m.mirrored().follow_latency()
-                } else {
-                    m.follow_latency()
-                }
-                m.evidence(compared, is_shadow)
-            },
-        );
-        if self.peaks.0 != salt {
-            self.peaks = (salt.to_owned(), Peaks::default());
-        }
-        let judgement = (around.judge)(&active.plan.rollout, &evidence, &mut self.peaks.1);
-        self.judged = Some((around.now, judgement.clone()));
-        judgement
+        let seen = match counting {
+            Some((_, counting)) => counting.look(&self.deployment),
+            None => (around.nothing)(promotion.as_str()).look(&self.deployment),
+        };
+        self.judged = Some((around.now, what, seen.clone()));
+        seen
     }
 }
 
@@ -278,6 +272,7 @@ fn readiness(revision: Option<&Revision>, releases: &BTreeMap<String, Release>) 
         Some(release) if release.behaviour.is_down => {
             Readiness::Failed(format!("{}'s workers do not stay up", release.name))
         }
+        Some(release) if release.behaviour.is_restarting => Readiness::Pending,
         Some(_) => Readiness::Ready,
     }
 }

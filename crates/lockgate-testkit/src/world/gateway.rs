@@ -23,7 +23,7 @@ pub(crate) struct Routes {
 
 impl Routes {
     pub(crate) fn of(deployment: &Deployment) -> Self {
-        let traffic = deployment.traffic();
+        let traffic = deployment.routed();
         Self {
             main: traffic.main.map(|r| r.release),
             split: traffic.split.map(|(r, weight, salt)| (r.release, weight, salt.to_string())),

@@ -106,7 +106,13 @@ impl Place {
         ]
         .into();
         if self.settings.has_latency_guard {
-            let guard = GuardSpec::Latency { p99_ms: None, worse_by: 0.5, rollback_by: 0.2, floor_ms: 1.0 };
+            let guard = GuardSpec::Latency {
+                p99_ms: None,
+                worse_by: 0.5,
+                rollback_by: 0.2,
+                floor_ms: 1.0,
+                warmup_ms: self.settings.warmup_ms.and_then(|ms| u64::try_from(ms).ok()),
+            };
             guards.insert(known("latency"), guard);
         }
         if let Some(max) = self.settings.disagreement {

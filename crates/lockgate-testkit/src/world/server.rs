@@ -21,7 +21,8 @@ pub(crate) struct Server {
     /// What the environment does, as far as it was reported.
     pub(crate) mirror: Deployment,
     pub(crate) reported: usize,
-    told: u32,
+    /// How often people told a rollout something.
+    pub(crate) told: u32,
 }
 
 impl Server {

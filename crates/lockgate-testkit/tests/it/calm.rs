@@ -1,4 +1,5 @@
-//! S1: identical releases, many times. What is the same as the baseline is not sent back.
+//! S1, many times: what is the same as the baseline is not sent back, and what is worse is, soon. With fixed seeds, and few enough
+//! worlds for every run of the tests; `cargo xtask scenarios` plays thousands.
 
 use crate::parts;
 use lockgate_testkit::story::tell_all;
@@ -16,7 +17,7 @@ run 25m
 
 #[test]
 fn identical_releases_are_rarely_rolled_back_and_mostly_come_through() {
-    const WORLDS: u64 = 12;
+    const WORLDS: u64 = 40;
     let (mut back, mut through) = (0, 0);
     for seed in 0..WORLDS {
         let (_, world) = tell_all(SCRIPT, seed, parts());
@@ -28,8 +29,8 @@ fn identical_releases_are_rarely_rolled_back_and_mostly_come_through() {
             _ => {}
         }
     }
-    // The stated error rate is 5 %, so not one of twelve is expected.
-    assert!(back <= 1, "{back} of {WORLDS} rolled back");
+    // The stated error rate is 5 %: more than five of forty would come about once in seventy such tests.
+    assert!(back <= 5, "{back} of {WORLDS} rolled back");
     assert!(through > WORLDS / 2, "only {through} of {WORLDS} came through");
 }
 
@@ -53,7 +54,7 @@ run 25m
 
 #[test]
 fn identical_releases_come_through_a_shadow_too() {
-    const WORLDS: u64 = 12;
+    const WORLDS: u64 = 40;
     let (mut back, mut through) = (0, 0);
     for seed in 0..WORLDS {
         let world = tell_all(SHADOW, seed, parts()).1.unwrap();
@@ -64,6 +65,41 @@ fn identical_releases_come_through_a_shadow_too() {
             _ => {}
         }
     }
-    assert!(back <= 1, "{back} of {WORLDS} rolled back");
+    assert!(back <= 5, "{back} of {WORLDS} rolled back");
     assert!(through > WORLDS / 2, "only {through} of {WORLDS} came through");
+}
+
+/// A script in which the candidate errs, up to ten minutes after it was asked for.
+fn faulty(errors: &str) -> String {
+    format!(
+        "environment steps=5%/10m,100%/1m probation=10m
+release v1 errors=0.1%
+traffic 60/s
+promote v1
+run 15m
+behave v1 errors=0.5%
+traffic 20/s
+release v2 errors={errors}
+promote v2
+run 10m
+"
+    )
+}
+
+#[test]
+fn a_release_that_fails_is_gone_after_few_bad_answers() {
+    const WORLDS: u64 = 20;
+    for (errors, most_bad, most_seconds) in [("20%", 20, 90), ("100%", 12, 15)] {
+        for seed in 0..WORLDS {
+            let (story, world) = tell_all(&faulty(errors), seed, parts());
+            let world = world.unwrap();
+            let journal = world.journal().unwrap();
+            assert_eq!(world.stage(&journal.last().unwrap().promotion), Some("rolled-back"), "{story}");
+            let totals = world.totals("v2");
+            let seconds = (journal.last().unwrap().at - totals.first_bad.unwrap()) / 1000;
+            assert!(totals.bad_answers <= most_bad, "{} bad answers\n{story}", totals.bad_answers);
+            assert!(seconds <= most_seconds, "{seconds} s\n{story}");
+            assert_eq!(world.unanswered(), 0, "{story}");
+        }
+    }
 }

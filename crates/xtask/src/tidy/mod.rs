@@ -1,6 +1,7 @@
 //! The rules that no compiler checks: DESIGN.md section 4, and what sources must not say.
 
 mod dependencies;
+mod scenarios;
 mod sources;
 
 use crate::workspace;
@@ -23,7 +24,7 @@ pub(crate) fn run() -> Result<()> {
         eprintln!("warning: {warning}");
     }
     if problems.is_empty() {
-        println!("tidy: dependencies, file lengths and words are in order");
+        println!("tidy: dependencies, file lengths, words and the page of scenarios are in order");
         return Ok(());
     }
     for problem in &problems {
@@ -36,6 +37,7 @@ fn check(root: &Path) -> Result<Findings> {
     let mut findings = Findings::default();
     dependencies::check(&workspace::graph(root)?, &mut findings);
     sources::check(root, &mut findings)?;
+    scenarios::check(root, &mut findings)?;
     Ok(findings)
 }
 
