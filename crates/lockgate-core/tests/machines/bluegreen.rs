@@ -178,3 +178,14 @@ fn a_preview_comes_first_and_stands_for_itself() {
     first.baseline = None;
     assert_eq!(first.validate(), Ok(()));
 }
+
+#[test]
+fn plans_without_a_preview_are_written_as_before() {
+    let text = serde_json::to_string(&plan(1, Some(revision(3)), true)).unwrap();
+    for new in ["preview", "smoke", "testers"] {
+        assert!(!text.contains(new), "{text}");
+    }
+    let with = plan(5, Some(revision(3)), true);
+    let text = serde_json::to_string(&with).unwrap();
+    assert_eq!(serde_json::from_str::<lockgate_core::plan::Plan>(&text).unwrap(), with);
+}

@@ -138,17 +138,19 @@ async fn a_worker_that_hangs_is_found_out_though_no_client_waits_for_so_long() {
     world.publish(route(Some(variant("r1", 1, &[&a, &b])))).await;
     let impatient = async || {
         let mut client = world.client().await;
-        tokio::time::timeout(Duration::from_millis(40), client.infer("u")).await.is_ok()
+        tokio::time::timeout(Duration::from_millis(200), client.infer("u")).await.is_ok()
     };
-    for _ in 0..20 {
+    for _ in 0..8 {
         impatient().await;
     }
     tokio::time::sleep(Duration::from_millis(600)).await;
     let before = a.count();
-    for _ in 0..20 {
-        assert!(impatient().await, "a worker that hangs is passed over");
+    let mut late = 0;
+    for _ in 0..12 {
+        late += u32::from(!impatient().await);
     }
-    assert_eq!(a.count(), before);
+    // One in two seconds finds out whether it still hangs.
+    assert!(late <= 1 && a.count() <= before + 1, "{late} late, {} sent to it", a.count() - before);
 }
 
 #[tokio::test]
