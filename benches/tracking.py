@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Measures Lockgate's tracking server beside stock `mlflow server`, on SQLite, in one run.
+"""Measures Lockgate's tracking server beside stock `mlflow server`, on one engine, in one run.
 
     make bench BENCH=tracking           or: LOCKGATE_BIN=target/release/lockgate python benches/tracking.py
     python benches/tracking.py --runs 1000      fewer runs to search (stock needs minutes to take 10,000 in)
+    python benches/tracking.py --engine postgres    all on one PostgreSQL, as it comes and flushing its commits
 
 Stock is measured in both ways: as it comes (4 worker processes, whose keep-alive answers wait 40 ms for an acknowledgement) and with one
 worker, which avoids that. Everything is asked by HTTP/1.1 over kept-open connections on loopback. Beside them: how many durable commits of
-one row bare SQLite does on the same disk. The results go to benches/results/tracking.json and, as a table, to the screen.
+one row bare SQLite does on the same disk. The results go to benches/results/tracking.json (tracking_postgres.json) and, as a table, to
+the screen.
 """
 
 import argparse
@@ -17,6 +19,7 @@ import random
 import shutil
 import sqlite3
 import statistics
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +27,9 @@ from pathlib import Path
 
 from harness import CACHE, HERE, PROGRAM, Processes, free_port, load, peers, pss_mb, say, tree, wait_until, write_requests
 from run import machine, rounded
+
+sys.path.append(str(HERE.parent / "tests/mlflow"))
+from engines import Cluster
 
 API = "/api/2.0/mlflow"
 
@@ -63,18 +69,24 @@ class Server:
         return pss_mb(tree(self.child.pid))
 
 
-def start(processes, scratch):
+def address(cluster):
+    """A new database as SQLAlchemy calls it."""
+    return cluster.database().replace("postgres://", "postgresql+psycopg2://")
+
+
+def start(processes, scratch, cluster):
     stock_env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     mlflow = peers() / "mlflow"
 
     def stock(*more):
         return lambda port, folder: [
-            mlflow, "server", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", folder / "artifacts",
-            "--host", "127.0.0.1", "--port", port, *more,
+            mlflow, "server", "--backend-store-uri", address(cluster) if cluster else f"sqlite:///{folder}/mlflow.db",
+            "--artifacts-destination", folder / "artifacts", "--host", "127.0.0.1", "--port", port, *more,
         ]  # fmt: skip
 
     def ours(port, folder):
-        return [PROGRAM, "server", "--trust-loopback", "--listen", f"127.0.0.1:{port}", "--home", folder]
+        database = ["--database", cluster.database()] if cluster else []
+        return [PROGRAM, "server", "--trust-loopback", "--listen", f"127.0.0.1:{port}", "--home", folder, *database]
 
     return [
         Server("lockgate", processes, scratch / "lockgate", ours),
@@ -220,15 +232,18 @@ def main():
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--points", type=int, default=100_000)
     parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--out", type=Path, default=HERE / "results/tracking.json")
+    parser.add_argument("--engine", choices=["sqlite", "postgres"], default="sqlite")
+    parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    out = args.out or HERE / ("results/tracking_postgres.json" if args.engine == "postgres" else "results/tracking.json")
     scratch = CACHE / "tracking"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     processes, cells = Processes(), {}
     here = machine()
+    cluster = Cluster(durable=True) if args.engine == "postgres" else None
     try:
-        servers = start(processes, scratch)
+        servers = start(processes, scratch, cluster)
         work = {
             "start-up, s": lambda s: s.ready,
             "memory idle, MB": lambda s: s.memory(),
@@ -253,10 +268,12 @@ def main():
                 took = p50(server, "/runs/search", {"experiment_ids": [experiment], **body}, 7)
                 cells.setdefault(f"search of {args.runs:,} runs: {name}, p50 ms", {})[server.name] = took
         table(cells, [s.name for s in servers])
-        result = {"cells": cells, "machine": here, "when": time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime()), "runs": args.runs}
-        args.out.write_text(json.dumps(rounded(result), indent=1) + "\n")
+        result = {"cells": cells, "machine": here, "when": time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime()), "runs": args.runs, "engine": args.engine}
+        out.write_text(json.dumps(rounded(result), indent=1) + "\n")
     finally:
         processes.stop()
+        if cluster:
+            cluster.stop()
 
 
 def table(cells, names):

@@ -61,6 +61,8 @@ def surroundings():
 class Lockgate:
     """A project with its state folder, and `lockgate up` for it."""
 
+    program = PROGRAM
+
     def __init__(self, folder, state, port):
         self.folder, self.state, self.port = Path(folder), Path(state), port
         self.server = f"http://127.0.0.1:{port}"
@@ -69,7 +71,7 @@ class Lockgate:
         return []
 
     def run(self, *args, user="alice@example.com", timeout=120, env=None):
-        command = [PROGRAM, *args, "--project", str(self.folder), "--state", str(self.state), *self.options()]
+        command = [str(self.program), *args, "--project", str(self.folder), "--state", str(self.state), *self.options()]
         command += ["--as", user] if user else []
         env = {**surroundings(), **(env or {})}
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=env, check=False)
@@ -157,13 +159,13 @@ class Apart(Lockgate):
         args = ["server", "--trust-loopback", "--listen", f"127.0.0.1:{self.port}", "--home", str(self.state / "server")]
         return self.spawn("server", [*args, "--tokens", str(self.state / "accounts")], env, f"{self.server}/health")
 
-    def start_agent(self, environment, wait=True, **env):
+    def start_agent(self, environment, wait=True, more=(), name=None, **env):
         home = self.state / "env" / environment
         args = ["agent", "--environment", environment, "--home", str(home), "--fence", str(self.state)]
         args += ["--listen", f"127.0.0.1:{self.ports[environment]}", "--token-file", str(home / "token")]
-        args += ["--data", str(self.folder), "--server", self.server]
+        args += ["--data", str(self.folder), "--server", self.server, *more]
         health = f"{self.gateway(environment)}/v2/health/live" if wait else None
-        return self.spawn(f"agent-{environment}", args, env, health)
+        return self.spawn(name or f"agent-{environment}", args, env, health)
 
     def end(self, name, how=signal.SIGTERM):
         child = self.children.pop(name)

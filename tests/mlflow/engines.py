@@ -28,9 +28,11 @@ def free_port():
 
 
 class Cluster:
-    """A PostgreSQL server of this test run alone. It ends with the run, however that ends."""
+    """A PostgreSQL server of this run alone. It ends with the run, however that ends. What tests write need not outlive the machine, so
+    it is flushed only where `durable` asks for it."""
 
-    def __init__(self):
+    def __init__(self, durable=False):
+        self.durable = durable
         found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
         assert found, "these tests need PostgreSQL's server programs: apt-get install postgresql"
         self.programs = found[-1].parent
@@ -49,7 +51,8 @@ class Cluster:
         self.start()
 
     def start(self):
-        settings = {"listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": self.folder, "fsync": "off"}
+        settings = {"listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": self.folder}
+        settings["fsync"] = "on" if self.durable else "off"
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with open(self.folder / "log", "ab") as log:
             command = [*self.drop, self.programs / "postgres", "-D", self.folder / "data", *options]

@@ -242,6 +242,13 @@ impl Fleet {
         }
     }
 
+    /// Removes the folder of its sockets, once its workers have ended.
+    pub(crate) fn leave(&self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.options.sockets) {
+            tracing::warn!(%error, "the folder of the sockets can't be removed");
+        }
+    }
+
     /// Starts a worker for a gate alone and waits until it is ready.
     pub(crate) async fn borrow(&self, release: &LocalRelease, plan: &Plan) -> Result<Borrowed, AgentError> {
         self.equip(release).await?;

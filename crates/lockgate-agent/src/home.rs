@@ -5,9 +5,17 @@ use lockgate_core::clock::Entropy;
 use lockgate_core::gate::PublicKey;
 use p256::ecdsa::SigningKey;
 use p256::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, LineEnding};
+use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+
+/// How long the folder's path may be: a socket's has at most 107 bytes (unix(7)), and one here goes on
+/// `/run/0000/w-000000000000-00.sock`.
+const LONGEST: usize = 107 - "/run/0000/w-000000000000-00.sock".len();
+
+/// The file that an agent locks for its life.
+const LIFE: &str = "alive";
 
 /// The agent's folder.
 #[derive(Debug, Clone)]
@@ -43,6 +51,44 @@ impl Home {
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.root.join(name)
+    }
+
+    /// A new folder for the sockets of one life of the agent; it is that life's as long as the lock that comes with it is held.
+    /// Those of lives that are over go.
+    ///
+    /// # Errors
+    /// Where it can't be made, or its path would be too long for sockets.
+    pub(crate) fn sockets(&self, entropy: &dyn Entropy) -> Result<(PathBuf, File), AgentError> {
+        let all = self.path("run");
+        if self.root.as_os_str().len() > LONGEST {
+            let source = std::io::Error::other(format!(
+                "its path has more than {LONGEST} bytes, too long for the sockets in it; choose a shorter one"
+            ));
+            return Err(AgentError::io("use the folder", &self.root, source));
+        }
+        let wrong = |e| AgentError::io("make a folder for sockets in", &all, e);
+        for life in std::fs::read_dir(&all).map_err(wrong)?.flatten().map(|entry| entry.path()) {
+            // Older agents left sockets without a folder.
+            let over = File::open(life.join(LIFE)).map_or(true, |lock| lock.try_lock().is_ok());
+            if life.is_dir() && over {
+                std::fs::remove_dir_all(&life).map_err(wrong)?;
+            }
+        }
+        loop {
+            let mut bytes = [0; 2];
+            entropy.fill(&mut bytes);
+            // Short, for a socket's path may have 107 bytes only.
+            let own = all.join(format!("{:04x}", u16::from_be_bytes(bytes)));
+            match std::fs::DirBuilder::new().mode(0o700).create(&own) {
+                Ok(()) => {
+                    let lock = File::create(own.join(LIFE)).map_err(wrong)?;
+                    lock.lock().map_err(wrong)?;
+                    return Ok((own, lock));
+                }
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(wrong(e)),
+            }
+        }
     }
 
     /// The agent's key; made at first start and never sent anywhere.
@@ -122,6 +168,29 @@ mod tests {
     impl Entropy for Fixed {
         fn fill(&self, buf: &mut [u8]) {
             buf.fill(3);
+        }
+    }
+
+    #[test]
+    fn each_life_has_a_folder_for_its_sockets() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::open(&dir.path().join("production")).unwrap();
+        let counter = |from: u8| Counted(std::sync::atomic::AtomicU8::new(from));
+        let (old, alive) = home.sockets(&counter(1)).unwrap();
+        // Beside one that lives another place is looked for.
+        let (new, _alive) = home.sockets(&counter(1)).unwrap();
+        assert!(old != new && old.is_dir() && new.is_dir());
+        drop(alive);
+        let (next, _alive) = home.sockets(&counter(7)).unwrap();
+        assert!(next.is_dir() && !old.exists() && new.exists());
+        let deep = Home::open(&dir.path().join("x".repeat(80))).unwrap();
+        assert!(deep.sockets(&Fixed).unwrap_err().to_string().contains("shorter"));
+    }
+
+    struct Counted(std::sync::atomic::AtomicU8);
+    impl Entropy for Counted {
+        fn fill(&self, buf: &mut [u8]) {
+            buf.fill(self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
         }
     }
 

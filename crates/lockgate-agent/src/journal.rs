@@ -1,6 +1,7 @@
 //! The agent's own journal: every event is durable here before anything follows from it.
 
 use crate::AgentError;
+use arc_swap::ArcSwap;
 use lockgate_core::access::Action;
 use lockgate_core::actor::Actor;
 use lockgate_core::clock::{Clock, Entropy};
@@ -11,7 +12,7 @@ use lockgate_core::rollout::Deployment;
 use lockgate_core::wire::{Mark, Position};
 use lockgate_store::{NewEntry, StateFilter, StateRow, Store, StoreOptions, Tx};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const DEPLOYMENT: &str = "Deployment";
@@ -22,7 +23,8 @@ const REPORT: u32 = 200;
 /// The journal and the deployments that follow from it.
 #[derive(Clone)]
 pub(crate) struct Journal {
-    store: Store,
+    path: PathBuf,
+    store: Arc<ArcSwap<Store>>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     environment: EnvironmentName,
@@ -35,16 +37,24 @@ impl Journal {
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self, AgentError> {
-        let url =
-            path.to_str().ok_or_else(|| AgentError::State(format!("{} is no UTF-8 path", path.display())))?;
-        let store = Store::open(url, StoreOptions::new(clock.clone())).await?;
-        Ok(Self { store, clock, entropy, environment })
+        let store = Arc::new(ArcSwap::from_pointee(store(path, &clock).await?));
+        Ok(Self { path: path.to_owned(), store, clock, entropy, environment })
+    }
+
+    /// Opens it again after [`Journal::close`]: somebody else may have gone on with it meanwhile.
+    ///
+    /// # Errors
+    /// Where it can't be opened, also while another agent has it.
+    pub(crate) async fn reopen(&self) -> Result<(), AgentError> {
+        self.store.store(Arc::new(store(&self.path, &self.clock).await?));
+        Ok(())
     }
 
     /// The deployments as the journal left them.
     pub(crate) async fn deployments(&self) -> Result<BTreeMap<ModelName, Deployment>, AgentError> {
         let rows: Vec<StateRow> = self
             .store
+            .load_full()
             .read(|conn| {
                 Box::pin(
                     async move { Ok::<_, AgentError>(conn.states(&StateFilter::kind(DEPLOYMENT)).await?) },
@@ -77,6 +87,7 @@ impl Journal {
         };
         let id = ulid(now, &*self.entropy);
         self.store
+            .load_full()
             .write(move |tx: &mut Tx| {
                 Box::pin(async move {
                     let entry = tx.append(new, &id, now).await?;
@@ -93,6 +104,7 @@ impl Journal {
         let now = self.clock.now_ms();
         let (new, id) = (self.entry(kind, id, event), ulid(now, &*self.entropy));
         self.store
+            .load_full()
             .write(move |tx: &mut Tx| {
                 Box::pin(async move { Ok::<_, AgentError>(tx.append(new, &id, now).await?) })
             })
@@ -120,6 +132,7 @@ impl Journal {
     pub(crate) async fn unreported(&self, after: Option<u64>) -> Result<Vec<StoredEntry>, AgentError> {
         let from = after.map_or(0, |seq| seq + 1);
         self.store
+            .load_full()
             .read(move |conn| Box::pin(async move { Ok::<_, AgentError>(conn.entries(from, REPORT).await?) }))
             .await
     }
@@ -128,6 +141,7 @@ impl Journal {
     /// known; else its last one.
     pub(crate) async fn mark(&self, reported: Option<u64>) -> Result<Mark, AgentError> {
         self.store
+            .load_full()
             .read(move |conn| {
                 Box::pin(async move {
                     let length = conn.head().await?.count;
@@ -144,8 +158,14 @@ impl Journal {
     }
 
     pub(crate) async fn close(&self) {
-        self.store.close().await;
+        self.store.load_full().close().await;
     }
+}
+
+async fn store(path: &Path, clock: &Arc<dyn Clock>) -> Result<Store, AgentError> {
+    let url =
+        path.to_str().ok_or_else(|| AgentError::State(format!("{} is no UTF-8 path", path.display())))?;
+    Ok(Store::open(url, StoreOptions::new(clock.clone())).await?)
 }
 
 #[cfg(test)]
@@ -190,6 +210,23 @@ mod tests {
         assert_eq!(journal.mark(None).await.unwrap(), Mark { length: 3, at: at(2) });
         assert_eq!(journal.mark(Some(1)).await.unwrap(), Mark { length: 3, at: at(1) });
         assert_eq!(journal.mark(Some(7)).await.unwrap(), Mark { length: 3, at: None });
+        journal.close().await;
+        // Whoever holds it keeps others out; it is free again when it is closed, and goes on where the other one ended.
+        let (clock, entropy) = (Arc::new(Still), Arc::new(Counter::default()));
+        let other =
+            Journal::open(&path, "production".parse().unwrap(), clock, entropy.clone()).await.unwrap();
+        assert!(journal.reopen().await.is_err());
+        entropy.0.store(100, std::sync::atomic::Ordering::Relaxed);
+        let event = WorkerEvent::Back {
+            model: "m".parse().unwrap(),
+            release: lockgate_core::digest::Digest::of(b"r"),
+            worker: 3,
+            after_ms: 1,
+        };
+        other.note(ResourceKind::Environment, "production", Event::Worker(event)).await.unwrap();
+        other.close().await;
+        journal.reopen().await.unwrap();
+        assert_eq!(journal.mark(None).await.unwrap().length, 4);
         journal.close().await;
     }
 }

@@ -1,12 +1,12 @@
 //! The loops that talk to the server. Each of them may fail for ever; the environment goes on.
 
-use crate::reconciler::Reconciler;
+use crate::reconciler::{Ends, Jobs, Reconciler, Serving};
 use crate::{AgentError, Shared};
 use lockgate_core::gate::PublicKey;
 use lockgate_core::route::RouteTable;
 use lockgate_core::wire::{Answer, Ask, Desired, Live, Query, Report};
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -23,34 +23,71 @@ const TELL_EVERY: Duration = Duration::from_millis(400);
 /// How often unreported entries are looked for, even if nobody said that there are some.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
+/// How long the reconciler may take to finish a look: a journal's entry on a slow disk.
+const LOOK_WITHIN: Duration = Duration::from_secs(10);
+
 /// The agent's tasks.
-pub(crate) struct Tasks(Vec<JoinHandle<()>>);
+pub(crate) struct Tasks {
+    reconciler: JoinHandle<()>,
+    stop: watch::Sender<bool>,
+    settled: watch::Receiver<bool>,
+    talks: Vec<JoinHandle<()>>,
+    jobs: Jobs,
+}
 
 impl Tasks {
-    /// Ends them all.
-    pub(crate) async fn end(self) {
-        for task in &self.0 {
+    /// Whether everything that was decided is written down.
+    pub(crate) fn is_settled(&self) -> bool {
+        *self.settled.borrow()
+    }
+
+    /// Ends them all: the reconciler after its look, so that what it decided is written, the others where they are.
+    pub(crate) async fn end(mut self) {
+        self.stop.send_replace(true);
+        if tokio::time::timeout(LOOK_WITHIN, &mut self.reconciler).await.is_err() {
+            self.reconciler.abort();
+        }
+        for task in &self.talks {
             task.abort();
         }
-        for task in self.0 {
+        for task in self.talks {
             // Being ended is how they end.
             let _ = task.await;
         }
+        let mut jobs = std::mem::take(&mut *self.jobs.lock().unwrap_or_else(PoisonError::into_inner));
+        jobs.shutdown().await;
     }
 }
 
-/// Starts everything.
-pub(crate) async fn start(shared: Arc<Shared>, table: RouteTable) -> Result<Tasks, AgentError> {
+/// Starts everything. An agent that takes over from another begins to judge and to decide once it says through `serving` that
+/// everything serves.
+pub(crate) async fn start(
+    shared: Arc<Shared>,
+    table: RouteTable,
+    serving: Option<watch::Sender<Serving>>,
+) -> Result<Tasks, AgentError> {
     let (desired_in, desired) = watch::channel(None);
     let (live_in, live) = watch::channel(None);
     let reported = Arc::new(Notify::new());
-    let reconciler = Reconciler::new(shared.clone(), table, desired, live_in, reported.clone()).await?;
-    Ok(Tasks(vec![
-        tokio::spawn(reconciler.run()),
+    let (settled_in, settled) = watch::channel(true);
+    let stop = watch::Sender::new(false);
+    let jobs = Jobs::default();
+    let ends = Ends {
+        desired,
+        live: live_in,
+        reported: reported.clone(),
+        serving,
+        settled: settled_in,
+        jobs: jobs.clone(),
+    };
+    let reconciler = Reconciler::new(shared.clone(), table, ends).await?;
+    let reconciler = tokio::spawn(reconciler.run(stop.subscribe()));
+    let talks = vec![
         tokio::spawn(fetch(shared.clone(), desired_in)),
         tokio::spawn(report(shared.clone(), reported)),
         tokio::spawn(tell(shared, live)),
-    ]))
+    ];
+    Ok(Tasks { reconciler, stop, settled, talks, jobs })
 }
 
 /// Says hello until the server answers, and says which entries it has.

@@ -210,7 +210,8 @@ impl Outcomes {
             return Ok(());
         }
         let rows = waiting.clone();
-        let written = self.store.load_full().write(move |tx: &mut Tx| {
+        let store = self.store.load_full();
+        let written = store.write(move |tx: &mut Tx| {
             Box::pin(async move {
                 for one in &rows {
                     tx.draw(one).await?;
@@ -364,7 +365,8 @@ impl Outcomes {
             waiting.map(|d| (d.id.clone(), d.clone())).collect()
         };
         let rest: Vec<String> = ids.iter().filter(|id| !found.contains_key(*id)).cloned().collect();
-        let read = self.store.load_full().read(move |conn| {
+        let store = self.store.load_full();
+        let read = store.read(move |conn| {
             Box::pin(async move {
                 let mut found = Vec::new();
                 for id in &rest {
@@ -381,7 +383,8 @@ impl Outcomes {
     /// loses the last seconds of its log, but nothing that was said.)
     async fn known(&self, log: &PredictionLog, ids: Vec<String>) -> Result<HashSet<String>, AgentError> {
         let asked = ids.clone();
-        let read = self.store.load_full().read(move |conn| {
+        let store = self.store.load_full();
+        let read = store.read(move |conn| {
             Box::pin(async move {
                 let mut said = HashSet::new();
                 for id in asked {
@@ -443,7 +446,11 @@ impl Outcomes {
         counted.err().map(|why| format!("`{}` is kept, but does not count: {}", row.name, why.words()))
     }
 
+    /// Gives the file away; nothing where it was given away before.
     pub(crate) async fn close(&self) {
+        if !self.is_open.load(Ordering::Acquire) {
+            return;
+        }
         say_lost(self.flush().await);
         self.is_open.store(false, Ordering::Release);
         self.store.load_full().close().await;

@@ -22,15 +22,16 @@ use lockgate_core::gate::Envelope;
 use lockgate_core::guard::Judgement;
 use lockgate_core::id::{EnvironmentName, GateName, ModelName, PromotionId};
 use lockgate_core::plan::Revision;
-use lockgate_core::rollout::Deployment;
-use lockgate_core::route::{ModelRoute, RouteTable};
+use lockgate_core::rollout::{Deployment, Readiness};
+use lockgate_core::route::{ModelRoute, RouteTable, WHOLE};
 use lockgate_core::wire::{Desired, DesiredPromotion, Live, Task};
 use lockgate_stats::decision::Peaks;
 use preparing::Preparing;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch as channel};
+use tokio::task::JoinSet;
 
 /// How often the loop looks. A guard's harm is acted on within this time.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -48,9 +49,7 @@ pub(crate) struct Reconciler {
     /// Ways back that were decided, are taken, and could not be written down yet.
     unwritten: BTreeMap<ModelName, (PromotionId, RolloutEvent)>,
     table: RouteTable,
-    desired: channel::Receiver<Option<Desired>>,
-    live: channel::Sender<Option<Live>>,
-    reported: Arc<Notify>,
+    ends: Ends,
     gates: Arc<Mutex<Gates>>,
     /// Revisions on their way to a worker, with why one can't get there.
     preparing: Arc<Mutex<BTreeMap<Digest, Preparing>>>,
@@ -64,14 +63,38 @@ pub(crate) struct Reconciler {
     began: Millis,
 }
 
+/// What connects the loop with others.
+pub(crate) struct Ends {
+    /// What the server asks for.
+    pub(crate) desired: channel::Receiver<Option<Desired>>,
+    /// What is seen.
+    pub(crate) live: channel::Sender<Option<Live>>,
+    /// That there are entries to report.
+    pub(crate) reported: Arc<Notify>,
+    /// Whether everything serves, where an agent takes over from another.
+    pub(crate) serving: Option<channel::Sender<Serving>>,
+    /// Whether everything that was decided is written down.
+    pub(crate) settled: channel::Sender<bool>,
+    /// What runs beside the loop, and ends with it.
+    pub(crate) jobs: Jobs,
+}
+
+/// Gates and preparations under way.
+pub(crate) type Jobs = Arc<Mutex<JoinSet<()>>>;
+
+/// How far an agent is that takes over from another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Serving {
+    /// Workers are being started.
+    NotYet,
+    /// Everything serves that has traffic.
+    Yes,
+    /// It will not, and why.
+    Never(String),
+}
+
 impl Reconciler {
-    pub(crate) async fn new(
-        shared: Arc<Shared>,
-        table: RouteTable,
-        desired: channel::Receiver<Option<Desired>>,
-        live: channel::Sender<Option<Live>>,
-        reported: Arc<Notify>,
-    ) -> Result<Self, AgentError> {
+    pub(crate) async fn new(shared: Arc<Shared>, table: RouteTable, ends: Ends) -> Result<Self, AgentError> {
         let deployments = shared.journal.deployments().await?;
         let began = shared.clock.now_ms();
         Ok(Self {
@@ -79,9 +102,7 @@ impl Reconciler {
             deployments,
             unwritten: BTreeMap::new(),
             table,
-            desired,
-            live,
-            reported,
+            ends,
             gates: Arc::default(),
             preparing: Arc::default(),
             peaks: BTreeMap::new(),
@@ -93,17 +114,34 @@ impl Reconciler {
         })
     }
 
-    /// Looks again and again until the task is ended.
-    pub(crate) async fn run(mut self) {
+    /// Looks again and again until it is to stop.
+    pub(crate) async fn run(mut self, mut stop: channel::Receiver<bool>) {
         loop {
             self.look().await;
-            tokio::time::sleep(LOOK_EVERY).await;
+            self.ends.settled.send_if_modified(|settled| {
+                let now = self.unwritten.is_empty();
+                std::mem::replace(settled, now) != now
+            });
+            if tokio::time::timeout(LOOK_EVERY, stop.wait_for(|stop| *stop)).await.is_ok() {
+                return;
+            }
         }
+    }
+
+    /// Starts work beside the loop.
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let mut jobs = self.ends.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those that have ended need not be kept.
+        while jobs.try_join_next().is_some() {}
+        jobs.spawn(work);
     }
 
     /// One look at everything. What fails for one model or promotion is said and tried again with the next look; it must not
     /// keep the others from being judged and served.
     async fn look(&mut self) {
+        if let Some(serving) = self.ends.serving.clone() {
+            return self.get_ready(&serving).await;
+        }
         // Safety first: what runs is judged before anything new is taken on.
         let models: Vec<ModelName> = self.deployments.keys().cloned().collect();
         self.follow_outcomes();
@@ -111,7 +149,7 @@ impl Reconciler {
         for model in &models {
             say("follow a rollout", self.step(model).await);
         }
-        let desired = self.desired.borrow_and_update().clone();
+        let desired = self.ends.desired.borrow_and_update().clone();
         for promotion in desired.iter().flat_map(|d| &d.promotions) {
             say("do what the server asks", self.serve(promotion).await);
         }
@@ -120,7 +158,37 @@ impl Reconciler {
         self.retire();
         say("write down which workers were lost", self.notice_workers().await);
         let view = live::view(&self.shared, &self.deployments, &self.judgements, &self.table);
-        self.live.send_replace(Some(view));
+        self.ends.live.send_replace(Some(view));
+    }
+
+    /// Starts what is to serve, and no more: until this agent is in office it judges, decides and writes nothing. What its
+    /// workers lack may be its own fault.
+    async fn get_ready(&mut self, serving: &channel::Sender<Serving>) {
+        self.prepare();
+        say("publish the routes", self.publish().await);
+        if self.serves_all() {
+            self.ends.serving = None;
+            serving.send_replace(Serving::Yes);
+        } else if let Some(why) = self.failed() {
+            serving.send_replace(Serving::Never(why));
+        }
+    }
+
+    /// Why something can't serve that has traffic.
+    fn failed(&self) -> Option<String> {
+        let revisions = self.deployments.values().flat_map(|d| {
+            let traffic = d.traffic();
+            let candidate = traffic.split.filter(|(_, weight, _)| *weight > 0);
+            traffic.main.into_iter().chain(candidate.map(|(revision, ..)| revision))
+        });
+        let preparing = self.preparing.lock().unwrap_or_else(PoisonError::into_inner);
+        revisions.into_iter().find_map(|revision| {
+            match (self.shared.fleet.readiness(revision), preparing.get(&revision.digest())) {
+                (Readiness::Failed(why), _) => Some(why),
+                (_, Some(Preparing::Failed(why))) => Some(why.clone()),
+                _ => None,
+            }
+        })
     }
 
     /// Writes an event down and carries it out.
@@ -141,7 +209,7 @@ impl Reconciler {
             self.counted.insert(promotion.clone());
         }
         self.deployments.insert(model.clone(), after);
-        self.reported.notify_one();
+        self.ends.reported.notify_one();
         Ok(())
     }
 
@@ -259,6 +327,11 @@ impl Reconciler {
         self.table.models == wanted && self.shared.gateway.applied_epoch() == self.table.epoch
     }
 
+    /// Whether every model has workers here for every share of its traffic.
+    fn serves_all(&self) -> bool {
+        self.is_applied() && self.table.models.values().all(serves)
+    }
+
     /// Publishes the table that the present state asks for, if it is another one.
     async fn publish(&mut self) -> Result<(), AgentError> {
         let models = self.routes();
@@ -277,6 +350,14 @@ impl Reconciler {
         self.shared.gateway.publish(table).await?;
         Ok(())
     }
+}
+
+/// Whether every share of a model's traffic has workers.
+fn serves(route: &ModelRoute) -> bool {
+    let candidate = route.split.as_ref().filter(|split| split.weight > 0).map(|split| &split.candidate);
+    let whole = route.split.as_ref().is_some_and(|split| split.weight == WHOLE);
+    let baseline = route.baseline.as_ref().filter(|_| !whole);
+    candidate.into_iter().chain(baseline).all(|variant| !variant.workers.is_empty())
 }
 
 /// Logs what failed; the next look tries again.

@@ -7,11 +7,18 @@ use lockgate_core::guard::GuardSpec;
 use lockgate_core::id::ModelName;
 use lockgate_core::plan::{Plan, Revision};
 use lockgate_core::rollout::{Deployment, Readiness};
-use lockgate_core::route::{ModelRoute, RouteTable, Shadow, Split, UnitSource, Variant, WHOLE};
-use std::collections::BTreeMap;
+use lockgate_core::route::{
+    ModelRoute, RouteTable, Shadow, Split, UnitSource, Variant, WHOLE, WorkerAddress,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
 
 /// Where the last table is kept.
 const FILE: &str = "route.json";
+
+/// Where what serves is found by people who pass the gateway by: `MODEL.sock`, a link to one of its workers' sockets.
+const SERVING: &str = "serving";
 
 /// The routes that the deployments ask for, with the workers that there are now.
 pub(crate) fn routes(
@@ -90,5 +97,30 @@ pub(crate) fn saved(home: &Home) -> Result<RouteTable, AgentError> {
 
 /// Keeps the table. Before it is published, so that an epoch is never used twice.
 pub(crate) fn save(home: &Home, table: &RouteTable) -> Result<(), AgentError> {
-    write_private(&home.path(FILE), &serde_json::to_vec(table)?)
+    write_private(&home.path(FILE), &serde_json::to_vec(table)?)?;
+    link_serving(&home.path(SERVING), table)
+}
+
+/// Makes the links to what serves: the baseline, or the release on probation, which has all the traffic.
+fn link_serving(folder: &Path, table: &RouteTable) -> Result<(), AgentError> {
+    let wrong = |e| AgentError::io("link what serves in", folder, e);
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(wrong)?;
+    let mut links = BTreeSet::new();
+    for (model, route) in &table.models {
+        let whole = route.split.as_ref().filter(|split| split.weight == WHOLE).map(|split| &split.candidate);
+        let first = whole.or(route.baseline.as_ref()).and_then(|variant| variant.workers.first());
+        let Some(WorkerAddress::Unix(socket)) = first else { continue };
+        let (link, new) = (folder.join(format!("{model}.sock")), folder.join(".new"));
+        let _ = std::fs::remove_file(&new);
+        std::os::unix::fs::symlink(socket, &new)
+            .and_then(|()| std::fs::rename(&new, &link))
+            .map_err(wrong)?;
+        links.insert(link);
+    }
+    for entry in std::fs::read_dir(folder).map_err(wrong)?.flatten() {
+        if !links.contains(&entry.path()) {
+            std::fs::remove_file(entry.path()).map_err(wrong)?;
+        }
+    }
+    Ok(())
 }

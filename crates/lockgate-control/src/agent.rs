@@ -176,8 +176,12 @@ impl Control {
         authorize(actor, Action::AgentFetch, Target::Environment(environment))?;
         let mut version = self.version.subscribe();
         if *version.borrow_and_update() == since {
-            // A closed channel or the end of the wait both mean: answer what there is.
-            let _ = tokio::time::timeout(wait, version.changed()).await;
+            let mut ending = self.ending.subscribe();
+            // A closed channel and the end of the wait, of the server too, mean: answer what there is.
+            tokio::select! {
+                _ = tokio::time::timeout(wait, version.changed()) => {}
+                _ = ending.wait_for(|ending| *ending) => {}
+            }
         }
         // Read first, so that a change while the answer is put together makes the next question return at once.
         let version = *version.borrow_and_update();

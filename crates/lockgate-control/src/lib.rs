@@ -71,6 +71,8 @@ pub struct Control {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     version: watch::Sender<u64>,
+    /// Whether the server is about to end, so that nobody may wait for news any more.
+    ending: watch::Sender<bool>,
     agents: Arc<agent::Agents>,
 }
 
@@ -94,6 +96,7 @@ impl Control {
             clock,
             entropy,
             version: watch::Sender::new(first),
+            ending: watch::Sender::new(false),
             agents: Arc::default(),
         }
     }
@@ -102,6 +105,11 @@ impl Control {
     #[must_use]
     pub fn with_courier(self, courier: Arc<dyn tracking::Courier>) -> Self {
         Self { tracking: self.tracking.with_courier(courier), ..self }
+    }
+
+    /// Answers whoever waits for news, now and from now on at once: the server is about to end.
+    pub fn end_waiting(&self) {
+        self.ending.send_replace(true);
     }
 
     /// Tracking data and the model registry.

@@ -32,6 +32,8 @@ pub struct Deps {
     pub entropy: Arc<dyn Entropy>,
     /// Where predictions are recorded.
     pub log: LogSink,
+    /// A socket that listens already; without one the gateway makes its own.
+    pub listener: Option<std::net::TcpListener>,
 }
 
 impl std::fmt::Debug for Deps {
@@ -72,6 +74,11 @@ pub struct Gateway {
     address: SocketAddr,
     reactors: Vec<mpsc::UnboundedSender<Command>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// The listening socket, for a successor; none once it takes no connections any more.
+    listener: Mutex<Option<std::net::TcpListener>>,
+    /// Resolves when the door is closed.
+    closed: Mutex<Option<oneshot::Receiver<()>>>,
+    opening: Mutex<Option<oneshot::Sender<()>>>,
     accepting: Mutex<Option<oneshot::Sender<()>>>,
     /// The newest table that was accepted, and the newest that all reactors use.
     accepted: Mutex<u64>,
@@ -85,7 +92,8 @@ impl std::fmt::Debug for Gateway {
 }
 
 impl Gateway {
-    /// Starts a gateway with its first table. It listens when this returns.
+    /// Starts a gateway with its first table. It listens when this returns, and takes connections from [`Gateway::open`] on;
+    /// until then they wait, or go to whoever else listens at the same socket.
     ///
     /// # Errors
     /// A setting or the table makes no sense, the address can't be had, or a thread can't be started.
@@ -97,9 +105,13 @@ impl Gateway {
         };
         let counters = Arc::new(Counters::new(Instant::now()));
         let compiled = Arc::new(Table::compile(&table, &counters, &options)?);
-        let listener = listen(options.listen)?;
         let bind = |source| GatewayError::Bind { address: options.listen, source };
+        let listener = match deps.listener {
+            Some(given) => taken(given).map_err(bind)?,
+            None => listen(options.listen)?,
+        };
         let address = listener.local_addr().map_err(bind)?;
+        let own = listener.try_clone().map_err(bind)?;
         let core = Arc::new(Core {
             large: Large::new(options.max_body),
             options: Arc::new(options),
@@ -111,8 +123,16 @@ impl Gateway {
             dropped: deps.log.drops(),
         });
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..threads).map(|_| mpsc::unbounded_channel()).unzip();
+        let (opening, opened) = oneshot::channel();
         let (accepting, stop_accepting) = oneshot::channel();
-        let mut door = Some(Door { listener, reactors: senders.clone(), stop: stop_accepting });
+        let (closing, closed) = oneshot::channel();
+        let mut door = Some(Door {
+            listener,
+            reactors: senders.clone(),
+            opened,
+            stop: stop_accepting,
+            _closing: closing,
+        });
         let mut handles = Vec::with_capacity(threads);
         for (number, commands) in receivers.into_iter().enumerate() {
             let (core, table, log, door) = (core.clone(), compiled.clone(), deps.log.clone(), door.take());
@@ -135,6 +155,9 @@ impl Gateway {
             address,
             reactors: senders,
             threads: Mutex::new(handles),
+            listener: Mutex::new(Some(own)),
+            closed: Mutex::new(Some(closed)),
+            opening: Mutex::new(Some(opening)),
             accepting: Mutex::new(Some(accepting)),
             accepted: Mutex::new(table.epoch),
             applied: Arc::new(AtomicU64::new(table.epoch)),
@@ -145,6 +168,24 @@ impl Gateway {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Takes connections from now on.
+    pub fn open(&self) {
+        if let Some(opening) = self.opening.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = opening.send(());
+        }
+    }
+
+    /// The listening socket once more: whoever gets it shares its queue of connections, so that none is refused while one
+    /// gateway takes over from another.
+    ///
+    /// # Errors
+    /// Where the system has no file descriptor left, or the gateway is being shut down.
+    pub fn listener(&self) -> std::io::Result<std::net::TcpListener> {
+        let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = || std::io::Error::other("the gateway is being shut down");
+        listener.as_ref().ok_or_else(gone)?.try_clone()
     }
 
     /// The newest table's epoch that every reactor uses.
@@ -220,13 +261,20 @@ impl Gateway {
         self.core.counters.meters.last_sent(revision).map(|at| at.elapsed())
     }
 
-    /// Stops taking connections, lets requests finish for at most `grace`, and ends.
-    pub async fn shutdown(&self, grace: Duration) -> Drained {
+    /// Stops taking connections, lets requests finish for at most `grace`, and ends. For the time `linger` of it, each connection
+    /// is ended by an answer that says so, and none while it waits for a request, which could be on its way.
+    pub async fn shutdown(&self, grace: Duration, linger: Duration) -> Drained {
         if let Some(stop) = self.accepting.lock().unwrap_or_else(PoisonError::into_inner).take() {
             let _ = stop.send(());
         }
+        // What waits is refused, or goes to whoever else listens; and what was accepted has reached its reactor by then.
+        drop(self.listener.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(closed) = closed {
+            let _ = closed.await;
+        }
         for reactor in &self.reactors {
-            let _ = reactor.send(Command::Stop);
+            let _ = reactor.send(Command::Stop { linger });
         }
         let until = Instant::now() + grace;
         let ended = || {
@@ -240,6 +288,16 @@ impl Gateway {
     }
 }
 
+/// How many connections may wait for the gateway.
+const BACKLOG: i32 = 4096;
+
+/// A listening socket of somebody else, as the gateway wants it.
+fn taken(given: std::net::TcpListener) -> std::io::Result<std::net::TcpListener> {
+    socket2::SockRef::from(&given).listen(BACKLOG)?;
+    given.set_nonblocking(true)?;
+    Ok(given)
+}
+
 fn listen(address: SocketAddr) -> Result<std::net::TcpListener, GatewayError> {
     let open = || -> std::io::Result<std::net::TcpListener> {
         let domain = socket2::Domain::for_address(address);
@@ -248,7 +306,7 @@ fn listen(address: SocketAddr) -> Result<std::net::TcpListener, GatewayError> {
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
-        socket.listen(4096)?;
+        socket.listen(BACKLOG)?;
         Ok(socket.into())
     };
     open().map_err(|source| GatewayError::Bind { address, source })
@@ -258,12 +316,15 @@ fn listen(address: SocketAddr) -> Result<std::net::TcpListener, GatewayError> {
 struct Door {
     listener: std::net::TcpListener,
     reactors: Vec<mpsc::UnboundedSender<Command>>,
+    opened: oneshot::Receiver<()>,
     stop: oneshot::Receiver<()>,
+    /// Dropped with the door.
+    _closing: oneshot::Sender<()>,
 }
 
 impl Door {
     async fn run(self, core: Arc<Core>) {
-        let Self { listener, reactors, mut stop } = self;
+        let Self { listener, reactors, opened, mut stop, _closing } = self;
         let listener = match TcpListener::from_std(listener) {
             Ok(listener) => listener,
             Err(error) => {
@@ -271,6 +332,11 @@ impl Door {
                 return;
             }
         };
+        tokio::select! {
+            biased;
+            _ = &mut stop => return,
+            opened = opened => if opened.is_err() { return },
+        }
         for turn in (0..reactors.len()).cycle() {
             let accepted = tokio::select! {
                 biased;

@@ -10,10 +10,11 @@ use crate::pool::Upstream;
 use crate::protocol;
 use crate::random::Random;
 use crate::table::{Counters, Route, Table};
-use hyper::Request;
 use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::{Request, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use lockgate_core::clock::Clock;
@@ -24,10 +25,13 @@ use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_local;
+
+/// Where a connection hears that it has to end.
+pub(crate) type Stopping = watch::Receiver<Option<Instant>>;
 
 /// What a reactor is told.
 #[derive(Debug)]
@@ -37,7 +41,10 @@ pub(crate) enum Command {
     /// Use this table from now on, and say when it is so.
     Apply(Arc<Table>, oneshot::Sender<()>),
     /// Let connections finish what they are at.
-    Stop,
+    Stop {
+        /// How long a connection that waits for a request is still kept.
+        linger: Duration,
+    },
 }
 
 /// One thread's state.
@@ -54,8 +61,8 @@ pub(crate) struct Reactor {
     table: RefCell<Arc<Table>>,
     upstreams: RefCell<HashMap<WorkerAddress, Rc<Upstream>>>,
     turn: Cell<usize>,
-    /// Says when connections have to end.
-    pub(crate) stopping: watch::Sender<bool>,
+    /// Says that connections have to end, and from when on they may not wait for a request any more.
+    pub(crate) stopping: watch::Sender<Option<Instant>>,
 }
 
 impl std::fmt::Debug for Reactor {
@@ -78,7 +85,7 @@ impl Reactor {
             table: RefCell::new(table),
             upstreams: RefCell::default(),
             turn: Cell::new(0),
-            stopping: watch::Sender::new(false),
+            stopping: watch::Sender::new(None),
         }
     }
 
@@ -140,10 +147,16 @@ pub(crate) async fn run(reactor: Rc<Reactor>, mut commands: mpsc::UnboundedRecei
             Command::Serve(stream) => {
                 spawn_local(connection(Rc::clone(&reactor), stream, alive.clone()));
             }
-            Command::Stop => break,
+            Command::Stop { linger } => {
+                reactor.stopping.send_replace(Some(Instant::now() + linger));
+                break;
+            }
         }
     }
-    reactor.stopping.send_replace(true);
+    // Where nobody can tell it anything any more, connections end at once.
+    reactor
+        .stopping
+        .send_if_modified(|until| std::mem::replace(until, until.or(Some(Instant::now()))).is_none());
     drop(alive);
     let tables = async {
         // A table that is published while the gateway drains still has to be applied.
@@ -170,7 +183,7 @@ async fn connection(reactor: Rc<Reactor>, stream: std::net::TcpStream, alive: mp
         let found = tokio::select! {
             biased;
             found = protocol::of(&stream, reactor.options.header_timeout) => found?,
-            _ = stopped.wait_for(|s| *s) => return Ok(()),
+            () = over(&mut stopped) => return Ok(()),
         };
         match found {
             protocol::Http::One => one(reactor, stream).await,
@@ -191,7 +204,7 @@ async fn one(reactor: Rc<Reactor>, stream: TcpStream) -> std::io::Result<()> {
     let service = service_fn(|request: Request<Incoming>| answered(&reactor, request));
     let mut http = http1::Builder::new();
     http.half_close(false).timer(TokioTimer::new()).header_read_timeout(timeout);
-    drain(&reactor, http.serve_connection(TokioIo::new(stream), service)).await
+    drain(&reactor, http.serve_connection(TokioIo::new(stream), service), over).await
 }
 
 /// Serves a connection as HTTP/2, which gRPC is spoken over.
@@ -199,7 +212,21 @@ async fn two(reactor: Rc<Reactor>, stream: TcpStream) -> std::io::Result<()> {
     let http = protocol::http2(reactor.options.header_timeout);
     let of = Rc::clone(&reactor);
     let service = service_fn(move |request: Request<Incoming>| answered(&of, request));
-    drain(&reactor, http.serve_connection(TokioIo::new(stream), service)).await
+    // A connection of HTTP/2 says which requests it took, so it need not linger.
+    drain(&reactor, http.serve_connection(TokioIo::new(stream), service), told).await
+}
+
+/// Waits until the gateway stops.
+async fn told(stopping: &mut Stopping) {
+    let _ = stopping.wait_for(Option::is_some).await;
+}
+
+/// Waits until the gateway stops and has lingered.
+pub(crate) async fn over(stopping: &mut Stopping) {
+    let until = stopping.wait_for(Option::is_some).await.ok().and_then(|until| *until);
+    if let Some(until) = until {
+        tokio::time::sleep_until(until.into()).await;
+    }
 }
 
 fn answered(
@@ -207,11 +234,23 @@ fn answered(
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Reply, Infallible>> + use<> {
     let reactor = Rc::clone(reactor);
-    async move { Ok(handle(reactor, request).await) }
+    async move {
+        let is_one = request.version() < Version::HTTP_2;
+        let mut reply = handle(Rc::clone(&reactor), request).await;
+        if is_one && reactor.stopping.borrow().is_some() {
+            // The client's next request goes to whoever listens then.
+            reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        Ok(reply)
+    }
 }
 
-/// Lets a connection run to its end; once the gateway stops it takes no further requests.
-async fn drain<C>(reactor: &Reactor, connection: C) -> std::io::Result<()>
+/// Lets a connection run to its end; when `end` says so it takes no further requests.
+async fn drain<C>(
+    reactor: &Reactor,
+    connection: C,
+    end: impl AsyncFnOnce(&mut Stopping),
+) -> std::io::Result<()>
 where
     C: GracefulConnection<Error = hyper::Error>,
 {
@@ -220,7 +259,7 @@ where
     let ended = tokio::select! {
         biased;
         ended = connection.as_mut() => ended,
-        _ = stopped.wait_for(|s| *s) => {
+        () = end(&mut stopped) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -158,6 +158,9 @@ pub(crate) struct Up {
     /// Stop what a detached `up` started
     #[arg(long, conflicts_with = "detach")]
     pub(crate) stop: bool,
+    /// Replace the server and the agents that run by this program's file as it is now, without a lost request
+    #[arg(long, conflicts_with_all = ["detach", "stop"])]
+    pub(crate) upgrade: bool,
 }
 
 /// `server`
@@ -220,9 +223,16 @@ pub(crate) struct Agent {
     /// The ONNX Runtime library [default: found, or installed from PyPI]
     #[arg(long, value_name = "FILE", env = "LOCKGATE_ORT_LIB")]
     pub(crate) onnxruntime: Option<PathBuf>,
+    /// Take over from an agent that runs over the same folder, once everything that has traffic is ready here; where none
+    /// runs, start as ever
+    #[arg(long)]
+    pub(crate) take_over: bool,
     /// Stop when standard input ends: whoever started this has gone
     #[arg(long, hide = true)]
     pub(crate) tied: bool,
+    /// The listening socket comes over standard input
+    #[arg(long, hide = true)]
+    pub(crate) given_socket: bool,
 }
 
 /// `worker`

@@ -24,6 +24,18 @@ pub(crate) struct UpFile {
     pub(crate) server: String,
     /// Each environment's gateway.
     pub(crate) gateways: BTreeMap<String, String>,
+    /// Its last upgrade. An `up` that knows of none is older than upgrades.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) upgrade: Option<Upgrade>,
+}
+
+/// How an upgrade of what `lockgate up` runs went.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Upgrade {
+    /// How many there were.
+    pub(crate) number: u64,
+    /// Why processes were not upgraded, by their names; none where all were.
+    pub(crate) failed: BTreeMap<String, String>,
 }
 
 /// Where a command runs.

@@ -44,8 +44,8 @@ impl Reconciler {
             gates.running = true;
         }
         let (shared, desired, gates, reported) =
-            (self.shared.clone(), desired.clone(), self.gates.clone(), self.reported.clone());
-        tokio::spawn(async move {
+            (self.shared.clone(), desired.clone(), self.gates.clone(), self.ends.reported.clone());
+        self.spawn(async move {
             let _running = Running(gates.clone());
             let limit = Duration::from_millis(u64::try_from(desired.plan.gates_ms).unwrap_or(0)) + GATE_GRACE;
             let outcome = match tokio::time::timeout(limit, run_gate(&shared, &desired, &key.1)).await {

@@ -33,7 +33,7 @@ impl Reconciler {
                 preparing.insert(key, Preparing::Working);
                 let (shared, revision, plan, states) =
                     (self.shared.clone(), revision.clone(), plan.clone(), self.preparing.clone());
-                tokio::spawn(async move {
+                self.spawn(async move {
                     let outcome = bring_up(&shared, &revision, &plan).await;
                     let next = match outcome {
                         Ok(()) => Preparing::Waiting { until: Instant::now() + LOOK_EVERY },

@@ -45,7 +45,7 @@ impl Reconciler {
             for event in events {
                 let id = self.shared.environment.to_string();
                 self.shared.journal.note(ResourceKind::Environment, &id, Event::Worker(event)).await?;
-                self.reported.notify_one();
+                self.ends.reported.notify_one();
             }
         }
         Ok(())

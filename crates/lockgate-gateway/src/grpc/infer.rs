@@ -8,7 +8,7 @@ use crate::attempt::Payload;
 use crate::body::{Fed, Stream};
 use crate::log::Protocol;
 use crate::predict::{self, Target};
-use crate::reactor::Reactor;
+use crate::reactor::{self, Reactor};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -84,12 +84,8 @@ pub(super) fn stream(reactor: &Rc<Reactor>, request: Request<Incoming>) -> Reply
     let messages = Messages::of(reactor, body, encoding);
     let reactor = Rc::clone(reactor);
     spawn_local(async move {
-        let mut stopping = reactor.stopping.subscribe();
         let work = answer_all(&reactor, &parts.headers, messages, &answers);
-        let ended = tokio::select! {
-            ended = tokio::time::timeout(limit, work) => ended.unwrap_or_else(|_| Err(Status::late())),
-            _ = stopping.wait_for(|s| *s) => Err(Status { code: 14, message: "the gateway stops".to_owned() }),
-        };
+        let ended = tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(Status::late()));
         let mut trailers = status::ok();
         if let Err(status) = ended {
             status.put(&mut trailers);
@@ -106,7 +102,16 @@ async fn answer_all(
     mut messages: Messages,
     answers: &mpsc::Sender<Fed>,
 ) -> Result<(), Status> {
-    while let Some(message) = messages.next().await? {
+    let mut stopping = reactor.stopping.subscribe();
+    loop {
+        // What was asked is answered; only who waits for more is told to go elsewhere.
+        let message = tokio::select! {
+            message = messages.next() => message?,
+            () = reactor::over(&mut stopping) => {
+                return Err(Status { code: 14, message: "the gateway stops".to_owned() });
+            }
+        };
+        let Some(message) = message else { return Ok(()) };
         let answer = match ask(reactor, headers, message).await {
             Ok(reply) => one(reply).await?,
             Err(status) => failed(status.message),
@@ -119,7 +124,6 @@ async fn answer_all(
             }
         }
     }
-    Ok(())
 }
 
 async fn one(reply: Reply) -> Result<Bytes, Status> {

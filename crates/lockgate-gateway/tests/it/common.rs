@@ -234,9 +234,14 @@ pub(crate) fn options() -> GatewayOptions {
 
 pub(crate) fn start(options: GatewayOptions) -> World {
     let (log, records) = LogSink::channel(10_000);
-    let deps =
-        Deps { clock: Arc::new(Time(AtomicU64::new(0))), entropy: Arc::new(Bytes8(AtomicU64::new(1))), log };
+    let deps = Deps {
+        clock: Arc::new(Time(AtomicU64::new(0))),
+        entropy: Arc::new(Bytes8(AtomicU64::new(1))),
+        log,
+        listener: None,
+    };
     let gateway = Gateway::start(options, RouteTable::default(), deps).unwrap();
+    gateway.open();
     World { gateway, records, dir: tempfile::tempdir().unwrap() }
 }
 

@@ -13,9 +13,14 @@ const ID: &str = "01M8AY7JZFMHB6BY6FXZAJM00";
 fn kept() -> (World, Receiver<FeedbackCall>) {
     let (log, records) = LogSink::channel(1_000);
     let (log, calls) = log.with_feedback();
-    let deps =
-        Deps { clock: Arc::new(Time(AtomicU64::new(0))), entropy: Arc::new(Bytes8(AtomicU64::new(1))), log };
+    let deps = Deps {
+        clock: Arc::new(Time(AtomicU64::new(0))),
+        entropy: Arc::new(Bytes8(AtomicU64::new(1))),
+        log,
+        listener: None,
+    };
     let gateway = Gateway::start(options(), RouteTable::default(), deps).unwrap();
+    gateway.open();
     (World { gateway, records, dir: tempfile::tempdir().unwrap() }, calls)
 }
 

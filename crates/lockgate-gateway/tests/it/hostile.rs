@@ -116,7 +116,8 @@ fn settings_and_addresses_that_make_no_sense_are_refused_with_what_to_do() {
     impl lockgate_core::clock::Entropy for Fixed {
         fn fill(&self, _: &mut [u8]) {}
     }
-    let deps = || Deps { clock: Arc::new(Fixed), entropy: Arc::new(Fixed), log: LogSink::none() };
+    let deps =
+        || Deps { clock: Arc::new(Fixed), entropy: Arc::new(Fixed), log: LogSink::none(), listener: None };
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut busy = options();
     busy.listen = taken.local_addr().unwrap();

@@ -126,7 +126,7 @@ async fn shutting_down_lets_requests_finish_and_takes_no_new_ones() {
     let mut client = world.client().await;
     let request = tokio::spawn(async move { client.infer("u").await });
     tokio::time::sleep(Duration::from_millis(60)).await;
-    let drained = world.gateway.shutdown(Duration::from_secs(5)).await;
+    let drained = world.gateway.shutdown(Duration::from_secs(5), Duration::ZERO).await;
     assert_eq!(drained.cut_off, 0);
     assert_eq!(request.await.unwrap().status, 200);
     assert!(tokio::net::TcpStream::connect(world.gateway.local_addr()).await.is_err());

@@ -34,17 +34,26 @@ pub(crate) async fn agent(args: &cli::Agent, server: &str, isolation: String) ->
         Some(path) => path.clone(),
         None => super::worker::library(&args.home.join("lib"), &|text| tracing::info!("{text}"))?,
     };
+    let listener = if args.given_socket {
+        let given = lockgate_agent::descriptor::receive(std::io::stdin());
+        Some(given.context("no listening socket comes over standard input")?)
+    } else {
+        None
+    };
     let options = AgentOptions {
         environment: EnvironmentName::new(args.environment.clone())?,
         home: args.home.clone(),
         listen: args.listen,
+        listener,
+        take_over: args.take_over,
         server: server.to_owned(),
         token: token.trim().to_owned(),
         trust,
         data: args.data.clone().unwrap_or_else(|| Path::new(".").to_owned()),
         isolation,
         threads: args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
-        program: std::env::current_exe().context("this program's own file can't be found")?,
+        // This very program, also after another file was put in its place: its workers must be of one kind with it.
+        program: "/proc/self/exe".into(),
         onnxruntime,
     };
     lockgate_agent::run(options, clock, entropy, world::told_to_stop(args.tied)).await?;

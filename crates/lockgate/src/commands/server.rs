@@ -72,9 +72,15 @@ pub(crate) async fn server(args: &cli::Server) -> anyhow::Result<Exit> {
     let guarded = routes(&control, identity);
     let deliverer = tokio::spawn(deliver(control.clone()));
     let sweeper = tokio::spawn(sweep(control.clone()));
-    let reconciler = tokio::spawn(reconcile(control));
+    let reconciler = tokio::spawn(reconcile(control.clone()));
     tracing::info!(listen = %args.listen, "the server is ready");
-    axum::serve(listener, guarded).with_graceful_shutdown(world::told_to_stop(args.tied)).await?;
+    let tied = args.tied;
+    let told = async move {
+        world::told_to_stop(tied).await;
+        // Agents' questions may be open for half a minute.
+        control.end_waiting();
+    };
+    axum::serve(listener, guarded).with_graceful_shutdown(told).await?;
     reconciler.abort();
     deliverer.abort();
     sweeper.abort();

@@ -1,7 +1,10 @@
 //! `up`: the server and every environment's agent on this machine, as processes of their own that talk over HTTP only.
 
+mod process;
+mod upgrade;
+
 use crate::cli;
-use crate::context::{Context, UpFile};
+use crate::context::{Context, UpFile, Upgrade};
 use crate::exit::Exit;
 use crate::lock::{self, Holder, UpLock};
 use crate::output::{Tone, table};
@@ -9,6 +12,7 @@ use crate::world;
 use anyhow::{Context as _, bail};
 use lockgate_config::Project;
 use lockgate_core::digest::Digest;
+use process::{Role, last_lines};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -16,29 +20,18 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
-use tokio::process::{Child, Command};
-
-/// How long a process may take until it answers.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+use tokio::signal::unix::{SignalKind, signal};
 
 /// How long processes may take to end when they are told to.
 const STOP_WITHIN: Duration = Duration::from_secs(15);
-
-/// The longest pause before a process that ended is started again.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-
-/// One process of the tree.
-struct Role {
-    name: String,
-    args: Vec<String>,
-    health: String,
-    log: PathBuf,
-}
 
 /// `up`
 pub(crate) async fn up(ctx: &Context, args: &cli::Up) -> anyhow::Result<Exit> {
     if args.stop {
         return stop(ctx).await;
+    }
+    if args.upgrade {
+        return upgrade::ask(ctx).await;
     }
     let project = super::project::load(ctx)?;
     let layout = Layout::new(ctx, &project, args.port)?;
@@ -53,32 +46,47 @@ pub(crate) async fn up(ctx: &Context, args: &cli::Up) -> anyhow::Result<Exit> {
     ctx.out.say("preparing ONNX Runtime");
     let library = super::worker::library(&layout.state.join("lib"), &|text| ctx.out.say(text))?;
     layout.prepare()?;
-    let roles = layout.roles(ctx, &library)?;
-    let mut children = Vec::new();
-    for role in &roles {
-        children.push(start(role)?);
-        ready(role, children.last_mut()).await?;
+    let mut kept = Vec::new();
+    for role in layout.roles(&library)? {
+        let mut process = role.start(false)?;
+        role.ready(&mut process).await?;
         if role.name == "server" {
             super::project::applied(&layout.context(ctx)).await?;
         }
+        kept.push(role.kept(process));
     }
-    let file = layout.up_file();
-    lockgate_agent::write_private(&layout.state.join("up.json"), &serde_json::to_vec_pretty(&file)?)?;
+    // Before anybody can know of this process: the signal would end it.
+    let mut asked = signal(SignalKind::user_defined1()).context("can't listen for signals")?;
+    let mut file = layout.up_file();
+    write(&layout.state, &file)?;
     announce(ctx, &project, &file, &layout.state);
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    let watch: Vec<_> = roles
-        .into_iter()
-        .zip(children)
-        .map(|(role, child)| tokio::spawn(keep(role, child, stopped.clone())))
-        .collect();
-    world::told_to_stop(false).await;
+    let mut told = std::pin::pin!(world::told_to_stop(false));
+    loop {
+        tokio::select! {
+            () = &mut told => break,
+            _ = asked.recv() => {}
+        }
+        ctx.out.say("upgrading");
+        let before = file.upgrade.map_or(0, |upgrade| upgrade.number);
+        let upgrade = tokio::select! {
+            () = &mut told => break,
+            upgrade = upgrade::all(&kept, before) => upgrade,
+        };
+        file.upgrade = Some(upgrade);
+        if let Err(error) = write(&layout.state, &file) {
+            tracing::error!(%error, "what became of the upgrade can't be written down");
+        }
+    }
     ctx.out.say("stopping");
-    stop.send_replace(true);
-    for task in watch {
-        task.await.context("a process could not be stopped")?;
+    for process in kept {
+        process.stop().await.context("a process could not be stopped")?;
     }
     let _ = std::fs::remove_file(layout.state.join("up.json"));
     Ok(Exit::Done)
+}
+
+fn write(state: &Path, file: &UpFile) -> anyhow::Result<()> {
+    Ok(lockgate_agent::write_private(&state.join("up.json"), &serde_json::to_vec_pretty(file)?)?)
 }
 
 /// Where everything of this project lies and listens.
@@ -110,9 +118,7 @@ impl Layout {
         let named = std::iter::once(("the server", self.server))
             .chain(self.gateways.iter().map(|(n, a)| (n.as_str(), *a)));
         for (name, address) in named {
-            TcpListener::bind(address).map_err(|e| {
-                anyhow::anyhow!("{name} can't listen on {address}: {e}\n  hint: choose another port with --port, or [env.…] port = …")
-            })?;
+            listen(name, address)?;
         }
         Ok(())
     }
@@ -151,9 +157,13 @@ impl Layout {
         Ok(())
     }
 
-    fn roles(&self, ctx: &Context, library: &Path) -> anyhow::Result<Vec<Role>> {
+    fn roles(&self, library: &Path) -> anyhow::Result<Vec<Role>> {
         let text = |p: PathBuf| p.to_string_lossy().into_owned();
+        // Once, at the start: an upgrade puts another file in this one's place.
+        let program = std::env::current_exe().context("this program's own file can't be found")?;
         let mut roles = vec![Role {
+            program: program.clone(),
+            listener: None,
             name: "server".to_owned(),
             args: vec![
                 "server".to_owned(),
@@ -172,10 +182,13 @@ impl Layout {
         for (name, address) in &self.gateways {
             let home = self.home(name);
             roles.push(Role {
+                program: program.clone(),
+                listener: Some(listen(name, *address)?),
                 name: format!("agent-{name}"),
                 args: vec![
                     "agent".to_owned(),
                     "--tied".to_owned(),
+                    "--given-socket".to_owned(),
                     "--environment".to_owned(),
                     name.clone(),
                     "--home".to_owned(),
@@ -199,7 +212,6 @@ impl Layout {
                 log: self.state.join(format!("logs/agent-{name}.log")),
             });
         }
-        let _ = ctx;
         Ok(roles)
     }
 
@@ -224,6 +236,7 @@ impl Layout {
             pid: std::process::id(),
             server: format!("http://{}", self.server),
             gateways: self.gateways.iter().map(|(n, a)| (n.clone(), format!("http://{a}"))).collect(),
+            upgrade: Some(Upgrade::default()),
         }
     }
 
@@ -233,6 +246,13 @@ impl Layout {
         ctx.global.server = Some(format!("http://{}", self.server));
         ctx
     }
+}
+
+/// Listens for a process that is not there yet, or not there for a moment: connections wait meanwhile.
+fn listen(name: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).map_err(|e| {
+        anyhow::anyhow!("{name} can't listen on {address}: {e}\n  hint: choose another port with --port, or [env.…] port = …")
+    })
 }
 
 fn announce(ctx: &Context, project: &Project, file: &UpFile, state: &Path) {
@@ -251,89 +271,6 @@ fn announce(ctx: &Context, project: &Project, file: &UpFile, state: &Path) {
         state.display(),
         crate::render::next(ctx.out, "lockgate run   (in another terminal; or `lockgate status`)")
     ));
-}
-
-fn start(role: &Role) -> anyhow::Result<Child> {
-    let log = std::fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(&role.log)
-        .with_context(|| format!("can't write {}", role.log.display()))?;
-    let program = std::env::current_exe().context("this program's own file can't be found")?;
-    let mut command = std::process::Command::new(program);
-    command.args(&role.args).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
-    // A group of its own: Ctrl-C in the terminal reaches `up` alone, which then stops its children in order.
-    command.process_group(0).env_remove("LOCKGATE_SERVER").env_remove("LOCKGATE_STATE");
-    Command::from(command)
-        .kill_on_drop(true)
-        .spawn()
-        .with_context(|| format!("{} can't be started", role.name))
-}
-
-async fn ready(role: &Role, child: Option<&mut Child>) -> anyhow::Result<()> {
-    let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2)).build()?;
-    let begun = Instant::now();
-    let child = child.context("no process")?;
-    loop {
-        if http.get(&role.health).send().await.is_ok_and(|r| r.status().is_success()) {
-            return Ok(());
-        }
-        if let Some(status) = child.try_wait()? {
-            bail!("{} ended: {status}\n{}", role.name, last_lines(&role.log));
-        }
-        if begun.elapsed() > READY_WITHIN {
-            bail!("{} does not answer at {}\n{}", role.name, role.health, last_lines(&role.log));
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-fn last_lines(path: &Path) -> String {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().rev().take(6).collect();
-    let lines: Vec<String> = lines.into_iter().rev().map(|l| format!("  | {l}")).collect();
-    format!("{}\n  hint: the whole log is {}", lines.join("\n"), path.display())
-}
-
-/// Starts a process again whenever it ends, with growing pauses, until everything is to stop.
-async fn keep(role: Role, mut child: Child, mut stop: tokio::sync::watch::Receiver<bool>) {
-    let mut pause = Duration::from_millis(50);
-    loop {
-        let begun = Instant::now();
-        // Waiting for a child closes its standard input, which would tell it that we are gone.
-        let tie = child.stdin.take();
-        let stopped = tokio::select! {
-            _ = child.wait() => false,
-            told = stop.wait_for(|stop| *stop) => {
-                drop(told);
-                true
-            }
-        };
-        drop(tie);
-        if stopped {
-            return end(&mut child).await;
-        }
-        pause = if begun.elapsed() > LONGEST_PAUSE {
-            Duration::from_millis(50)
-        } else {
-            (pause * 2).min(LONGEST_PAUSE)
-        };
-        tracing::warn!(role = role.name, ?pause, "ended; starting it again");
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            _ = stop.wait_for(|stop| *stop) => return,
-        }
-        match start(&role) {
-            Ok(again) => child = again,
-            Err(error) => tracing::error!(%error, "can't be started again"),
-        }
-    }
-}
-
-async fn end(child: &mut Child) {
-    if tokio::time::timeout(STOP_WITHIN, child.wait()).await.is_err() {
-        let _ = child.kill().await;
-    }
 }
 
 /// Why a second `up` over the same state folder is refused.

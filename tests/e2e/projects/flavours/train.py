@@ -98,7 +98,13 @@ golden = {
 }
 (folder / "golden.json").write_text(json.dumps(golden))
 answer = pd.DataFrame({"twice": [2.0], "year": [2026], "what": ["go"]})
-for name, packages in [("picky", PACKAGES), ("broken", [*PACKAGES, "gone @ file:///nowhere/gone-1.0-py3-none-any.whl"])]:
+others = [
+    ("picky", PACKAGES),
+    ("astray", [*PACKAGES, "gone @ file:///nowhere/gone-1.0-py3-none-any.whl"]),
+    # A version that its registry never had.
+    ("broken", [*PACKAGES, "pytz==0.0.1"]),
+]
+for name, packages in others:
     with mlflow.start_run():
         mlflow.pyfunc.log_model(
             name="model",
