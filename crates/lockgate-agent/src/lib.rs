@@ -146,8 +146,6 @@ pub(crate) struct Shared {
     pub(crate) predictions: PredictionLog,
     pub(crate) outcomes: Arc<Outcomes>,
     pub(crate) clock: Arc<dyn Clock>,
-    /// Keeps feedback.
-    keeper: tokio::task::JoinHandle<()>,
     /// Says that this life's sockets are in use.
     _alive: std::fs::File,
 }
@@ -272,7 +270,8 @@ async fn open(
     let outcomes = Arc::new(Outcomes::open(&home.path("feedback.db"), clock.clone()).await?);
     let (predictions, writer) =
         PredictionLog::start(home.path("predictions"), records, Some(outcomes.clone()));
-    let keeper = tokio::spawn(outcomes.clone().keep(calls, predictions.clone()));
+    // It ends with the gateway, whose calls it answers.
+    drop(tokio::spawn(outcomes.clone().keep(calls, predictions.clone())));
     let table = routing::saved(&home)?;
     let preview_key = preview::key(&home, &*entropy)?;
     let gateway_options = GatewayOptions {
@@ -307,7 +306,6 @@ async fn open(
         predictions,
         outcomes,
         clock,
-        keeper,
         _alive: alive,
     });
     Ok((shared, table, writer))
@@ -357,8 +355,8 @@ async fn resume(shared: &Arc<Shared>) -> link::Tasks {
     loop {
         tokio::time::sleep(RESUME_EVERY).await;
         let tasks = async {
-            shared.journal.reopen().await?;
             shared.outcomes.reopen().await?;
+            shared.journal.reopen().await?;
             // The successor may have kept routes of its own; their epochs are used.
             let table = routing::saved(&shared.home)?;
             link::start(shared.clone(), table, None).await
@@ -389,8 +387,6 @@ async fn stopped(shared: Arc<Shared>, writer: JoinHandle<()>, end: End) -> Resul
     tracing::info!(?report, "the gateway is drained");
     shared.fleet.retire(&[]).await;
     shared.fleet.leave();
-    // Its calls ended with the gateway; it keeps nothing that was acknowledged to itself.
-    shared.keeper.abort();
     shared.predictions.drain();
     shared.let_go().await;
     drop(shared);

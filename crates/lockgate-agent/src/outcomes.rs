@@ -446,7 +446,11 @@ impl Outcomes {
         counted.err().map(|why| format!("`{}` is kept, but does not count: {}", row.name, why.words()))
     }
 
+    /// Gives the file away; nothing where it was given away before.
     pub(crate) async fn close(&self) {
+        if !self.is_open.load(Ordering::Acquire) {
+            return;
+        }
         say_lost(self.flush().await);
         self.is_open.store(false, Ordering::Release);
         self.store.load_full().close().await;
