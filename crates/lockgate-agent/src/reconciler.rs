@@ -54,6 +54,8 @@ pub(crate) struct Reconciler {
     gates: Arc<Mutex<Gates>>,
     /// Revisions on their way to a worker, with why one can't get there.
     preparing: Arc<Mutex<BTreeMap<Digest, Preparing>>>,
+    /// Since when revisions that are not wanted any more have been finishing streams.
+    draining: BTreeMap<Digest, Instant>,
     peaks: BTreeMap<PromotionId, Peaks>,
     judgements: BTreeMap<ModelName, Judgement>,
     workers: BTreeMap<(Digest, u32), (u64, Option<Instant>)>,
@@ -84,6 +86,7 @@ impl Reconciler {
             reported,
             gates: Arc::default(),
             preparing: Arc::default(),
+            draining: BTreeMap::new(),
             peaks: BTreeMap::new(),
             judgements: BTreeMap::new(),
             workers: BTreeMap::new(),

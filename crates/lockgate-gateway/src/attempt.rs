@@ -5,15 +5,15 @@
 
 use crate::answer::header;
 use crate::body::{self, Broken, Read, Stream};
-use crate::meter::ErrorClass;
+use crate::log::Protocol;
+use crate::meter::{ErrorClass, Sent};
 use crate::pool::{Unanswered, Upstream};
 use crate::reactor::Reactor;
+use crate::server;
 use crate::table::{Route, Side};
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::{
-    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue,
-};
+use hyper::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderName};
 use hyper::http::response::Parts;
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, StatusCode, Uri};
@@ -35,6 +35,7 @@ pub(crate) struct Outbound {
     pub(crate) path: PathAndQuery,
     pub(crate) headers: HeaderMap,
     pub(crate) payload: Payload,
+    pub(crate) protocol: Protocol,
 }
 
 /// Its body.
@@ -82,12 +83,21 @@ impl Payload {
 }
 
 impl Outbound {
-    pub(crate) fn request(&self) -> Option<Request<Stream>> {
-        let mut request = Request::new(self.payload.take()?);
+    /// The request as a side's worker gets it.
+    pub(crate) fn request(&self, side: &Side, upstream: &Upstream) -> Option<Request<Stream>> {
+        let server = side.server.as_ref();
+        let body = match (server, self.payload.bytes()) {
+            (Some(server), Some(bytes)) => {
+                Stream::whole(server::body(server, self.protocol, bytes).into_owned())
+            }
+            _ => self.payload.take()?,
+        };
+        let path = server.map_or_else(|| self.path.clone(), |server| server::path(server, self));
+        let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
-        *request.uri_mut() = Uri::from(self.path.clone());
+        *request.uri_mut() = Uri::from(path);
         *request.headers_mut() = self.headers.clone();
-        request.headers_mut().insert(HOST, HeaderValue::from_static("worker"));
+        request.headers_mut().insert(HOST, upstream.host());
         Some(request)
     }
 }
@@ -106,6 +116,8 @@ pub(crate) struct Answered {
     pub(crate) parts: Parts,
     pub(crate) body: Answer,
     pub(crate) side: Arc<Side>,
+    /// Says that the worker is at it still, where its answer is.
+    pub(crate) sent: Option<Sent>,
 }
 
 /// Its body.
@@ -113,6 +125,8 @@ pub(crate) struct Answered {
 pub(crate) enum Answer {
     Whole(Bytes),
     Streaming(Stream),
+    /// Server-sent events, from the first one on: the rest comes as it is made.
+    Events(Stream),
 }
 
 /// How it ended.
@@ -280,11 +294,14 @@ async fn attempt(
     out: &Outbound,
     timeout: Duration,
 ) -> Attempt {
-    let Some(request) = out.request() else { return Attempt::Broke };
+    if let Some(refused) = server::refusal(side, out.protocol) {
+        return Attempt::Answered(Box::new(refused));
+    }
+    let Some(request) = out.request(side, upstream) else { return Attempt::Broke };
     let now = Instant::now();
     upstream.tried(now, timeout);
-    let _sent = reactor.counters.meters.send(&side.flow, now);
-    match tokio::time::timeout(timeout, exchange(reactor, upstream, request)).await {
+    let sent = reactor.counters.meters.send(&side.flow, now);
+    match tokio::time::timeout(timeout, exchange(reactor, upstream, request, side, out.protocol)).await {
         Err(_) => {
             // Where the body still streams in, the client may be the slow one.
             if out.payload.bytes().is_some() {
@@ -293,7 +310,8 @@ async fn attempt(
             out.payload.broken().map_or(Attempt::TimedOut, Attempt::Client)
         }
         Ok(Ok((parts, body))) => {
-            Attempt::Answered(Box::new(Answered { parts, body, side: Arc::clone(side) }))
+            let sent = matches!(body, Answer::Events(_)).then_some(sent);
+            Attempt::Answered(Box::new(Answered { parts, body, side: Arc::clone(side), sent }))
         }
         Ok(Err(Unanswered::Unsent(request))) => {
             upstream.evict(Instant::now() + reactor.options.evict);
@@ -304,17 +322,26 @@ async fn attempt(
     }
 }
 
-/// One request and its answer, read as far as it is held in memory.
+/// One request and its answer, read as far as it is held in memory; of a stream of events, its beginning.
 pub(crate) async fn exchange(
     reactor: &Reactor,
     upstream: &Upstream,
     request: Request<Stream>,
+    side: &Side,
+    protocol: Protocol,
 ) -> Result<(Parts, Answer), Unanswered> {
     let (response, connection) = upstream.send(request, reactor.options.connect_timeout).await?;
-    let (parts, mut body): (Parts, Incoming) = response.into_parts();
+    let (mut parts, mut body): (Parts, Incoming) = response.into_parts();
+    if server::is_events(&parts.headers) && parts.status.is_success() {
+        let pieces = body::first(&mut body).await.map_err(|_| Unanswered::Broke)?;
+        return Ok((parts, Answer::Events(Stream::going_on(pieces, body, usize::MAX))));
+    }
     match body::read(&mut body, reactor.options.replay_limit).await {
         Ok(Read::Whole(bytes)) => {
             upstream.give_back(connection);
+            if side.server.is_some() {
+                server::examine(&mut parts, &bytes, protocol);
+            }
             Ok((parts, Answer::Whole(bytes)))
         }
         // Nobody else's business how large an answer is; the connection ends with it.

@@ -3,6 +3,7 @@
 use crate::body::Stream;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::HeaderValue;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use lockgate_core::route::WorkerAddress;
@@ -24,6 +25,7 @@ const HANGS_FOR: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Upstream {
     address: WorkerAddress,
+    host: HeaderValue,
     idle: RefCell<Vec<SendRequest<Stream>>>,
     down_until: Cell<Option<Instant>>,
     timeouts: Cell<u32>,
@@ -40,7 +42,17 @@ pub(crate) enum Unanswered {
 
 impl Upstream {
     pub(crate) fn new(address: WorkerAddress) -> Self {
-        Self { address, idle: RefCell::default(), down_until: Cell::new(None), timeouts: Cell::new(0) }
+        let host = match &address {
+            WorkerAddress::Unix(_) => None,
+            WorkerAddress::Tcp(address) => HeaderValue::from_str(address).ok(),
+        };
+        let host = host.unwrap_or_else(|| HeaderValue::from_static("worker"));
+        Self { address, host, idle: RefCell::default(), down_until: Cell::new(None), timeouts: Cell::new(0) }
+    }
+
+    /// What requests to it name as their host.
+    pub(crate) fn host(&self) -> HeaderValue {
+        self.host.clone()
     }
 
     /// Whether it could not be reached just now, or hangs.

@@ -8,14 +8,15 @@ mod command;
 pub(crate) mod confine;
 mod data;
 mod dataset;
+mod form;
 mod metric;
 mod parity;
 pub(crate) mod program;
 mod replay;
 mod rows;
 
+pub(crate) use form::{RowForm, model_path};
 pub(crate) use parity::Golden;
-pub(crate) use rows::read_scores;
 
 use crate::AgentError;
 use crate::fleet::Fleet;

@@ -9,3 +9,4 @@ mod hostile;
 mod routing;
 mod shadow;
 mod splits;
+mod streaming;
