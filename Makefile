@@ -21,6 +21,7 @@ MLFLOW2 := $(ROOT)/.venv-mlflow2
 BIG := $(ROOT)/.venv-big
 TRITON := $(ROOT)/.venv-triton
 KSERVE_CLIENT := $(ROOT)/.venv-kserve
+OUTSIDE := $(ROOT)/.venv-outside
 PYTHON ?= python3
 # uv stays with the Python that is there, and trusts whom the system trusts.
 export UV_PYTHON_DOWNLOADS := never
@@ -53,7 +54,7 @@ test: tools postgres ## What CI runs: lint, build, all tests, generated pages, e
 	$(MAKE) --no-print-directory e2e
 
 .PHONY: e2e
-e2e: base postgres $(VENV)/.clients $(STOCK)/.installed $(MLFLOW2)/.installed $(TRITON)/.installed $(if $(KSERVE),$(KSERVE_CLIENT)/.installed)
+e2e: base postgres $(VENV)/.clients $(STOCK)/.installed $(MLFLOW2)/.installed $(TRITON)/.installed $(OUTSIDE)/.installed $(if $(KSERVE),$(KSERVE_CLIENT)/.installed)
 	cargo build --locked --package lockgate --package lockgate-testkit
 	@# Both engines at once: each waits for its servers most of the time. What the second one says is kept until the first is done.
 	@others=$$(mktemp); trap 'kill $$! 2>/dev/null || true; rm -f "$$others"' EXIT; \
@@ -62,6 +63,7 @@ e2e: base postgres $(VENV)/.clients $(STOCK)/.installed $(MLFLOW2)/.installed $(
 	wait $$! && second=0 || second=$$?; cat "$$others"; exit $$((first + second))
 	@# Each folder has a conftest of its own.
 	LOCKGATE_BIN="$(TARGET)/debug/lockgate" OIP_TRITON="$(TRITON)/bin/python" OIP_KSERVE="$(if $(KSERVE),$(KSERVE_CLIENT)/bin/python)" \
+	  OUTSIDE_PYTHON="$(OUTSIDE)/bin/python" \
 	  "$(VENV)/bin/python" -m pytest tests/e2e -q $(ARGS)
 
 .PHONY: e2e-mlflow
@@ -143,6 +145,11 @@ $(TRITON)/.installed: tests/triton.txt $(VENV)/.uv
 $(KSERVE_CLIENT)/.installed: tests/kserve.txt $(VENV)/.uv
 	"$(VENV)/bin/uv" venv --quiet --clear --python $(PYTHON) "$(KSERVE_CLIENT)"
 	"$(VENV)/bin/uv" pip install --quiet --python "$(KSERVE_CLIENT)/bin/python" -r tests/kserve.txt
+	touch $@
+
+$(OUTSIDE)/.installed: tests/outside.txt $(VENV)/.uv
+	"$(VENV)/bin/uv" venv --quiet --clear --python $(PYTHON) "$(OUTSIDE)"
+	"$(VENV)/bin/uv" pip install --quiet --python "$(OUTSIDE)/bin/python" -r tests/outside.txt
 	touch $@
 
 $(VENV)/.clients: tests/requirements.txt $(VENV)/.uv

@@ -55,7 +55,9 @@ fn request(body: &Bytes, form: BodyForm, protocol: Protocol) -> Result<Vec<u8>, 
             let message = Bytes::from(plain.into_owned());
             GrpcRequest::parse(message, &limits).map(|r| r.request.to_bytes())
         }
-        (Protocol::Mlflow | Protocol::Tfs, _) | (Protocol::Oip, None) => Ok(plain.into_owned()),
+        (Protocol::Mlflow | Protocol::Tfs | Protocol::Openai, _) | (Protocol::Oip, None) => {
+            Ok(plain.into_owned())
+        }
         (Protocol::Oip, Some(0)) => Err(WireError::bad("its tensor is sent without a name or a shape")),
         (Protocol::Oip, Some(json)) => {
             InferRequest::parse_binary(&plain, json, &limits).map(|r| r.to_bytes())

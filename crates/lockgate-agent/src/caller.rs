@@ -16,6 +16,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Caller {
     sender: SendRequest<Full<Bytes>>,
+    host: String,
 }
 
 /// A worker's answer.
@@ -54,13 +55,27 @@ impl Caller {
                 sender
             }
         };
-        Ok(Self { sender })
+        let host = match address {
+            WorkerAddress::Unix(_) => "worker".to_owned(),
+            WorkerAddress::Tcp(host) => host.clone(),
+        };
+        Ok(Self { sender, host })
     }
 
     pub(crate) async fn post(&mut self, path: &str, body: Bytes) -> Result<Reply, AgentError> {
+        self.ask("POST", path, body).await
+    }
+
+    pub(crate) async fn get(&mut self, path: &str) -> Result<Reply, AgentError> {
+        self.ask("GET", path, Bytes::new()).await
+    }
+
+    async fn ask(&mut self, method: &str, path: &str, body: Bytes) -> Result<Reply, AgentError> {
         let lost = |what: String| AgentError::Worker(format!("the worker did not answer: {what}"));
-        let request = hyper::Request::post(path)
-            .header("host", "worker")
+        let request = hyper::Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", &self.host)
             .header("content-type", "application/json")
             .body(Full::new(body))
             .map_err(|e| lost(e.to_string()))?;

@@ -1,17 +1,20 @@
 //! The workers of one environment: which revisions run, and whether they can serve. Where they run is this module's
 //! secret: local processes now.
 
+mod brought;
 mod python;
 
 use crate::AgentError;
 use crate::caller::Caller;
-use crate::gates::Golden;
+use crate::gates::{Golden, RowForm};
 use crate::releases::LocalRelease;
 use lockgate_core::digest::Digest;
 use lockgate_core::gate::GateSpec;
 use lockgate_core::plan::{Plan, Revision};
+use lockgate_core::release::Runtime;
 use lockgate_core::rollout::Readiness;
 use lockgate_core::route::WorkerAddress;
+use lockgate_core::server::Server;
 use lockgate_runtime::supervisor::{WorkerState, WorkerStatus};
 use lockgate_runtime::{Supervisor, WorkerSpec};
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,6 +56,10 @@ pub(crate) struct Fleet {
 struct Running {
     supervisor: Supervisor,
     release: Digest,
+    /// What they speak, where they are servers that the team brings.
+    server: Option<Server>,
+    /// Whether they are started here and may listen on ports, which others could take while they are gone.
+    has_ports: bool,
     /// Whether the golden set was answered rightly; none while it is being asked.
     checked: Option<Result<(), String>>,
 }
@@ -117,6 +124,25 @@ impl Fleet {
         Ok(spec)
     }
 
+    /// Starts workers, or whatever stands in their place, and says how long they may take to be ready.
+    fn launch(
+        &self,
+        release: &LocalRelease,
+        (revision, plan): (&Revision, &Plan),
+        name: String,
+        count: usize,
+        adjust: impl FnOnce(&mut WorkerSpec),
+    ) -> Result<(Supervisor, Duration), AgentError> {
+        let mut spec = match &release.manifest.runtime {
+            Runtime::Http(http) => return brought::watch(&self.options, http, revision, plan, name),
+            Runtime::Process(process) => self.brought(process, release, (revision, plan), name, count)?,
+            Runtime::Onnx { .. } | Runtime::Python { .. } => self.spec(release, revision, plan, name)?,
+        };
+        adjust(&mut spec);
+        let supervisor = Supervisor::spawn(&spec, count).map_err(|e| AgentError::Worker(e.to_string()))?;
+        Ok((supervisor, spec.ready_within))
+    }
+
     /// Starts a revision's workers where they don't run yet.
     pub(crate) fn ensure(
         &self,
@@ -130,16 +156,17 @@ impl Fleet {
             return Ok(());
         }
         let name = format!("w-{}", &key.hex()[..12]);
-        let spec = self.spec(release, revision, plan, name)?;
         let workers = usize::try_from(plan.rollout.workers).unwrap_or(1);
-        let supervisor = Supervisor::spawn(&spec, workers).map_err(|e| AgentError::Worker(e.to_string()))?;
-        let running = Running { supervisor, release: revision.release, checked: None };
+        let (supervisor, _) = self.launch(release, (revision, plan), name, workers, |_| {})?;
+        let server = release.manifest.runtime.server().cloned();
+        let has_ports = matches!(release.manifest.runtime, Runtime::Process(_));
+        let running = Running { supervisor, release: revision.release, server, has_ports, checked: None };
         self.lock().insert(key, running);
         Ok(())
     }
 
-    /// Asks a revision's first worker for its golden set, once its workers are ready, and remembers whether the answers
-    /// were right. A revision serves only after that.
+    /// Asks a revision's first worker for its golden set, of servers at addresses each one, once they are ready, and remembers
+    /// whether the answers were right. A revision serves only after that.
     pub(crate) async fn check(
         &self,
         revision: &Revision,
@@ -147,20 +174,28 @@ impl Fleet {
         release: &LocalRelease,
     ) -> Result<(), AgentError> {
         let key = revision.digest();
-        let address = {
+        // What somebody else runs may be another model at each place.
+        let each = matches!(release.manifest.runtime, Runtime::Http(_));
+        let addresses = {
             let running = self.lock();
             let Some(found) = running.get(&key) else { return Ok(()) };
             let ready = found.supervisor.status().borrow().iter().all(|w| w.state == WorkerState::Ready);
             if found.checked.is_some() || !ready {
                 return Ok(());
             }
-            found.supervisor.addresses()[0].clone()
+            let count = if each { usize::MAX } else { 1 };
+            found.supervisor.addresses().iter().take(count).cloned().collect::<Vec<_>>()
         };
-        let outcome = match golden(release)? {
-            None => Ok(()),
-            // Only a wrong answer is the release's fault; a worker that could not be asked is asked again.
-            Some(golden) => ask(&golden, &address, atol(plan)).await?,
-        };
+        let mut outcome = Ok(());
+        if let Some(golden) = golden(release)? {
+            for address in &addresses {
+                // Only a wrong answer is the release's fault; a worker that could not be asked is asked again.
+                outcome = ask(&golden, address, release, atol(plan)).await?;
+                if outcome.is_err() {
+                    break;
+                }
+            }
+        }
         if let Some(found) = self.lock().get_mut(&key) {
             found.checked = Some(outcome);
         }
@@ -188,13 +223,42 @@ impl Fleet {
     }
 
     /// Where a revision's workers listen, ready or not: the gateway passes over those that don't answer, and finds them
-    /// again when they do, without a new table.
+    /// again when they do, without a new table. A server on a port of this machine is left out while it isn't ready: another
+    /// program may have its port.
     pub(crate) fn addresses(&self, revision: &Revision) -> Vec<WorkerAddress> {
         let running = self.lock();
-        match running.get(&revision.digest()) {
-            Some(found) if matches!(found.checked, Some(Ok(()))) => found.supervisor.addresses().to_vec(),
-            _ => Vec::new(),
+        let Some(found) = running.get(&revision.digest()) else { return Vec::new() };
+        if !matches!(found.checked, Some(Ok(()))) {
+            return Vec::new();
         }
+        let status = found.supervisor.status();
+        let all = status.borrow();
+        let kept = |(address, worker): &(&WorkerAddress, &WorkerStatus)| {
+            let is_port = found.has_ports && matches!(address, WorkerAddress::Tcp(_));
+            !is_port || worker.state == WorkerState::Ready
+        };
+        found.supervisor.addresses().iter().zip(all.iter()).filter(kept).map(|(a, _)| a.clone()).collect()
+    }
+
+    /// Whether a revision's workers were ready once and answered their golden set rightly.
+    pub(crate) fn is_checked(&self, revision: &Revision) -> bool {
+        self.lock().get(&revision.digest()).is_some_and(|found| matches!(found.checked, Some(Ok(()))))
+    }
+
+    /// What a revision's workers speak, where they are servers that the team brings.
+    pub(crate) fn server(&self, revision: &Revision) -> Option<Server> {
+        self.lock().get(&revision.digest()).and_then(|found| found.server.clone())
+    }
+
+    /// How long a stream of a revision's servers may take; none where its workers stream nothing.
+    pub(crate) fn stream_limit(&self, revision: &Digest) -> Option<Duration> {
+        let running = self.lock();
+        running.get(revision)?.server.as_ref().map(|server| Duration::from_millis(server.stream_ms))
+    }
+
+    /// The revisions that have workers.
+    pub(crate) fn running(&self) -> Vec<Digest> {
+        self.lock().keys().copied().collect()
     }
 
     /// How many workers of a revision are ready, and how many there should be.
@@ -253,14 +317,12 @@ impl Fleet {
     pub(crate) async fn borrow(&self, release: &LocalRelease, plan: &Plan) -> Result<Borrowed, AgentError> {
         self.equip(release).await?;
         let number = self.borrowed.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let mut spec = self.spec(release, &plan.revision, plan, format!("gate-{number}"))?;
+        let name = format!("gate-{number}");
         // A gate is told of the first death; waiting for a crash loop would only take longer to say the same.
-        spec.crash_loop_after = 1;
-        let supervisor = Supervisor::spawn(&spec, 1).map_err(|e| AgentError::Worker(e.to_string()))?;
-        supervisor
-            .ready(spec.ready_within)
-            .await
-            .map_err(|e| AgentError::Gate(format!("the release can't be loaded: {e}")))?;
+        let once = |spec: &mut WorkerSpec| spec.crash_loop_after = 1;
+        let (supervisor, within) = self.launch(release, (&plan.revision, plan), name, 1, once)?;
+        let ready = supervisor.ready(within).await;
+        ready.map_err(|e| AgentError::Gate(format!("the release can't be loaded: {e}")))?;
         Ok(Borrowed { supervisor })
     }
 
@@ -296,12 +358,23 @@ fn golden(release: &LocalRelease) -> Result<Option<Golden>, AgentError> {
 }
 
 /// Whether the golden set is answered rightly; in words what is wrong.
-async fn ask(golden: &Golden, address: &WorkerAddress, atol: f64) -> Result<Result<(), String>, AgentError> {
-    let reply = Caller::open(address).await?.post("/invocations", golden.request()).await?;
+async fn ask(
+    golden: &Golden,
+    address: &WorkerAddress,
+    release: &LocalRelease,
+    atol: f64,
+) -> Result<Result<(), String>, AgentError> {
+    let mut caller = Caller::open(address).await?;
+    let form = match RowForm::of(&mut caller, &release.manifest).await {
+        Ok(form) => form,
+        Err(AgentError::Gate(why)) => return Ok(Err(why)),
+        Err(error) => return Err(error),
+    };
+    let reply = caller.post(form.path(), form.request(&golden.columns, &golden.rows)?).await?;
     if reply.status != 200 {
         return Ok(Err(format!("it answered its golden set with {}: {}", reply.status, reply.words())));
     }
-    let scores = match crate::gates::read_scores(&reply.body, golden.rows.len()) {
+    let scores = match form.scores(&reply.body, golden.rows.len()) {
         Ok(scores) => scores,
         Err(error) => return Ok(Err(error.to_string())),
     };

@@ -10,6 +10,7 @@ use crate::outcomes::Outcomes;
 use arrow::array::{Array as _, ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray};
 use bytes::Bytes;
 use lockgate_core::id::ModelName;
+use lockgate_core::server::ServerProtocol;
 use lockgate_gateway::LogRecord;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::arrow::{ArrowWriter, ProjectionMask};
@@ -345,15 +346,25 @@ fn find_in(path: &Path, id: &str) -> Result<Option<serde_json::Value>, AgentErro
     Ok(None)
 }
 
-/// The latest recorded Open Inference requests of a model, for a replay: those whose body is known, and that the baseline did
+/// The latest recorded requests of a model in a protocol, for a replay: those whose body is known, and that the baseline did
 /// not refuse as wrong, which proves nothing of a model. What a candidate refused, or nobody answered in time, is asked again.
-pub(crate) fn requests(folder: &Path, model: &ModelName) -> Result<Vec<Bytes>, AgentError> {
+pub(crate) fn requests(
+    folder: &Path,
+    model: &ModelName,
+    protocol: ServerProtocol,
+) -> Result<Vec<Bytes>, AgentError> {
+    let words: &[&str] = match protocol {
+        ServerProtocol::Oip => &["oip", "grpc"],
+        ServerProtocol::Mlflow | ServerProtocol::Sagemaker => &["mlflow"],
+        ServerProtocol::Tfs => &["tfs"],
+        ServerProtocol::Openai => &["openai"],
+    };
     let mut found = Vec::new();
     for path in files(folder)?.into_iter().rev() {
         for row in batches(&path)?.iter().flat_map(json_rows) {
             let wrong = row["status"].as_i64().is_some_and(|status| [400, 413, 415, 422].contains(&status));
             let refused = wrong && row["served"] == "baseline" && row["assigned"] == "baseline";
-            let protocol = matches!(row["protocol"].as_str(), Some("oip" | "grpc"));
+            let protocol = row["protocol"].as_str().is_some_and(|word| words.contains(&word));
             // What testers try out is not what users ask.
             let fits = row["model"] == model.as_str() && protocol && !refused && row["forced"].is_null();
             if let (true, Some(body)) = (fits, row["request"].as_str().filter(|body| bodies::is_shown(body)))
@@ -419,8 +430,13 @@ mod tests {
         assert_eq!(log.known(&ids).unwrap(), [ids[0].clone()].into());
         let found = log.find("01M8AY7JZFMHB6BY6FXZAJM499").unwrap().unwrap();
         assert_eq!((&found["unit"], &found["latency_us"]), (&"case 1".into(), &700.into()));
-        assert_eq!(requests(dir.path(), &ModelName::new("toy").unwrap()).unwrap().len(), 500);
-        assert!(requests(dir.path(), &ModelName::new("other").unwrap()).unwrap().is_empty());
+        assert_eq!(
+            requests(dir.path(), &ModelName::new("toy").unwrap(), ServerProtocol::Oip).unwrap().len(),
+            500
+        );
+        assert!(
+            requests(dir.path(), &ModelName::new("other").unwrap(), ServerProtocol::Oip).unwrap().is_empty()
+        );
     }
 
     #[test]
@@ -440,6 +456,9 @@ mod tests {
         all.into_iter().for_each(|r| sender.send(r).unwrap());
         drop(sender);
         thread.join().unwrap();
-        assert_eq!(requests(dir.path(), &ModelName::new("toy").unwrap()).unwrap().len(), 4);
+        assert_eq!(
+            requests(dir.path(), &ModelName::new("toy").unwrap(), ServerProtocol::Oip).unwrap().len(),
+            4
+        );
     }
 }

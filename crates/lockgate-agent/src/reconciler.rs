@@ -57,6 +57,8 @@ pub(crate) struct Reconciler {
     /// Revisions on their way to a worker, with why one can't get there.
     preparing: Arc<Mutex<BTreeMap<Digest, Preparing>>>,
     smoking: Arc<Mutex<Smoking>>,
+    /// Since when revisions that are not wanted any more have been finishing streams.
+    draining: BTreeMap<Digest, Instant>,
     peaks: BTreeMap<PromotionId, Peaks>,
     judgements: BTreeMap<ModelName, Judgement>,
     workers: BTreeMap<(Digest, u32), (u64, Option<Instant>)>,
@@ -110,6 +112,7 @@ impl Reconciler {
             gates: Arc::default(),
             preparing: Arc::default(),
             smoking: Arc::default(),
+            draining: BTreeMap::new(),
             peaks: BTreeMap::new(),
             judgements: BTreeMap::new(),
             workers: BTreeMap::new(),

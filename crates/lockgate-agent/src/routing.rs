@@ -45,6 +45,7 @@ fn route(deployment: &Deployment, fleet: &Fleet) -> Option<ModelRoute> {
         revision: revision.digest(),
         model_version: revision.model_version,
         workers: fleet.addresses(revision),
+        server: fleet.server(revision),
     };
     Some(ModelRoute {
         baseline: traffic.main.map(variant),
@@ -53,7 +54,7 @@ fn route(deployment: &Deployment, fleet: &Fleet) -> Option<ModelRoute> {
             candidate: variant(revision),
             weight,
             counted: traffic.main.is_none_or(|main| fleet.readiness(main) == Readiness::Ready)
-                && !fleet.addresses(revision).is_empty(),
+                && fleet.is_checked(revision),
             shadow: (traffic.shadow > 0)
                 .then(|| Shadow { share: traffic.shadow, tolerance: tolerance(plan) }),
             preview: traffic.preview,

@@ -3,10 +3,12 @@
 mod environment;
 mod gate;
 mod guard;
+mod serve;
 
 pub(crate) use environment::ENVIRONMENT;
 pub(crate) use gate::GATE;
 pub(crate) use guard::GUARD;
+pub(crate) use serve::SERVE;
 
 use crate::format::Format;
 use crate::shape::{Bounds, Key, Length, Names, Shape};
@@ -63,6 +65,11 @@ const MODEL: &[Key] = &[
     Key::new("target", Shape::Text(Format::Any), "The label's column."),
     Key::new("id", Shape::Text(Format::Any), "The column that joins labels which arrive late."),
     Key::new("unit", Shape::Text(Format::Unit), "Where a request names its unit: `header:X-User-Id`."),
+    Key::new(
+        "serve",
+        Shape::Table(SERVE),
+        "A server that you have already, in the place of Lockgate's workers; part of each release made from then on.",
+    ),
 ];
 
 const STAGES: Names =

@@ -6,6 +6,7 @@ use lockgate_core::gate::GateSpec;
 use lockgate_core::guard::GuardSpec;
 use lockgate_core::id::{EnvironmentName, GateName, GuardName, ModelName, ProjectName};
 use lockgate_core::plan::{OnInconclusive, Smoke, Step, Testers};
+use lockgate_core::release::Runtime;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,6 +46,9 @@ pub struct Model {
     /// The lower-case header that names a request's unit.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub unit_header: Option<String>,
+    /// The server that stands in its workers' place, where the team brings one: what a release's manifest gets.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub serve: Option<Runtime>,
 }
 
 /// What a model does.

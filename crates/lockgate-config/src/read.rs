@@ -9,6 +9,7 @@ mod graph;
 mod guards;
 mod order;
 mod pipeline;
+mod serve;
 mod value;
 
 use crate::check::Check;
@@ -64,13 +65,14 @@ pub(crate) fn project(root: &Node, mut report: Report) -> Result<Project, Diagno
             .get("env")
             .map(|n| n.entries().into_iter().map(|(name, _)| name).collect())
             .unwrap_or_default(),
-        models: models(root),
+        models: models(root, &mut report),
         groups: groups(root),
         statistics: statistics(root),
     };
     let environments = graph::environments(&context, &mut report);
     let pipeline = pipeline::stages(root, &mut report);
     gates::check_use(&context, &environments, &mut report);
+    serve::check_gates(&context, &environments, &mut report);
     let name = root.text_at("project").and_then(|text| ProjectName::new(text).ok());
     let (Some(name), false) = (name, report.has_errors()) else {
         if !report.has_errors() {
@@ -93,7 +95,7 @@ pub(crate) fn project(root: &Node, mut report: Report) -> Result<Project, Diagno
     })
 }
 
-fn models(root: &Node) -> BTreeMap<ModelName, Model> {
+fn models(root: &Node, report: &mut Report) -> BTreeMap<ModelName, Model> {
     let mut models = BTreeMap::new();
     for (name, node) in root.get("model").map(Node::entries).unwrap_or_default() {
         let word = node.text_at("task").unwrap_or_default();
@@ -101,7 +103,8 @@ fn models(root: &Node) -> BTreeMap<ModelName, Model> {
         if let (Ok(name), Some(task)) = (ModelName::new(name), task) {
             let text = |key| node.text_at(key).map(str::to_owned);
             let unit_header = node.text_at("unit").and_then(|unit| unit_header(unit).ok());
-            models.insert(name, Model { task, target: text("target"), id: text("id"), unit_header });
+            let serve = serve::read(node, &name, report);
+            models.insert(name, Model { task, target: text("target"), id: text("id"), unit_header, serve });
         }
     }
     models

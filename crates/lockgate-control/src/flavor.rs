@@ -65,13 +65,31 @@ pub(crate) fn describe(text: &str, files: &[File]) -> Result<(FeatureSchema, Run
         }
         (None, pyfunc) => python(pyfunc.unwrap_or(&Value::Null), &signature, files)?,
     };
-    let inputs = columns(signature.inputs.as_deref().unwrap_or("[]"), "input", &runtime)?;
-    let outputs = match (&runtime, signature.outputs.as_deref().unwrap_or("[]")) {
-        (Runtime::Onnx { .. }, outputs) => columns(outputs, "output", &runtime)?,
-        // What it answers is typed by what it answers; a type that has no name here is no reason to refuse it.
-        (Runtime::Python { .. }, outputs) => columns(outputs, "output", &runtime).unwrap_or_default(),
+    let any = !matches!(runtime, Runtime::Onnx { .. });
+    let inputs = columns(signature.inputs.as_deref().unwrap_or("[]"), "input", any)?;
+    let outputs = signature.outputs.as_deref().unwrap_or("[]");
+    // What Python answers is typed by what it answers; a type that has no name here is no reason to refuse it.
+    let outputs = match columns(outputs, "output", any) {
+        Err(_) if any => Vec::new(),
+        other => other?,
     };
     Ok((FeatureSchema { inputs, outputs }, runtime))
+}
+
+/// The feature schema of a model that a server of the team's own runs: what its `MLmodel` file says, where it has one. Without a
+/// signature nothing is known of its inputs, and gates that ask rows say so.
+pub(crate) fn schema_of_served(text: Option<&str>) -> Result<FeatureSchema, ControlError> {
+    let Some(text) = text else { return Ok(FeatureSchema::default()) };
+    let model: MlModel = serde_saphyr::from_str(text)
+        .map_err(|e| ControlError::invalid(format!("the model's MLmodel file can't be read: {e}")))?;
+    let of = |json: Option<&String>, what| {
+        columns(json.map_or("[]", String::as_str), what, true).unwrap_or_default()
+    };
+    let signature = model.signature.as_ref();
+    Ok(FeatureSchema {
+        inputs: of(signature.and_then(|s| s.inputs.as_ref()), "input"),
+        outputs: of(signature.and_then(|s| s.outputs.as_ref()), "output"),
+    })
 }
 
 fn no_signature() -> ControlError {
@@ -126,10 +144,10 @@ fn without_places(value: &Value) -> Value {
     }
 }
 
-fn columns(json: &str, what: &str, runtime: &Runtime) -> Result<Vec<Column>, ControlError> {
+/// The columns of a signature; `any` where moments and bytes are taken too.
+fn columns(json: &str, what: &str, any: bool) -> Result<Vec<Column>, ControlError> {
     let specs: Vec<Spec> = serde_json::from_str(json)
         .map_err(|e| ControlError::invalid(format!("the model's signature can't be read ({what}s): {e}")))?;
-    let python = matches!(runtime, Runtime::Python { .. });
     let mut names = BTreeSet::new();
     let mut columns = Vec::new();
     for (i, spec) in specs.into_iter().enumerate() {
@@ -140,8 +158,8 @@ fn columns(json: &str, what: &str, runtime: &Runtime) -> Result<Vec<Column>, Con
             "float" => ColumnType::Float,
             "double" => ColumnType::Double,
             "string" => ColumnType::String,
-            "datetime" if python => ColumnType::Datetime,
-            "binary" if python => ColumnType::Binary,
+            "datetime" if any => ColumnType::Datetime,
+            "binary" if any => ColumnType::Binary,
             // A tensor has no columns: requests must name the model's own tensors.
             "tensor" => continue,
             other => {

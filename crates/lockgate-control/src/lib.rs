@@ -5,6 +5,7 @@
 //! | [`view`] | what is shown |
 //! | `configuration` | the project's `lockgate.toml` |
 //! | `release`, `flavor` | releases from registered models, and what their flavours ask for |
+//! | `served` | releases that a server of the team's own runs |
 //! | `planning`, `planner`, `forecast` | plans: looking things up, making them, how long they will take |
 //! | `promotion` | plan, request, approve, reject, instruct |
 //! | `terms` | what approvers say yes to, in words |
@@ -38,6 +39,7 @@ mod projection;
 mod promotion;
 mod quarantine;
 mod release;
+mod served;
 mod states;
 mod terms;
 #[cfg(test)]

@@ -6,6 +6,7 @@ use crate::planner::{self, Facts};
 use crate::projection::ReleaseState;
 use crate::promotion::same_place;
 use crate::quarantine;
+use crate::served;
 use crate::states::{self, Wanted};
 use crate::terms;
 use crate::view::{Forecast, PlanView, PromotionRequest};
@@ -29,6 +30,8 @@ pub(crate) struct Standing {
     pub(crate) quarantine: Option<PromotionId>,
     /// What the environment serves.
     serving: Option<Revision>,
+    /// Why the release's own server can't serve by this plan.
+    unserved: Vec<String>,
 }
 
 impl Standing {
@@ -43,6 +46,7 @@ impl Standing {
             promotions: states::promotions(conn, &wanted).await?,
             quarantine: quarantine::find(conn, release).await?,
             serving: deployment.serving.map(|s| s.revision),
+            unserved: served::obstacles(plan, &release.manifest.runtime),
         })
     }
 }
@@ -69,7 +73,11 @@ impl Control {
         let mut obstacles = obstacles(&project, &plan, &standing);
         obstacles.extend(quarantine::obstacle(standing.quarantine.as_ref(), &release.digest, lift, actor));
         let forecast = self.forecast(&plan, request);
-        let changes = self.changes(&plan, &release).await?;
+        let before = self.baseline_release(&plan).await?;
+        let changes = changes(&plan, before.as_ref(), &release);
+        let mut warnings = warnings(&plan, &forecast, &standing.promotions);
+        let runtime = before.as_ref().map(|b| &b.manifest.runtime);
+        warnings.extend(served::warnings(&plan.model, &release.manifest.runtime, runtime));
         let next = match obstacles.first() {
             None => format!(
                 "lockgate promote {} --env {} --wait",
@@ -79,7 +87,7 @@ impl Control {
             Some(_) => "lockgate status".to_owned(),
         };
         Ok(PlanView {
-            warnings: warnings(&plan, &forecast, &standing.promotions),
+            warnings,
             terms: terms::terms(&plan),
             changed_terms: terms::changed(&plan, &standing.promotions),
             rollback: rollback_words(&plan),
@@ -169,17 +177,11 @@ impl Control {
         })
     }
 
-    async fn changes(&self, plan: &Plan, release: &ReleaseState) -> Result<Vec<String>, ControlError> {
+    /// The release that the environment serves by a plan.
+    async fn baseline_release(&self, plan: &Plan) -> Result<Option<ReleaseState>, ControlError> {
         match &plan.baseline {
-            None => Ok(vec!["first release of this model here".to_owned()]),
-            Some(baseline) => {
-                let old = self.find_release(&baseline.release.to_string()).await?;
-                let mut changes = crate::release::differences(&old.manifest, &release.manifest);
-                if baseline.configuration != plan.revision.configuration {
-                    changes.push("the environment's configuration changed".to_owned());
-                }
-                Ok(changes)
-            }
+            None => Ok(None),
+            Some(baseline) => self.find_release(&baseline.release.to_string()).await.map(Some),
         }
     }
 
@@ -197,6 +199,15 @@ impl Control {
             seen,
         )
     }
+}
+
+fn changes(plan: &Plan, before: Option<&ReleaseState>, release: &ReleaseState) -> Vec<String> {
+    let Some(before) = before else { return vec!["first release of this model here".to_owned()] };
+    let mut changes = crate::release::differences(&before.manifest, &release.manifest);
+    if plan.baseline.as_ref().is_some_and(|b| b.configuration != plan.revision.configuration) {
+        changes.push("the environment's configuration changed".to_owned());
+    }
+    changes
 }
 
 /// Why this plan can't be carried out now.
@@ -223,6 +234,7 @@ pub(crate) fn obstacles(project: &Project, plan: &Plan, standing: &Standing) -> 
         let short = release.short();
         format!("release {short} has not passed `{place}` yet: lockgate promote {short} --env {place} --wait")
     }));
+    found.extend(standing.unserved.iter().cloned());
     // Of those that it passed some may have other gates by now.
     let gone_through = plan.lineage.iter().filter(|station| !missing.contains(&station.environment));
     found.extend(gone_through.flat_map(|station| lacking(promotions, release, station)));

@@ -2,12 +2,13 @@
 
 use crate::Control;
 use crate::error::ControlError;
-use crate::flavor::describe;
+use crate::flavor::{describe, schema_of_served};
 use crate::people::{Names, named};
 use crate::projection::{ReleaseState, State};
 use crate::states::{self, Act};
 use crate::tracking::ModelVersionInfo;
 use crate::view::{NewRelease, ReleaseView};
+use lockgate_config::Project;
 use lockgate_core::access::{Action, Target, authorize};
 use lockgate_core::actor::{Actor, ActorKind, Via};
 use lockgate_core::digest::Digest;
@@ -55,6 +56,7 @@ pub(crate) fn differences(old: &Manifest, new: &Manifest) -> Vec<String> {
         found.push("the uncommitted changes differ".to_owned());
     }
     found.extend(old.feature_schema.differences(&new.feature_schema));
+    found.extend(crate::served::difference(&old.runtime, &new.runtime));
     found
 }
 
@@ -85,7 +87,7 @@ impl Control {
         authorize(actor, Action::ReleaseCreate, Target::Server)?;
         let project = self.project().await?;
         let info = self.model_version(&new.model, &new.version).await?;
-        let manifest = self.manifest(project.name.clone(), &info, &new).await?;
+        let manifest = self.manifest(&project, &info, &new).await?;
         manifest.validate().map_err(|e| ControlError::invalid(e.to_string()))?;
         let digest = manifest.digest()?;
         let mut authors = BTreeSet::from([actor.id.clone()]);
@@ -121,7 +123,7 @@ impl Control {
 
     async fn manifest(
         &self,
-        project: lockgate_core::id::ProjectName,
+        project: &Project,
         info: &ModelVersionInfo,
         new: &NewRelease,
     ) -> Result<Manifest, ControlError> {
@@ -141,15 +143,23 @@ impl Control {
             files.push(File { path: path.clone(), size: *size, sha256: *digest });
         }
         files.sort_by(|a, b| a.path.cmp(&b.path));
-        let mlmodel =
-            files.iter().find(|f| f.path == "MLmodel" && f.size <= MLMODEL_LIMIT).ok_or_else(|| {
-                ControlError::invalid(format!(
+        let serve = project.models.get(&new.model).and_then(|model| model.serve.clone());
+        let mlmodel = files.iter().find(|f| f.path == "MLmodel" && f.size <= MLMODEL_LIMIT);
+        let text = match mlmodel {
+            Some(file) => Some(self.blobs.read_verified(&file.sha256, MLMODEL_LIMIT).await?),
+            None => None,
+        };
+        let text = text.as_deref().map(String::from_utf8_lossy);
+        let (feature_schema, runtime) = match (serve, text) {
+            (Some(runtime), text) => (schema_of_served(text.as_deref())?, runtime),
+            (None, Some(text)) => describe(&text, &files)?,
+            (None, None) => {
+                return Err(ControlError::invalid(format!(
                     "version {} of `{}` has no MLmodel file",
                     info.version, info.name
-                ))
-            })?;
-        let text = self.blobs.read_verified(&mlmodel.sha256, MLMODEL_LIMIT).await?;
-        let (feature_schema, runtime) = describe(&String::from_utf8_lossy(&text), &files)?;
+                )));
+            }
+        };
         if let Some(code) = &new.code
             && !self.blobs.exists(&code.archive).await?
         {
@@ -161,7 +171,7 @@ impl Control {
         let golden = golden(&files);
         Ok(Manifest {
             v: MANIFEST_VERSION,
-            project,
+            project: project.name.clone(),
             model: new.model.clone(),
             model_version: info.version,
             run_id: info.run_id.clone(),

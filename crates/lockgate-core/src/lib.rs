@@ -11,6 +11,7 @@
 //! | [`access`] | the one door: may this actor do this to that? |
 //! | [`entry`] | the audit entry, its leaf hash and the hash chain |
 //! | [`event`] | everything that can happen to governed state |
+//! | [`server`] | servers that a team has already, in the place of workers |
 //! | [`schema`] | the feature schema of a model |
 //! | [`release`] | the release manifest and its digest |
 //! | [`gate`] | gates, evidence and its signature (DSSE) |
@@ -41,4 +42,5 @@ pub mod report;
 pub mod rollout;
 pub mod route;
 pub mod schema;
+pub mod server;
 pub mod wire;

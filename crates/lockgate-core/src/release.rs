@@ -3,6 +3,7 @@
 use crate::digest::{Digest, NotCanonical};
 use crate::id::{ModelName, ProjectName};
 use crate::schema::FeatureSchema;
+use crate::server::{HttpServer, ProcessServer, Server};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -66,15 +67,46 @@ pub enum Runtime {
         /// The digest of all that `MLmodel` says about how the model is loaded and called, and of its signature.
         flavor: Digest,
     },
+    /// A server that the team brings, started for each worker.
+    Process(Box<ProcessServer>),
+    /// A server that somebody else runs.
+    Http(Box<HttpServer>),
 }
 
 impl Runtime {
+    /// What a server that the team brings speaks; none where Lockgate's own worker runs the release.
+    #[must_use]
+    pub fn server(&self) -> Option<&Server> {
+        match self {
+            Self::Onnx { .. } | Self::Python { .. } => None,
+            Self::Process(process) => Some(&process.server),
+            Self::Http(http) => Some(&http.server),
+        }
+    }
+
+    /// What serves the release, in words.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let of = |server: &Server| {
+            let version = server.version.as_ref().map_or_else(String::new, |v| format!(" version {v}"));
+            format!("{}, model {}{version}", server.protocol.as_str(), server.model)
+        };
+        match self {
+            Self::Onnx { .. } => "a worker with ONNX Runtime".to_owned(),
+            Self::Python { .. } => "a worker with Python".to_owned(),
+            Self::Process(process) => format!("`{}` ({})", process.run, of(&process.server)),
+            Self::Http(http) => format!("{} ({})", http.addresses.join(", "), of(&http.server)),
+        }
+    }
+
     /// The files that it can't do without.
     #[must_use]
     pub fn needs(&self) -> Vec<&str> {
         match self {
             Self::Onnx { entry } => vec![entry],
             Self::Python { requirements, .. } => vec![RUN_RECORD, requirements],
+            Self::Process(process) => process.requirements.as_deref().into_iter().collect(),
+            Self::Http(_) => Vec::new(),
         }
     }
 }
@@ -150,7 +182,8 @@ impl Manifest {
         if self.v != MANIFEST_VERSION {
             return fail(format!("it has version {}, this program knows version {MANIFEST_VERSION}", self.v));
         }
-        if self.files.is_empty() {
+        // What somebody else's server answers with lies there.
+        if self.files.is_empty() && !matches!(self.runtime, Runtime::Http(_)) {
             return fail("it lists no files".to_owned());
         }
         if let Some(bad) = self.files.iter().find(|f| !is_safe_path(&f.path)) {
@@ -244,6 +277,38 @@ mod tests {
         m.golden = Some("golden.json".to_owned());
         assert!(m.validate().unwrap_err().to_string().contains("golden.json"));
         assert_eq!(manifest().validate(), Ok(()));
+    }
+
+    #[test]
+    fn a_server_is_part_of_the_digest_and_only_one_that_is_elsewhere_needs_no_files() {
+        let server = |version: &str| Server {
+            protocol: crate::server::ServerProtocol::Oip,
+            model: "m".to_owned(),
+            version: Some(version.to_owned()),
+            health: None,
+            stream_ms: 600_000,
+        };
+        let at = |version: &str| {
+            let http = HttpServer { server: server(version), addresses: vec!["http://x:1".to_owned()] };
+            Manifest { runtime: Runtime::Http(Box::new(http)), files: vec![], ..manifest() }
+        };
+        assert_eq!(at("7").validate(), Ok(()));
+        assert_ne!(at("7").content().unwrap(), at("8").content().unwrap());
+        let json = serde_json::to_value(&at("7").runtime).unwrap();
+        assert_eq!(json["kind"], "http");
+        assert_eq!(serde_json::from_value::<Runtime>(json).unwrap(), at("7").runtime);
+        let process = ProcessServer {
+            server: server("7"),
+            run: "serve {model}".to_owned(),
+            requirements: Some("requirements.txt".to_owned()),
+            python: Some("3.11".to_owned()),
+            env: BTreeMap::new(),
+            start_ms: 1,
+            tcp: false,
+        };
+        let started = Manifest { runtime: Runtime::Process(Box::new(process)), ..manifest() };
+        assert!(started.validate().unwrap_err().to_string().contains("requirements.txt"));
+        assert!(Manifest { files: vec![], ..started }.validate().is_err());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::digest::Digest;
 use crate::id::ModelName;
 use crate::plan::Testers;
+use crate::server::Server;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -90,6 +91,9 @@ pub struct Variant {
     pub model_version: u64,
     /// Its workers. Requests are spread over them; a broken one is passed over.
     pub workers: Vec<WorkerAddress>,
+    /// What they speak, where they are servers that the team brings.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub server: Option<Server>,
 }
 
 /// Where a worker listens.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use lockgate_wire::error::{mlflow_error, oip_error};
+use lockgate_wire::openai;
 
 /// Headers of ours.
 pub(crate) mod header {
@@ -52,6 +53,15 @@ pub(crate) fn error_body(status: StatusCode, message: &str, protocol: Protocol) 
     match protocol {
         Protocol::Oip | Protocol::Tfs | Protocol::Grpc => oip_error(message).into(),
         Protocol::Mlflow => mlflow_error(code, message).into(),
+        Protocol::Openai => {
+            let (kind, code) = match status {
+                StatusCode::NOT_FOUND => ("invalid_request_error", "model_not_found"),
+                StatusCode::TOO_MANY_REQUESTS => ("rate_limit_error", "rate_limit_exceeded"),
+                s if s.is_server_error() => ("server_error", "server_error"),
+                _ => ("invalid_request_error", "invalid_request"),
+            };
+            openai::error(message, kind, code).into()
+        }
     }
 }
 

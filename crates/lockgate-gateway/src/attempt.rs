@@ -6,14 +6,14 @@
 use crate::answer::header;
 use crate::body::{Broken, Stream};
 use crate::exchange::{Live, exchange};
-use crate::meter::ErrorClass;
+use crate::log::Protocol;
+use crate::meter::{ErrorClass, Sent};
 use crate::pool::{Unanswered, Upstream};
 use crate::reactor::Reactor;
+use crate::server;
 use crate::table::{Route, Side};
 use bytes::Bytes;
-use hyper::header::{
-    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue,
-};
+use hyper::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderName};
 use hyper::http::response::Parts;
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, StatusCode, Uri};
@@ -36,6 +36,7 @@ pub(crate) struct Outbound {
     pub(crate) path: PathAndQuery,
     pub(crate) headers: HeaderMap,
     pub(crate) payload: Payload,
+    pub(crate) protocol: Protocol,
 }
 
 /// Its body.
@@ -83,12 +84,21 @@ impl Payload {
 }
 
 impl Outbound {
-    pub(crate) fn request(&self) -> Option<Request<Stream>> {
-        let mut request = Request::new(self.payload.take()?);
+    /// The request as a side's worker gets it.
+    pub(crate) fn request(&self, side: &Side, upstream: &Upstream) -> Option<Request<Stream>> {
+        let server = side.server.as_ref();
+        let body = match (server, self.payload.bytes()) {
+            (Some(server), Some(bytes)) => {
+                Stream::whole(server::body(server, self.protocol, bytes).into_owned())
+            }
+            _ => self.payload.take()?,
+        };
+        let path = server.map_or_else(|| self.path.clone(), |server| server::path(server, self));
+        let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
-        *request.uri_mut() = Uri::from(self.path.clone());
+        *request.uri_mut() = Uri::from(path);
         *request.headers_mut() = self.headers.clone();
-        request.headers_mut().insert(HOST, HeaderValue::from_static("worker"));
+        request.headers_mut().insert(HOST, upstream.host());
         Some(request)
     }
 }
@@ -107,6 +117,15 @@ pub(crate) struct Answered {
     pub(crate) parts: Parts,
     pub(crate) body: Answer,
     pub(crate) side: Arc<Side>,
+    /// Says that the worker is at it still, where its answer is.
+    pub(crate) sent: Option<Sent>,
+}
+
+impl Answered {
+    fn new(parts: Parts, body: Answer, side: &Arc<Side>, sent: Sent) -> Self {
+        let sent = matches!(body, Answer::Events(_)).then_some(sent);
+        Self { parts, body, side: Arc::clone(side), sent }
+    }
 }
 
 /// Its body.
@@ -114,6 +133,8 @@ pub(crate) struct Answered {
 pub(crate) enum Answer {
     Whole(Bytes),
     Streaming(Stream),
+    /// Server-sent events, from the first one on: the rest comes as it is made.
+    Events(Stream),
 }
 
 /// How it ended.
@@ -247,15 +268,19 @@ pub(crate) async fn send_only(reactor: &Reactor, model: &str, revision: &Digest,
     // The table of this moment, as for everybody.
     let Some(route) = reactor.route(model) else { return none };
     let Some(side) = route.all_sides().find(|side| side.revision == *revision) else { return none };
+    if let Some(refused) = server::refusal(side, out.protocol) {
+        return Outcome { error: failure(&refused), end: End::Answered(Box::new(refused)) };
+    }
     let (turn, count) = (reactor.turn(), side.workers.len());
     for worker in side.workers.iter().cycle().skip(turn % count.max(1)).take(count) {
-        let Some(request) = out.request() else { break };
-        let _sent = reactor.counters.meters.send(&side.flow, Instant::now());
-        let asked = exchange(Arc::clone(&reactor.options), reactor.upstream(worker), request);
+        let upstream = reactor.upstream(worker);
+        let Some(request) = out.request(side, &upstream) else { break };
+        let sent = reactor.counters.meters.send(&side.flow, Instant::now());
+        let asked = exchange(&reactor.options, &upstream, request, side, out.protocol);
         let failed = match tokio::time::timeout(route.timeout, asked).await {
             Err(_) => Outcome { end: End::TimedOut, error: Some(ErrorClass::Timeout) },
             Ok(Ok((parts, body))) => {
-                let answer = Answered { parts, body, side: Arc::clone(side) };
+                let answer = Answered::new(parts, body, side, sent);
                 let error = failure(&answer);
                 return Outcome { end: End::Answered(Box::new(answer)), error };
             }
@@ -314,13 +339,17 @@ async fn attempt(
     out: &Outbound,
     timeout: Duration,
 ) -> Attempt {
-    let Some(request) = out.request() else { return Attempt::Broke };
+    if let Some(refused) = server::refusal(side, out.protocol) {
+        return Attempt::Answered(Box::new(refused));
+    }
+    let Some(request) = out.request(side, upstream) else { return Attempt::Broke };
     let now = Instant::now();
     upstream.tried(now, timeout);
-    let _sent = reactor.counters.meters.send(&side.flow, now);
+    let sent = reactor.counters.meters.send(&side.flow, now);
     // Where the body still streams in, the client may be the slow one.
     let telling = out.payload.bytes().is_some();
-    let mut live = Live::new(&reactor.options, upstream, request, timeout, telling);
+    let asked = exchange(&reactor.options, upstream, request, side, out.protocol);
+    let mut live = Live::new(upstream, asked, timeout, telling);
     match tokio::time::timeout(timeout, &mut live).await {
         Err(_) => {
             live.end();
@@ -330,7 +359,7 @@ async fn attempt(
             out.payload.broken().map_or(Attempt::TimedOut, Attempt::Client)
         }
         Ok(Ok((parts, body))) => {
-            Attempt::Answered(Box::new(Answered { parts, body, side: Arc::clone(side) }))
+            Attempt::Answered(Box::new(Answered::new(parts, body, side, sent)))
         }
         Ok(Err(Unanswered::Unsent(request))) => {
             upstream.evict(Instant::now() + reactor.options.evict);

@@ -9,9 +9,10 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
+use tokio::time::Sleep;
 
 /// What ended a body before its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -22,6 +23,17 @@ pub(crate) enum Broken {
     /// There is more of it than allowed.
     #[error("the body is larger than allowed")]
     TooLarge,
+    /// It takes longer than allowed.
+    #[error("the body took longer than allowed")]
+    Late,
+}
+
+/// Whoever looks at an answer's body as it passes.
+pub(crate) trait Watch: std::fmt::Debug {
+    /// Some of it.
+    fn piece(&mut self, bytes: &Bytes);
+    /// Its end; where the client goes away there is none.
+    fn end(&mut self, outcome: Result<(), Broken>);
 }
 
 /// What was read of a body.
@@ -62,6 +74,17 @@ pub(crate) async fn go_on(
     Ok(Read::Whole(whole.freeze()))
 }
 
+/// Waits for the first piece of a body; none where it has none.
+pub(crate) async fn first(body: &mut Incoming) -> Result<VecDeque<Bytes>, Broken> {
+    while let Some(frame) = body.frame().await {
+        match frame.map_err(|_| Broken::Peer)?.into_data() {
+            Ok(data) if !data.is_empty() => return Ok(VecDeque::from([data])),
+            _ => {}
+        }
+    }
+    Ok(VecDeque::new())
+}
+
 /// How much of a refused body is taken and thrown away, and for how long.
 const REFUSED: (usize, Duration) = (1 << 30, Duration::from_secs(30));
 
@@ -95,7 +118,12 @@ pub(crate) struct Stream {
     trailers: Option<HeaderMap>,
     /// Where the sender of a request body learns why it broke.
     broken: Option<Rc<Cell<Option<Broken>>>>,
+    /// Who looks at an answer that is streamed, and when it must be over.
+    tallied: Option<Tallied>,
 }
+
+/// Who looks at an answer, and when it must be over.
+type Tallied = (Box<dyn Watch>, Pin<Box<Sleep>>);
 
 /// What is sent into a body.
 #[derive(Debug)]
@@ -110,12 +138,12 @@ impl Stream {
     /// A body that is whole.
     pub(crate) fn whole(bytes: Bytes) -> Self {
         let pieces = if bytes.is_empty() { VecDeque::new() } else { VecDeque::from([bytes]) };
-        Self { pieces, rest: None, left: 0, feed: None, trailers: None, broken: None }
+        Self { pieces, rest: None, left: 0, feed: None, trailers: None, broken: None, tallied: None }
     }
 
     /// A body of which only the beginning is here. Its rest may have `left` bytes.
     pub(crate) fn going_on(pieces: VecDeque<Bytes>, rest: Incoming, left: usize) -> Self {
-        Self { pieces, rest: Some(rest), left, feed: None, trailers: None, broken: None }
+        Self { pieces, rest: Some(rest), left, feed: None, trailers: None, broken: None, tallied: None }
     }
 
     /// A body whose pieces are sent in one after the other.
@@ -142,6 +170,12 @@ impl Stream {
         (self, told)
     }
 
+    /// The same, looked at as it passes, and broken off where it is not over by `until`.
+    pub(crate) fn tallied(mut self, watch: Box<dyn Watch>, until: Instant) -> Self {
+        self.tallied = Some((watch, Box::pin(tokio::time::sleep_until(until.into()))));
+        self
+    }
+
     fn fail(&mut self, why: Broken) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         if let Some(told) = &self.broken {
             told.set(Some(why));
@@ -160,6 +194,52 @@ impl Body for Stream {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let this = self.get_mut();
+        let Some((_, until)) = &mut this.tallied else { return this.next(cx) };
+        let late = until.as_mut().poll(cx).is_ready();
+        let next = if late { this.fail(Broken::Late) } else { this.next(cx) };
+        match (&next, &mut this.tallied) {
+            (Poll::Ready(Some(Ok(frame))), Some((watch, _))) => {
+                if let Some(bytes) = frame.data_ref() {
+                    watch.piece(bytes);
+                }
+            }
+            (Poll::Ready(end), tallied) => {
+                if let Some((mut watch, _)) = tallied.take() {
+                    watch.end(match end {
+                        Some(Err(broken)) => Err(*broken),
+                        _ => Ok(()),
+                    });
+                }
+            }
+            (Poll::Pending, _) => {}
+        }
+        next
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let more = self.feed.is_some() || self.trailers.is_some() || self.tallied.is_some();
+        !more && self.pieces.is_empty() && self.rest.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let here: u64 = self.pieces.iter().map(|p| p.len() as u64).sum();
+        if self.feed.is_some() {
+            return SizeHint::new();
+        }
+        let Some(rest) = &self.rest else { return SizeHint::with_exact(here) };
+        let rest = rest.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(here + rest.lower());
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(here + upper);
+        }
+        hint
+    }
+}
+
+impl Stream {
+    fn next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let this = self;
         if let Some(piece) = this.pieces.pop_front() {
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
@@ -191,25 +271,5 @@ impl Body for Stream {
                 }
             }
         }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        let more = self.feed.is_some() || self.trailers.is_some();
-        !more && self.pieces.is_empty() && self.rest.as_ref().is_none_or(Body::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let here: u64 = self.pieces.iter().map(|p| p.len() as u64).sum();
-        if self.feed.is_some() {
-            return SizeHint::new();
-        }
-        let Some(rest) = &self.rest else { return SizeHint::with_exact(here) };
-        let rest = rest.size_hint();
-        let mut hint = SizeHint::new();
-        hint.set_lower(here + rest.lower());
-        if let Some(upper) = rest.upper() {
-            hint.set_upper(here + upper);
-        }
-        hint
     }
 }

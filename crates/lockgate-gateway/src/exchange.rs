@@ -6,8 +6,11 @@
 
 use crate::attempt::Answer;
 use crate::body::{self, Read, Stream};
+use crate::log::Protocol;
 use crate::options::GatewayOptions;
 use crate::pool::{Unanswered, Upstream};
+use crate::server;
+use crate::table::Side;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::http::response::Parts;
@@ -21,22 +24,38 @@ use tokio::task::spawn_local;
 /// What comes of a request.
 type Answered = Result<(Parts, Answer), Unanswered>;
 
-/// One request and its answer, read as far as it is held in memory.
-pub(crate) async fn exchange(
-    options: Arc<GatewayOptions>,
-    upstream: Rc<Upstream>,
+/// One request and its answer, read as far as it is held in memory; of a stream of events, its beginning.
+pub(crate) fn exchange(
+    options: &Arc<GatewayOptions>,
+    upstream: &Rc<Upstream>,
     request: Request<Stream>,
-) -> Answered {
-    let (response, connection) = upstream.send(request, options.connect_timeout).await?;
-    let (parts, mut body): (Parts, Incoming) = response.into_parts();
-    match body::read(&mut body, options.replay_limit).await {
-        Ok(Read::Whole(bytes)) => {
-            upstream.give_back(connection);
-            Ok((parts, Answer::Whole(bytes)))
+    side: &Side,
+    protocol: Protocol,
+) -> impl Future<Output = Answered> + use<> {
+    let (options, upstream) = (Arc::clone(options), Rc::clone(upstream));
+    // A worker of ours says of its answer what there is to say.
+    let is_examined = side.server.is_some();
+    async move {
+        let (response, connection) = upstream.send(request, options.connect_timeout).await?;
+        let (mut parts, mut body): (Parts, Incoming) = response.into_parts();
+        if server::is_events(&parts.headers) && parts.status.is_success() {
+            let pieces = body::first(&mut body).await.map_err(|_| Unanswered::Broke)?;
+            return Ok((parts, Answer::Events(Stream::going_on(pieces, body, usize::MAX))));
         }
-        // Nobody else's business how large an answer is; the connection ends with it.
-        Ok(Read::Start(pieces)) => Ok((parts, Answer::Streaming(Stream::going_on(pieces, body, usize::MAX)))),
-        Err(_) => Err(Unanswered::Broke),
+        match body::read(&mut body, options.replay_limit).await {
+            Ok(Read::Whole(bytes)) => {
+                upstream.give_back(connection);
+                if is_examined {
+                    server::examine(&mut parts, &bytes, protocol);
+                }
+                Ok((parts, Answer::Whole(bytes)))
+            }
+            // Nobody else's business how large an answer is; the connection ends with it.
+            Ok(Read::Start(pieces)) => {
+                Ok((parts, Answer::Streaming(Stream::going_on(pieces, body, usize::MAX))))
+            }
+            Err(_) => Err(Unanswered::Broke),
+        }
     }
 }
 
@@ -52,13 +71,11 @@ pub(crate) struct Live {
 
 impl Live {
     pub(crate) fn new(
-        options: &Arc<GatewayOptions>,
         upstream: &Rc<Upstream>,
-        request: Request<Stream>,
+        work: impl Future<Output = Answered> + 'static,
         timeout: Duration,
         telling: bool,
     ) -> Self {
-        let work = exchange(Arc::clone(options), Rc::clone(upstream), request);
         let until = Instant::now() + timeout;
         Self { upstream: Rc::clone(upstream), until, work: Some(Box::pin(work)), telling }
     }

@@ -6,6 +6,7 @@ use crate::body::Stream;
 use crate::feedback;
 use crate::grpc;
 use crate::log::Protocol;
+use crate::openai;
 use crate::predict::{self, Target};
 use crate::reactor::Reactor;
 use crate::repository;
@@ -46,6 +47,9 @@ pub(crate) async fn handle(reactor: Rc<Reactor>, mut request: Request<Incoming>)
     }
     if path.starts_with("/v2/repository/") {
         return repository::answer(&reactor, request).await;
+    }
+    if openai::is_ours(path) {
+        return openai::handle(&reactor, request).await;
     }
     if tfs::is_ours(path) {
         return tfs::handle(&reactor, request).await;
@@ -224,6 +228,7 @@ async fn answered(
         let (parts, body) = failed(status, &message, Protocol::Oip).into_parts();
         (parts.status, parts.headers.get(CONTENT_TYPE).cloned(), body)
     };
+    let protocol = if tfs::is_ours(path.path()) { Protocol::Tfs } else { Protocol::Oip };
     let Some(route) = reactor.route(model) else {
         let message = format!("there is no model `{}` in this environment", shown(model));
         return refused(StatusCode::NOT_FOUND, message);
@@ -243,7 +248,8 @@ async fn answered(
             }
         }
     }
-    let out = Outbound { method: Method::GET, path, headers, payload: Payload::Whole(Bytes::new()) };
+    let payload = Payload::Whole(Bytes::new());
+    let out = Outbound { method: Method::GET, path, headers, payload, protocol };
     let outcome = match forced {
         Some(forced) => attempt::send_only(reactor, model, &forced.side.revision, &out).await,
         None => attempt::send(reactor, model, role, &out).await,
@@ -252,7 +258,7 @@ async fn answered(
         End::Answered(answered) => {
             let body = match answered.body {
                 Answer::Whole(bytes) => Stream::whole(bytes),
-                Answer::Streaming(stream) => stream,
+                Answer::Streaming(stream) | Answer::Events(stream) => stream,
             };
             (answered.parts.status, answered.parts.headers.get(CONTENT_TYPE).cloned(), body)
         }

@@ -13,9 +13,12 @@
 //! | `reactor` | one thread: its connections and its table |
 //! | `handle` | paths to answers |
 //! | `tfs` | paths of TensorFlow Serving, KServe V1 and SageMaker |
+//! | `openai` | OpenAI's API |
 //! | `grpc` | the same protocol over gRPC |
 //! | `predict` | one prediction from assignment to record |
 //! | `attempt` | sending a request to a side's workers, and to the next side's |
+//! | `server` | servers that a team brings in the place of workers |
+//! | `tally` | counting an answer that is streamed |
 //! | `pool` | connections to one worker |
 //! | `large` | memory for large messages |
 //! | `body` | bodies, held in memory or streaming |
@@ -49,6 +52,7 @@ pub mod ledger;
 pub mod log;
 pub mod meter;
 mod metrics;
+mod openai;
 pub mod options;
 mod pool;
 mod predict;
@@ -57,10 +61,12 @@ mod random;
 mod reactor;
 mod repository;
 pub mod rollout;
+mod server;
 mod shadow;
 mod shadow_meter;
 mod statistics;
 mod table;
+mod tally;
 mod testers;
 mod tfs;
 mod units;

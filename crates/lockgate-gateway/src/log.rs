@@ -28,6 +28,8 @@ pub enum Protocol {
     Tfs,
     /// Open Inference Protocol V2 over gRPC.
     Grpc,
+    /// OpenAI's API.
+    Openai,
 }
 
 impl Protocol {
@@ -39,6 +41,7 @@ impl Protocol {
             Self::Mlflow => "mlflow",
             Self::Tfs => "tfs",
             Self::Grpc => "grpc",
+            Self::Openai => "openai",
         }
     }
 }
@@ -79,7 +82,7 @@ impl BodyForm {
             // An error comes as JSON from the worker.
             (Protocol::Grpc, _) if plain.starts_with(b"{") => Ok(plain),
             (Protocol::Grpc, _) => parse_response(plain, &limits).map(|answer| answer.to_bytes().into()),
-            (Protocol::Mlflow | Protocol::Tfs, _) | (Protocol::Oip, None) => Ok(plain),
+            (Protocol::Mlflow | Protocol::Tfs | Protocol::Openai, _) | (Protocol::Oip, None) => Ok(plain),
             (Protocol::Oip, Some(json)) => {
                 InferResponse::parse_binary(&plain, json, &limits).map(|answer| answer.to_bytes().into())
             }

@@ -3,6 +3,7 @@
 use crate::body::Stream;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::HeaderValue;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use lockgate_core::route::WorkerAddress;
@@ -24,6 +25,7 @@ const HANGS_FOR: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Upstream {
     address: WorkerAddress,
+    host: HeaderValue,
     idle: RefCell<Vec<SendRequest<Stream>>>,
     down_until: Cell<Option<Instant>>,
     timeouts: Cell<u32>,
@@ -42,13 +44,23 @@ pub(crate) enum Unanswered {
 
 impl Upstream {
     pub(crate) fn new(address: WorkerAddress) -> Self {
+        let host = match &address {
+            WorkerAddress::Unix(_) => None,
+            WorkerAddress::Tcp(address) => HeaderValue::from_str(address).ok(),
+        };
         Self {
             address,
+            host: host.unwrap_or_else(|| HeaderValue::from_static("worker")),
             idle: RefCell::default(),
             down_until: Cell::new(None),
             timeouts: Cell::new(0),
             watched: Cell::new(0),
         }
+    }
+
+    /// What requests to it name as their host.
+    pub(crate) fn host(&self) -> HeaderValue {
+        self.host.clone()
     }
 
     /// Whether it could not be reached just now, or hangs.

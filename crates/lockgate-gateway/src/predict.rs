@@ -10,10 +10,13 @@ use crate::reactor::Reactor;
 use crate::rollout;
 use crate::shadow::{self, Primary};
 use crate::table::{Route, Side, SplitRoute};
+use crate::tally::Tally;
 use crate::testers::{self, Forced};
 use bytes::Bytes;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, VARY};
+use hyper::header::{
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, VARY,
+};
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, StatusCode};
 use lockgate_core::clock::Millis;
@@ -22,7 +25,7 @@ use lockgate_wire::oip::BINARY_HEADER;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What a request asks for.
 #[derive(Debug)]
@@ -105,7 +108,7 @@ pub(crate) async fn forward(
     let mut pending = Pending::start(reactor, &route, assignment, protocol);
     pending.keep(unit, from, &payload);
     let headers = attempt::forwarded(from);
-    let out = Outbound { method, path: target.path, headers, payload };
+    let out = Outbound { method, path: target.path, headers, payload, protocol };
     let outcome = if is_forced {
         attempt::send_only(reactor, &target.model, &revision, &out).await
     } else {
@@ -197,9 +200,9 @@ fn unknown_version(route: &Route, version: u64, protocol: Protocol) -> Reply {
 
 /// What there is to note of a worker's answer.
 #[derive(Default)]
-struct Given {
+pub(crate) struct Given {
     served: Option<Arc<Side>>,
-    body: Option<Bytes>,
+    pub(crate) body: Option<Bytes>,
     form: BodyForm,
     hash: Option<u64>,
     work: Work,
@@ -207,7 +210,7 @@ struct Given {
 
 /// A prediction that is being worked on. However it ends, it is counted once: where the client goes away, the request is
 /// dropped with it and counts as abandoned.
-struct Pending {
+pub(crate) struct Pending {
     reactor: Rc<Reactor>,
     route: Arc<Route>,
     assignment: Assignment,
@@ -276,8 +279,12 @@ impl Pending {
         let Outcome { end, error } = outcome;
         let failed = |status: StatusCode, message: &str| answer::failed(status, message, self.protocol);
         let mut given = Given::default();
+        let mut stream = None;
         let mut reply = match end {
-            End::Answered(answered) => self.answer(*answered, &mut given),
+            End::Answered(mut answered) => {
+                stream = matches!(answered.body, Answer::Events(_)).then(|| answered.sent.take());
+                self.answer(*answered, &mut given)
+            }
             End::TimedOut => {
                 let message = format!("the model didn't answer within {} ms", self.route.timeout.as_millis());
                 failed(StatusCode::GATEWAY_TIMEOUT, &message)
@@ -289,7 +296,7 @@ impl Pending {
             End::Client(Broken::TooLarge) => {
                 failed(StatusCode::PAYLOAD_TOO_LARGE, &Broken::TooLarge.to_string())
             }
-            End::Client(Broken::Peer) => failed(StatusCode::BAD_REQUEST, &Broken::Peer.to_string()),
+            End::Client(broken) => failed(StatusCode::BAD_REQUEST, &broken.to_string()),
         };
         let headers = reply.headers_mut();
         if let Ok(id) = HeaderValue::from_str(&self.id) {
@@ -311,9 +318,41 @@ impl Pending {
         let kept = given.body.clone().filter(|_| own && error.is_none());
         let form = BodyForm::of(reply.headers());
         let protocol = self.protocol;
-        let primary = Primary { outcome, started_us: self.started_us(), body: kept, form, protocol };
+        let streamed = stream.is_some();
+        let primary =
+            Primary { outcome, started_us: self.started_us(), body: kept, form, protocol, streamed };
+        let Some(sent) = stream else {
+            self.count(status, given, &outcome);
+            return (reply, primary);
+        };
+        // It is counted and recorded when it ends.
+        let limit =
+            given.served.as_ref().and_then(|side| side.server.as_ref()).map(|server| server.stream_ms);
+        let until = Instant::now() + limit.map_or(self.route.timeout, Duration::from_millis);
+        let tally = Tally::new(self, given, (status, outcome.latency_us), error, sent);
+        (reply.map(|body| body.tallied(Box::new(tally), until)), primary)
+    }
+
+    /// Counts an answer that was streamed.
+    pub(crate) fn conclude(
+        mut self,
+        given: Given,
+        status: u16,
+        latency_us: u64,
+        error: Option<ErrorClass>,
+        abandoned: bool,
+    ) {
+        let outcome = rollout::Outcome { latency_us, error, abandoned, ..rollout::Outcome::default() };
         self.count(status, given, &outcome);
-        (reply, primary)
+    }
+
+    pub(crate) fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// How much of an answer is kept for the record.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        if self.reactor.log.is_on() { self.reactor.options.log_body_limit } else { 0 }
     }
 
     /// The worker's answer as the client gets it; what there is to note of it goes into `given`.
@@ -321,20 +360,25 @@ impl Pending {
         // The hash speaks for the assigned side only where that side answered.
         given.hash =
             shadow::answer_hash(&answered).filter(|_| answered.side.role == self.assignment.side.role);
-        let Answered { parts, body, side } = answered;
+        let Answered { parts, body, side, .. } = answered;
         let stream = match body {
             Answer::Whole(bytes) => {
                 given.body = Some(bytes.clone());
                 Stream::whole(bytes)
             }
-            Answer::Streaming(stream) => stream,
+            Answer::Streaming(stream) | Answer::Events(stream) => stream,
         };
         let mut reply = Reply::new(stream);
         *reply.status_mut() = parts.status;
         let headers = reply.headers_mut();
-        for name in
-            [CONTENT_TYPE, CONTENT_ENCODING, VARY, RETRY_AFTER, HeaderName::from_static(BINARY_HEADER)]
-        {
+        for name in [
+            CONTENT_TYPE,
+            CONTENT_ENCODING,
+            CACHE_CONTROL,
+            VARY,
+            RETRY_AFTER,
+            HeaderName::from_static(BINARY_HEADER),
+        ] {
             if let Some(value) = parts.headers.get(&name) {
                 headers.insert(name, value.clone());
             }

@@ -17,6 +17,7 @@ use crate::meter::{ErrorClass, micros};
 use crate::pool::Unanswered;
 use crate::reactor::Reactor;
 use crate::rollout::{Drawn, Outcome};
+use crate::server;
 use crate::shadow_meter::ShadowMeter;
 use crate::table::{Route, ShadowRoute, Side};
 use crate::units;
@@ -63,6 +64,8 @@ pub(crate) struct Primary {
     /// How they are written.
     pub(crate) form: BodyForm,
     pub(crate) protocol: Protocol,
+    /// Whether it is on its way still: such requests are not mirrored.
+    pub(crate) streamed: bool,
 }
 
 /// One of the few places for mirrored requests.
@@ -91,7 +94,8 @@ pub(crate) fn mirror(reactor: &Rc<Reactor>, model: &str, unit: Unit, out: Outbou
     if reactor.random.next() % u64::from(WHOLE) >= u64::from(shadow.share) {
         return;
     }
-    if out.payload.bytes().is_none_or(|bytes| bytes.len() > reactor.options.replay_limit) {
+    if primary.streamed || out.payload.bytes().is_none_or(|bytes| bytes.len() > reactor.options.replay_limit)
+    {
         shadow.meter.streaming();
         return;
     }
@@ -195,16 +199,20 @@ impl Mirrored {
         // Drawn, not in turn: every second turn would leave the others to the same worker.
         let place = reactor.random.next() % side.workers.len().max(1) as u64;
         let worker = usize::try_from(place).ok().and_then(|place| side.workers.get(place));
-        let (Some(worker), Some(request)) = (worker, self.out.request()) else { return Asked::Unreached };
+        if let Some(refused) = server::refusal(side, self.out.protocol) {
+            return Asked::Answered(Box::new(refused));
+        }
+        let Some(worker) = worker else { return Asked::Unreached };
         let upstream = reactor.upstream(worker);
+        let Some(request) = self.out.request(side, &upstream) else { return Asked::Unreached };
         let _sent = reactor.counters.meters.send(&side.flow, Instant::now());
-        let asked = exchange(Arc::clone(&reactor.options), upstream, request);
+        let asked = exchange(&reactor.options, &upstream, request, side, self.out.protocol);
         match tokio::time::timeout(self.route.timeout, asked).await {
             Err(_) => Asked::Failed(ErrorClass::Timeout),
             Ok(Err(Unanswered::Unsent(_))) => Asked::Unreached,
             Ok(Err(Unanswered::Broke)) => Asked::Failed(ErrorClass::Connect),
             Ok(Ok((parts, body))) => {
-                Asked::Answered(Box::new(Answered { parts, body, side: Arc::clone(side) }))
+                Asked::Answered(Box::new(Answered { parts, body, side: Arc::clone(side), sent: None }))
             }
         }
     }
@@ -213,6 +221,10 @@ impl Mirrored {
     /// anything is known of them, and once for each unit.
     async fn sample(&self, shadow: &ShadowRoute, candidate: &Asked) {
         let Some(tolerance) = shadow.tolerance else { return };
+        // Two texts that say the same are hardly ever equal.
+        if self.primary.protocol == Protocol::Openai {
+            return;
+        }
         // One that can't be compared is left out before anything is known of the others.
         let Some(first) = self.primary.body.as_ref().and_then(|body| self.plain(body, self.primary.form))
         else {
@@ -252,7 +264,7 @@ impl Mirrored {
         }
         let other = match &answer.body {
             Answer::Whole(body) => self.plain(body, BodyForm::of(&answer.parts.headers)),
-            Answer::Streaming(_) => None,
+            Answer::Streaming(_) | Answer::Events(_) => None,
         };
         let limits = Limits { max_elements: COMPARED, ..Limits::default() };
         // The first one could be read.

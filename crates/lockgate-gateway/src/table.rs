@@ -13,6 +13,7 @@ use lockgate_core::plan::Testers;
 use lockgate_core::route::{
     ModelRoute, Role, RouteTable, Shadow, Split, UnitSource, Variant, WHOLE, WorkerAddress,
 };
+use lockgate_core::server::Server;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -142,6 +143,8 @@ pub(crate) struct Side {
     pub(crate) revision: Digest,
     pub(crate) model_version: u64,
     pub(crate) workers: Vec<WorkerAddress>,
+    /// What they speak, where they are servers that the team brings.
+    pub(crate) server: Option<Server>,
     pub(crate) release_header: HeaderValue,
     pub(crate) version_header: HeaderValue,
     pub(crate) meter: Arc<SideMeter>,
@@ -294,6 +297,7 @@ fn side(name: &ModelName, role: Role, variant: &Variant, counters: &Counters) ->
         revision: variant.revision,
         model_version: variant.model_version,
         workers: variant.workers.clone(),
+        server: variant.server.clone(),
         release_header: header(&variant.release.short())?,
         version_header: HeaderValue::from(variant.model_version),
         meter: counters.meters.side(name, role, variant.release),

@@ -5,6 +5,7 @@ use crate::json::Limits;
 use crate::mlflow::{ContentType, Invocation};
 use crate::oip::grpc::{GrpcRequest, model_of, parse_response, write_response};
 use crate::oip::{InferRequest, InferResponse, ResponseHead};
+use crate::openai::{Asked, Events};
 use bytes::Bytes;
 
 /// Reads `bytes` with every reader of this crate.
@@ -31,6 +32,10 @@ pub fn read_everything(bytes: &[u8]) -> Result<(), String> {
         }
     }
     messages(bytes, &limits)?;
+    if let Ok(asked) = Asked::parse(bytes) {
+        let _ = asked.of_model(&Bytes::copy_from_slice(bytes), "x");
+    }
+    Events::default().see(bytes);
     // The first two bytes say how much of the rest is JSON.
     if let Some((length, body)) = bytes.split_first_chunk::<2>() {
         let json = usize::from(u16::from_le_bytes(*length));

@@ -12,6 +12,7 @@
 //! | [`mlflow`] | MLflow's scoring protocol (`/invocations`) |
 //! | [`compare`] | whether two answers say the same |
 //! | [`tfs`] | TensorFlow Serving's REST API |
+//! | [`openai`] | OpenAI's API, as far as it must be read to pass it on |
 //! | [`table`] | the mapping between named columns and a model's tensor inputs |
 //! | [`feedback`] | what is said of predictions afterwards |
 //! | [`fuzz`] | the entry for a fuzzer |
@@ -24,6 +25,7 @@ pub mod fuzz;
 pub mod json;
 pub mod mlflow;
 pub mod oip;
+pub mod openai;
 pub mod table;
 pub mod tensor;
 pub mod tfs;

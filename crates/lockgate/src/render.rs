@@ -416,7 +416,10 @@ pub(crate) fn release(out: Out, r: &ReleaseView) -> String {
         text.push_str(&format!("  data       {} {}\n", d.name, d.sha256.short()));
     }
     let inputs: Vec<&str> = m.feature_schema.inputs.iter().map(|c| c.name.as_str()).collect();
-    text.push_str(&format!("  inputs     {}\n", inputs.join(", ")));
+    if !inputs.is_empty() {
+        text.push_str(&format!("  inputs     {}\n", inputs.join(", ")));
+    }
+    text.push_str(&format!("  served by  {}\n", m.runtime.words()));
     for (environment, stage) in &r.environments {
         text.push_str(&format!("  {environment}: {stage}\n"));
     }

@@ -16,7 +16,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::process::{Child, Command};
 
@@ -44,13 +44,17 @@ impl Drop for Noted<'_> {
 /// The requirements file and the version of Python of a release that needs one.
 fn needs(release: &LocalRelease) -> Option<(PathBuf, &str)> {
     match &release.manifest.runtime {
-        Runtime::Onnx { .. } => None,
+        Runtime::Onnx { .. } | Runtime::Http(_) => None,
         Runtime::Python { requirements, python, .. } => Some((release.files.join(requirements), python)),
+        Runtime::Process(process) => {
+            let requirements = process.requirements.as_ref().map(|r| release.files.join(r));
+            requirements.zip(process.python.as_deref())
+        }
     }
 }
 
 /// What nothing that comes with a release may read: the agent's own folder, and its secrets elsewhere.
-fn fence(options: &FleetOptions) -> Confinement {
+pub(super) fn fence(options: &FleetOptions) -> Confinement {
     let mut hidden = crate::fence::hidden().to_vec();
     hidden.push(options.home.clone());
     Confinement::new(&hidden)
@@ -92,6 +96,36 @@ fn in_words((_, words, since): &(Digest, String, Instant)) -> String {
     format!("{words}, for {} s so far", since.elapsed().as_secs())
 }
 
+/// The Python environment of a release that needs one.
+pub(super) fn environment(
+    options: &FleetOptions,
+    release: &LocalRelease,
+) -> Result<Option<PathBuf>, AgentError> {
+    let Some((requirements, version)) = needs(release) else { return Ok(None) };
+    let wanted = crate::python::Wanted::of_release(&requirements, version)?;
+    let made = wanted.made(&options.home.join("venvs")).ok_or_else(|| {
+        AgentError::Worker("the release's Python environment is not there; it is made again".to_owned())
+    });
+    made.map(Some)
+}
+
+/// A folder of a worker's own, and one in it for what it needs for a moment: beside other workers' sockets it could take their
+/// places.
+pub(super) fn own_folder(spec: &mut WorkerSpec) -> Result<(PathBuf, PathBuf), AgentError> {
+    spec.own_folder = true;
+    let own = spec.folder();
+    // What an earlier model left there is none of this one's business.
+    let _ = std::fs::remove_dir_all(&own);
+    let tmp = own.join("tmp");
+    std::fs::create_dir_all(&tmp).map_err(|e| AgentError::io("make the folder", &tmp, e))?;
+    Ok((own, tmp))
+}
+
+/// Starts workers inside a fence.
+pub(super) fn fenced(inside: Confinement) -> Arc<dyn Start> {
+    Arc::new(Fenced(inside))
+}
+
 /// Lets a worker run a release in its own Python, where it needs one.
 pub(super) fn outfit(
     spec: &mut WorkerSpec,
@@ -100,11 +134,7 @@ pub(super) fn outfit(
     rollout: &RolloutPlan,
     warm_up: Option<&Path>,
 ) -> Result<(), AgentError> {
-    let Some((requirements, version)) = needs(release) else { return Ok(()) };
-    let wanted = crate::python::Wanted::of_release(&requirements, version)?;
-    let environment = wanted.made(&options.home.join("venvs")).ok_or_else(|| {
-        AgentError::Worker("the release's Python environment is not there; it is made again".to_owned())
-    })?;
+    let Some(environment) = environment(options, release)? else { return Ok(()) };
     let python = environment.join("bin/python");
     let limit = CALL.max(Duration::from_millis(rollout.timeout_ms.saturating_mul(5)));
     spec.args.extend(["--python".into(), python.clone().into()]);
@@ -112,13 +142,7 @@ pub(super) fn outfit(
     let batch = rollout.batch_rows.map(|rows| ["--batch-rows".into(), rows.to_string().into()]);
     spec.args.extend(batch.into_iter().flatten());
     spec.ready_within = READY;
-    // A folder of its own: beside other workers' sockets it could take their places.
-    spec.own_folder = true;
-    let own = spec.folder();
-    // What an earlier model left there is none of this one's business.
-    let _ = std::fs::remove_dir_all(&own);
-    let tmp = own.join("tmp");
-    std::fs::create_dir_all(&tmp).map_err(|e| AgentError::io("make the folder", &tmp, e))?;
+    let (own, tmp) = own_folder(spec)?;
     let mut env: Vec<(OsString, OsString)> = inherited().collect();
     env.extend([("HOME".into(), own.clone().into()), ("MLFLOW_DISABLE_TELEMETRY".into(), "true".into())]);
     env.append(&mut spec.env);
@@ -134,7 +158,7 @@ pub(super) fn outfit(
         .without_tcp();
     inside = warm_up.iter().fold(inside, |i, rows| i.read(rows));
     inside = crate::python::cache().iter().fold(inside, |i, cache| i.read(cache));
-    spec.start = Some(std::sync::Arc::new(Fenced(inside)));
+    spec.start = Some(fenced(inside));
     Ok(())
 }
 
@@ -148,7 +172,7 @@ impl Start for Fenced {
         Box::pin(async move {
             let (child, held) = self.0.spawn(command).await?;
             if held != Held::Whole && !SAID.swap(true, Ordering::Relaxed) {
-                tracing::warn!("a model that runs in Python: {}", held.remark().trim());
+                tracing::warn!("a release's own program: {}", held.remark().trim());
             }
             Ok(child)
         })

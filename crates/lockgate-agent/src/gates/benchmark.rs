@@ -4,14 +4,14 @@
 //! request was due. So a slow worker can't hide by slowing its clients down.
 
 use super::parity::Golden;
-use super::{Checked, Context};
+use super::{Checked, Context, RowForm};
 use crate::AgentError;
 use crate::caller::Caller;
 use bytes::Bytes;
 use lockgate_core::gate::{Input, Outcome};
 use lockgate_stats::histogram::Histogram;
-use serde_json::json;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Connections that share the load.
@@ -31,14 +31,11 @@ pub(super) async fn run(
     })?;
     let bytes = tokio::fs::read(&path).await.map_err(|e| AgentError::io("read", &path, e))?;
     let golden = Golden::parse(&bytes, &context.release.manifest).map_err(AgentError::Gate)?;
-    let bodies: Vec<Bytes> = golden
-        .rows
-        .iter()
-        .map(|row| {
-            Bytes::from(json!({"dataframe_split": {"columns": golden.columns, "data": [row]}}).to_string())
-        })
-        .collect();
     let worker = context.fleet.borrow(&context.release, context.plan).await?;
+    let form = RowForm::of(&mut Caller::open(&worker.address()).await?, &context.release.manifest).await?;
+    let one = |row: &Vec<_>| form.request(&golden.columns, std::slice::from_ref(row));
+    let bodies: Vec<Bytes> = golden.rows.iter().map(one).collect::<Result<_, _>>()?;
+    let asked: Arc<(String, Vec<Bytes>)> = Arc::new((form.path().to_owned(), bodies));
     let interval = Duration::from_secs_f64(CONNECTIONS as f64 / rps);
     let begun = Instant::now();
     let until = begun + Duration::from_millis(duration_ms);
@@ -46,7 +43,7 @@ pub(super) async fn run(
     for i in 0..CONNECTIONS {
         let caller = Caller::open(&worker.address()).await?;
         let first = begun + interval.mul_f64(i as f64 / CONNECTIONS as f64);
-        tasks.spawn(load(caller, bodies.clone(), i, first, interval, until));
+        tasks.spawn(load(caller, Arc::clone(&asked), i, first, interval, until));
     }
     let mut latency = Histogram::new();
     let (mut sent, mut bad) = (0_u64, 0_u64);
@@ -56,8 +53,8 @@ pub(super) async fn run(
         sent += part.sent;
         bad += part.bad;
     }
-    worker.give_back().await;
     let seconds = begun.elapsed().as_secs_f64();
+    worker.give_back().await;
     let achieved = sent as f64 / seconds;
     let ms = |q: f64| latency.quantile(q).map(|us| us as f64 / 1000.0);
     let (Some(p50), Some(p99)) = (ms(0.5), ms(0.99)) else {
@@ -90,7 +87,7 @@ struct Part {
 
 async fn load(
     mut caller: Caller,
-    bodies: Vec<Bytes>,
+    asked: Arc<(String, Vec<Bytes>)>,
     offset: usize,
     first: Instant,
     interval: Duration,
@@ -101,7 +98,8 @@ async fn load(
     let mut next = offset;
     while due < until {
         tokio::time::sleep_until(due.into()).await;
-        let reply = caller.post("/invocations", bodies[next % bodies.len()].clone()).await?;
+        let (path, bodies) = &*asked;
+        let reply = caller.post(path, bodies[next % bodies.len()].clone()).await?;
         part.latency.record(u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX));
         part.sent += 1;
         part.bad += u64::from(reply.status != 200 || reply.nonfinite > 0);

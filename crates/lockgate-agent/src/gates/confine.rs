@@ -6,8 +6,8 @@
 //! processes' environments) are closed too: of its capabilities it keeps those that ordinary programs need.
 
 use landlock::{
-    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, PathBeneath, PathFd,
-    Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus, Scope, make_bitflags,
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, NetPort, PathBeneath,
+    PathFd, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus, Scope, make_bitflags,
 };
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use std::ffi::OsString;
@@ -105,7 +105,8 @@ pub(crate) struct Confinement {
     read: Vec<PathBuf>,
     write: Vec<PathBuf>,
     tmp: Option<PathBuf>,
-    tcp: bool,
+    /// The ports on which it may listen, where it may do nothing else over TCP.
+    ports: Option<Vec<u16>>,
 }
 
 impl Confinement {
@@ -116,7 +117,7 @@ impl Confinement {
         let certificates = ["SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"];
         tools.extend(certificates.iter().filter_map(std::env::var_os).map(PathBuf::from));
         let hidden = hidden.iter().map(|p| p.canonicalize().unwrap_or_else(|_| p.clone())).collect();
-        Self { hidden, tools, read: Vec::new(), write: Vec::new(), tmp: None, tcp: true }
+        Self { hidden, tools, read: Vec::new(), write: Vec::new(), tmp: None, ports: None }
     }
 
     /// The same, and this may be read.
@@ -138,8 +139,19 @@ impl Confinement {
     }
 
     /// The same, without connections over TCP, in or out: this machine's own servers may believe whoever reaches them.
-    pub(crate) fn without_tcp(mut self) -> Self {
-        self.tcp = false;
+    pub(crate) fn without_tcp(self) -> Self {
+        self.listening(Vec::new())
+    }
+
+    /// The same, and over TCP it may listen on these ports alone.
+    pub(crate) fn listening(mut self, ports: Vec<u16>) -> Self {
+        self.ports = Some(ports);
+        self
+    }
+
+    /// The same, and this program may be used with what lies beside it.
+    pub(crate) fn program(mut self, program: &Path) -> Self {
+        self.tools.extend(program.parent().into_iter().flat_map(tool));
         self
     }
 
@@ -154,7 +166,7 @@ impl Confinement {
     /// # Errors
     /// Where it can't be started, or the kernel has Landlock and refuses the rules.
     pub(crate) async fn spawn(&self, mut command: Command) -> std::io::Result<(Child, Held)> {
-        let (rules, tcp) = (self.rules(), self.tcp);
+        let (rules, ports) = (self.rules(), self.ports.clone());
         if let Some(tmp) = &self.tmp {
             command.env("TMPDIR", tmp);
         }
@@ -162,7 +174,7 @@ impl Confinement {
         let (tell, told) = tokio::sync::oneshot::channel();
         std::thread::Builder::new().name("confine".to_owned()).spawn(move || {
             let _inside = runtime.enter();
-            let started = restrict(rules, tcp).and_then(|held| Ok((command.spawn()?, held)));
+            let started = restrict(rules, ports.as_deref()).and_then(|held| Ok((command.spawn()?, held)));
             // Whoever waited may have gone: the child is killed as it is dropped.
             let _ = tell.send(started);
         })?;
@@ -232,13 +244,13 @@ fn is_inherited(name: &str) -> bool {
 }
 
 /// Confines the calling thread for good.
-fn restrict(rules: Vec<(PathBuf, BitFlags<AccessFs>)>, tcp: bool) -> std::io::Result<Held> {
+fn restrict(rules: Vec<(PathBuf, BitFlags<AccessFs>)>, ports: Option<&[u16]>) -> std::io::Result<Held> {
     let apply = || {
         let mut wanted = Ruleset::default()
             .set_compatibility(CompatLevel::BestEffort)
             .handle_access(AccessFs::from_all(WANTED))?
             .scope(Scope::from_all(WANTED))?;
-        if !tcp {
+        if ports.is_some() {
             wanted = wanted.handle_access(AccessNet::from_all(WANTED))?;
         }
         let mut ruleset = wanted.create()?;
@@ -247,6 +259,9 @@ fn restrict(rules: Vec<(PathBuf, BitFlags<AccessFs>)>, tcp: bool) -> std::io::Re
             let Ok(fd) = PathFd::new(&path) else { continue };
             let access = if path.is_dir() { access } else { access & AccessFs::from_file(WANTED) };
             ruleset = ruleset.add_rule(PathBeneath::new(fd, access))?;
+        }
+        for port in ports.unwrap_or_default() {
+            ruleset = ruleset.add_rule(NetPort::new(*port, AccessNet::BindTcp))?;
         }
         ruleset.restrict_self()
     };

@@ -8,6 +8,7 @@ mod command;
 pub(crate) mod confine;
 mod data;
 mod dataset;
+mod form;
 mod metric;
 mod parity;
 pub(crate) mod program;
@@ -15,8 +16,8 @@ mod replay;
 mod rows;
 
 pub(crate) use command::Preview;
+pub(crate) use form::{RowForm, model_path};
 pub(crate) use parity::Golden;
-pub(crate) use rows::read_scores;
 
 use crate::AgentError;
 use crate::fleet::Fleet;

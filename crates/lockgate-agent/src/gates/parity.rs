@@ -4,8 +4,7 @@
 //! The golden set is a file of the release: `{"columns": […], "rows": [[…], …], "outputs": {"name": […]}}`, the outputs as the
 //! training framework computed them.
 
-use super::rows::read_scores;
-use super::{Checked, Context};
+use super::{Checked, Context, RowForm};
 use crate::AgentError;
 use crate::caller::Caller;
 use bytes::Bytes;
@@ -82,7 +81,9 @@ pub(super) async fn run(context: &Context<'_>, atol: f64) -> Result<Checked, Age
     let bytes = tokio::fs::read(&path).await.map_err(|e| AgentError::io("read", &path, e))?;
     let golden = Golden::parse(&bytes, &context.release.manifest).map_err(AgentError::Gate)?;
     let worker = context.fleet.borrow(&context.release, context.plan).await?;
-    let reply = Caller::open(&worker.address()).await?.post("/invocations", golden.request()).await?;
+    let mut caller = Caller::open(&worker.address()).await?;
+    let form = RowForm::of(&mut caller, &context.release.manifest).await?;
+    let reply = caller.post(form.path(), form.request(&golden.columns, &golden.rows)?).await?;
     worker.give_back().await;
     if reply.status != 200 {
         return Err(AgentError::Gate(format!(
@@ -91,7 +92,7 @@ pub(super) async fn run(context: &Context<'_>, atol: f64) -> Result<Checked, Age
             reply.words()
         )));
     }
-    let scores = read_scores(&reply.body, golden.rows.len())?;
+    let scores = form.scores(&reply.body, golden.rows.len())?;
     let (worst, row) = golden.largest_difference(&scores);
     let outcome = if worst <= atol { Outcome::Pass } else { Outcome::Fail };
     let summary = format!(

@@ -1,11 +1,15 @@
 //! The `replay` gate: requests that were recorded in this environment must all be answered, with finite numbers.
 
-use super::{Checked, Context};
+use super::{Checked, Context, model_path};
 use crate::AgentError;
 use crate::caller::Caller;
 use bytes::Bytes;
 use lockgate_core::digest::Digest;
 use lockgate_core::gate::{Input, Outcome};
+use lockgate_core::id::ModelName;
+use lockgate_core::server::{Server, ServerProtocol};
+use lockgate_wire::oip::encode;
+use lockgate_wire::openai;
 use std::collections::BTreeMap;
 
 /// How many bad answers are put into the log.
@@ -16,9 +20,13 @@ pub(super) async fn run(
     data: Option<&str>,
     limit: u64,
 ) -> Result<Checked, AgentError> {
-    let (bodies, input) = match data {
-        Some(name) => from_file(context, name).await?,
-        None => recorded(context).await?,
+    let server = context.release.manifest.runtime.server();
+    let (bodies, input) = match (data, server.map_or(ServerProtocol::Oip, |s| s.protocol)) {
+        (Some(name), ServerProtocol::Oip) => from_file(context, name).await?,
+        (Some(_), _) => {
+            return Err(AgentError::Gate("the release's server takes no Open Inference bodies".to_owned()));
+        }
+        (None, protocol) => recorded(context, protocol).await?,
     };
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let bodies = &bodies[..bodies.len().min(limit)];
@@ -29,11 +37,11 @@ pub(super) async fn run(
     }
     let worker = context.fleet.borrow(&context.release, context.plan).await?;
     let mut caller = Caller::open(&worker.address()).await?;
-    let path = format!("/v2/models/{}/infer", context.plan.model);
     let mut log = String::new();
     let mut bad = 0_usize;
     for (i, body) in bodies.iter().enumerate() {
-        let reply = caller.post(&path, body.clone()).await?;
+        let (path, body) = asked(server, &context.plan.model, body)?;
+        let reply = caller.post(&path, body).await?;
         let words = match (reply.status, reply.nonfinite) {
             (200, 0) => continue,
             (200, n) => format!("request {i}: {n} numbers of the answer are not finite\n"),
@@ -54,6 +62,25 @@ pub(super) async fn run(
     Ok(Checked { outcome, summary, measured, inputs: vec![input], log: log.into_bytes() })
 }
 
+/// Where and how what serves the release is asked what was recorded.
+fn asked(server: Option<&Server>, model: &ModelName, body: &Bytes) -> Result<(String, Bytes), AgentError> {
+    let Some(server) = server else {
+        return Ok((format!("/v2/models/{}/infer", encode(model.as_str())), body.clone()));
+    };
+    Ok(match server.protocol {
+        ServerProtocol::Oip => (format!("{}/infer", model_path("/v2/models/", server)), body.clone()),
+        ServerProtocol::Tfs => (format!("{}:predict", model_path("/v1/models/", server)), body.clone()),
+        ServerProtocol::Mlflow | ServerProtocol::Sagemaker => ("/invocations".to_owned(), body.clone()),
+        ServerProtocol::Openai => {
+            let asked = openai::Asked::parse(body).map_err(|e| AgentError::Gate(e.text()))?;
+            let endpoint = asked.endpoint().ok_or_else(|| {
+                AgentError::Gate("a recorded request has neither messages, a prompt nor an input".to_owned())
+            })?;
+            (endpoint.to_owned(), asked.of_model(body, &server.model))
+        }
+    })
+}
+
 /// One Open Inference body a line.
 async fn from_file(context: &Context<'_>, name: &str) -> Result<(Vec<Bytes>, Input), AgentError> {
     let path = super::dataset::path(context, name)?;
@@ -70,9 +97,12 @@ async fn from_file(context: &Context<'_>, name: &str) -> Result<(Vec<Bytes>, Inp
 }
 
 /// What this environment's own prediction log holds.
-async fn recorded(context: &Context<'_>) -> Result<(Vec<Bytes>, Input), AgentError> {
+async fn recorded(
+    context: &Context<'_>,
+    protocol: ServerProtocol,
+) -> Result<(Vec<Bytes>, Input), AgentError> {
     let (folder, model) = (context.predictions.to_owned(), context.plan.model.clone());
-    let bodies = tokio::task::spawn_blocking(move || crate::predictions::requests(&folder, &model))
+    let bodies = tokio::task::spawn_blocking(move || crate::predictions::requests(&folder, &model, protocol))
         .await
         .map_err(|e| AgentError::Gate(e.to_string()))??;
     let parts: Vec<&[u8]> = bodies.iter().map(AsRef::as_ref).collect();

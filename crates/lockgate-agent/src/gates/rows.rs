@@ -1,13 +1,12 @@
 //! Asking a release about rows, through the serving path; and the `metric` gate, which does so.
 
 use super::dataset::{Dataset, Values};
-use super::{Checked, Context};
+use super::{Checked, Context, RowForm};
 use crate::AgentError;
 use crate::caller::Caller;
 use crate::releases::LocalRelease;
-use bytes::Bytes;
 use lockgate_core::gate::{GateSpec, Input, Outcome};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// How many rows are asked at a time.
@@ -26,12 +25,12 @@ pub(super) async fn scores(
     let columns: Vec<&Values> = inputs.iter().map(|name| data.column(name)).collect::<Result<_, _>>()?;
     let worker = context.fleet.borrow(release, context.plan).await?;
     let mut caller = Caller::open(&worker.address()).await?;
+    let form = RowForm::of(&mut caller, &release.manifest).await?;
     let mut scores = Vec::with_capacity(data.rows);
     for from in (0..data.rows).step_by(BATCH) {
         let to = (from + BATCH).min(data.rows);
         let rows: Vec<Vec<Value>> = (from..to).map(|i| columns.iter().map(|c| c.json(i)).collect()).collect();
-        let body = json!({"dataframe_split": {"columns": inputs, "data": rows}}).to_string();
-        let reply = caller.post("/invocations", Bytes::from(body)).await?;
+        let reply = caller.post(form.path(), form.request(&inputs, &rows)?).await?;
         if reply.status != 200 {
             return Err(AgentError::Gate(format!(
                 "the release answered rows {from} to {} with {}: {}",
@@ -40,7 +39,7 @@ pub(super) async fn scores(
                 reply.words()
             )));
         }
-        scores.extend(read_scores(&reply.body, to - from)?);
+        scores.extend(form.scores(&reply.body, to - from)?);
     }
     worker.give_back().await;
     Ok(scores)
@@ -48,7 +47,7 @@ pub(super) async fn scores(
 
 /// Reads one number a row from an answer: the only output, or the one that is called a probability or a score; of two
 /// classes' probabilities the second.
-pub(crate) fn read_scores(body: &[u8], rows: usize) -> Result<Vec<f64>, AgentError> {
+pub(super) fn read_scores(body: &[u8], rows: usize) -> Result<Vec<f64>, AgentError> {
     let fail = |what: String| AgentError::Gate(format!("the release's answer can't be used: {what}"));
     // NaN and Infinity are legal tokens in this protocol, but no numbers that a metric could use.
     let value: Value =
@@ -61,7 +60,7 @@ pub(crate) fn read_scores(body: &[u8], rows: usize) -> Result<Vec<f64>, AgentErr
     list.iter().map(|item| score(item).ok_or_else(|| fail(format!("`{item}` holds no score")))).collect()
 }
 
-fn score(item: &Value) -> Option<f64> {
+pub(super) fn score(item: &Value) -> Option<f64> {
     match item {
         Value::Number(n) => n.as_f64(),
         Value::Bool(b) => Some(f64::from(*b)),

@@ -6,7 +6,7 @@ use lockgate_core::digest::Digest;
 use lockgate_core::plan::{Plan, Revision};
 use lockgate_core::rollout::Readiness;
 use std::sync::PoisonError;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Where a revision is on its way.
 #[derive(Debug)]
@@ -54,11 +54,12 @@ impl Reconciler {
 
     /// Stops what is not wanted any more.
     pub(super) fn retire(&mut self) {
-        let wanted: Vec<Digest> = self
+        let mut wanted: Vec<Digest> = self
             .deployments
             .values()
             .flat_map(|d| d.wanted().into_iter().map(Revision::digest).collect::<Vec<_>>())
             .collect();
+        wanted.extend(self.still_answering(&wanted));
         let idle = {
             let mut preparing = self.preparing.lock().unwrap_or_else(PoisonError::into_inner);
             preparing.retain(|key, state| wanted.contains(key) || matches!(state, Preparing::Working));
@@ -69,6 +70,27 @@ impl Reconciler {
             self.crash("during", "retire");
             tokio::spawn(stopped);
         }
+    }
+}
+
+/// How long something that is not wanted any more may go on answering streams, beyond its server's own limit for one.
+const DRAIN_GRACE: Duration = Duration::from_secs(5);
+
+impl Reconciler {
+    /// Revisions that are not wanted any more and have streams under way: their users get them to their ends.
+    fn still_answering(&mut self, wanted: &[Digest]) -> Vec<Digest> {
+        let fleet = &self.shared.fleet;
+        let gateway = &self.shared.gateway;
+        let unwanted: Vec<Digest> = fleet.running().into_iter().filter(|key| !wanted.contains(key)).collect();
+        self.draining.retain(|key, _| unwanted.contains(key));
+        let mut kept = Vec::new();
+        for key in unwanted.into_iter().filter(|key| gateway.inflight(key) > 0) {
+            let limit = fleet.stream_limit(&key).map_or(Duration::ZERO, |limit| limit + DRAIN_GRACE);
+            if self.draining.entry(key).or_insert_with(Instant::now).elapsed() < limit {
+                kept.push(key);
+            }
+        }
+        kept
     }
 }
 

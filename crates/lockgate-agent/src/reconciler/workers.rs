@@ -23,11 +23,13 @@ impl Reconciler {
             let known = self.workers.entry((release, worker)).or_insert((0, None));
             let mut events = Vec::new();
             if status.restarts > known.0
-                || (known.1.is_none() && matches!(status.state, WorkerState::Restarting { .. }))
+                || (known.1.is_none()
+                    && matches!(status.state, WorkerState::Restarting { .. } | WorkerState::Away { .. }))
             {
                 if known.1.is_none() {
                     let how = match &status.state {
                         WorkerState::Restarting { last_error, .. }
+                        | WorkerState::Away { last_error }
                         | WorkerState::CrashLoop { last_error } => last_error.clone(),
                         _ => "it ended and was started again".to_owned(),
                     };

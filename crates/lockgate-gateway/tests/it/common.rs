@@ -201,6 +201,7 @@ pub(crate) fn variant(release: &str, version: u64, workers: &[&Worker]) -> Varia
         revision: digest(&format!("revision of {release}")),
         model_version: version,
         workers: workers.iter().map(|w| w.address.clone()).collect(),
+        server: None,
     }
 }
 

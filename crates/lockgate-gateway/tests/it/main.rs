@@ -10,4 +10,5 @@ mod hostile;
 mod routing;
 mod shadow;
 mod splits;
+mod streaming;
 mod testers;

@@ -3,12 +3,11 @@
 use super::backoff::{Backoff, Next};
 use super::health;
 use super::log::{Tail, capture};
-use super::{WorkerSpec, WorkerState, WorkerStatus};
+use super::{Place, WorkerSpec, WorkerState, WorkerStatus};
+use lockgate_core::route::WorkerAddress;
 use rustix::process::{Pid, Signal, kill_process_group};
-use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
-use tokio::net::UnixStream;
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -16,13 +15,16 @@ use tokio::task::JoinHandle;
 /// How often a starting worker is asked whether it listens.
 const POLL: Duration = Duration::from_millis(5);
 
+/// The same for a server that a team brings, which is asked a question each time.
+const POLL_SERVER: Duration = Duration::from_millis(100);
+
 /// How long the rest of a dead worker's output is waited for.
 const DRAIN: Duration = Duration::from_millis(500);
 
 pub(super) struct Keeper {
     spec: WorkerSpec,
     index: usize,
-    socket: PathBuf,
+    address: WorkerAddress,
     report: watch::Sender<Vec<WorkerStatus>>,
     stop: watch::Receiver<Option<Duration>>,
     /// Since when the worker that lives now can serve.
@@ -51,11 +53,11 @@ impl Keeper {
     pub(super) fn new(
         spec: WorkerSpec,
         index: usize,
-        socket: PathBuf,
+        address: WorkerAddress,
         report: watch::Sender<Vec<WorkerStatus>>,
         stop: watch::Receiver<Option<Duration>>,
     ) -> Self {
-        Self { spec, index, socket, report, stop, ready_since: None }
+        Self { spec, index, address, report, stop, ready_since: None }
     }
 
     /// Keeps the worker alive until it is stopped or given up.
@@ -77,7 +79,7 @@ impl Keeper {
                             last_error,
                             "gave up: crash loop"
                         );
-                        let _ = std::fs::remove_file(&self.socket);
+                        self.clear();
                         self.say(WorkerState::CrashLoop { last_error }, None);
                         // The state stays until somebody stops it.
                         told(&mut self.stop).await;
@@ -115,7 +117,7 @@ impl Keeper {
     /// One life: start, wait until ready, wait for the end.
     async fn live(&mut self) -> End {
         // An old socket would look like a worker that is ready.
-        let _ = std::fs::remove_file(&self.socket);
+        self.clear();
         let mut child = match self.start().await {
             Ok(child) => child,
             Err(error) => return End::Died(format!("can't start {}: {error}", self.spec.program.display())),
@@ -129,65 +131,136 @@ impl Keeper {
         // Held open until the worker has to stop; `Child::wait` would close it.
         let stdin = child.stdin.take();
         let mut stop = self.stop.clone();
+        let mut said = String::new();
         let ready = tokio::select! {
             status = child.wait() => return died(status, &tail, copying).await,
             () = told(&mut stop) => return self.end(child, stdin).await,
-            ready = tokio::time::timeout(self.spec.ready_within, self.answers()) => ready,
+            ready = tokio::time::timeout(self.spec.ready_within, self.answers(&mut said)) => ready,
         };
         if ready.is_err() {
             let _ = child.kill().await;
             let seconds = self.spec.ready_within.as_secs_f32();
             return End::Died(format!(
-                "it was not ready within {seconds} s. Its last output: {}",
+                "it was not ready within {seconds} s{said}. Its last output: {}",
                 tail.text()
             ));
+        }
+        if let Err(why) = self.listens(&child) {
+            let _ = child.kill().await;
+            return End::Died(why);
         }
         self.ready_since = Some(Instant::now());
         self.say(WorkerState::Ready, child.id());
         tokio::select! {
             status = child.wait() => return died(status, &tail, copying).await,
             () = told(&mut stop) => return self.end(child, stdin).await,
-            () = health::lost(&self.socket, &self.spec) => {}
+            last = health::lost(&self.address, &self.spec) => said = last,
         }
         let _ = child.kill().await;
-        let how = format!("it did not answer its health check {} times in a row", self.spec.health_misses);
+        let misses = self.spec.health_misses;
+        let how = format!("it did not answer its health check {misses} times in a row ({said})");
         let text = tail.text();
         End::Died(if text.is_empty() { how } else { format!("{how}. Its last output: {text}") })
     }
 
+    /// Removes the socket of an earlier life.
+    fn clear(&self) {
+        if let WorkerAddress::Unix(path) = &self.address {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
+    /// The server that a team brings, where this worker is one.
+    fn place(&self) -> Option<&Place> {
+        self.spec.places.get(self.index)
+    }
+
     async fn start(&self) -> std::io::Result<Child> {
-        let mut command = Command::new(&self.spec.program);
-        command
-            .args(&self.spec.args)
-            .arg("--socket")
-            .arg(&self.socket)
-            .env_clear()
-            .envs(self.spec.env.iter().map(|(k, v)| (k, v)))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .kill_on_drop(true);
+        let mut command = match self.place() {
+            None => self.own(),
+            Some(place) => self.brought(place),
+        };
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
+        if let Some(dir) = &self.spec.current_dir {
+            command.current_dir(dir);
+        }
         match &self.spec.start {
             Some(start) => start.start(command).await,
             None => command.spawn(),
         }
     }
 
-    /// A worker listens only after it has loaded and warmed its model: to connect is to know that it is ready.
-    async fn answers(&self) {
-        while UnixStream::connect(&self.socket).await.is_err() {
-            tokio::time::sleep(POLL).await;
+    fn own(&self) -> Command {
+        let mut command = Command::new(&self.spec.program);
+        command.args(&self.spec.args);
+        if let WorkerAddress::Unix(path) = &self.address {
+            command.arg("--socket").arg(path);
+        }
+        command.env_clear().envs(self.spec.env.iter().map(|(k, v)| (k, v))).stdin(Stdio::piped());
+        command
+    }
+
+    /// A shell that starts the server, whose whole output is its log. Beside it waits one that ends the whole group when this
+    /// process is gone, and with it the pipe's other end: nobody would know any more of a server that goes on.
+    fn brought(&self, place: &Place) -> Command {
+        // A limit that can't be set must not be left out quietly.
+        let limit = |bytes: u64| format!("ulimit -d {} || exit 1\n", bytes.div_ceil(1024));
+        let limit = self.spec.memory_limit.map_or_else(String::new, limit);
+        let script = format!(
+            "exec 3<&0 </dev/null >&2\n{{ read -r _ <&3; kill -s KILL 0; }} &\nexec 3<&-\ntrap : TERM\n{limit}{}",
+            place.run
+        );
+        let mut command = Command::new("/bin/sh");
+        command.arg("-c").arg(script).stdin(Stdio::piped());
+        command.env_clear().envs(place.env.iter().map(|(k, v)| (k, v)));
+        command
+    }
+
+    /// Waits until the worker is ready. One of ours listens only after it has loaded and warmed its model: to connect is to know
+    /// it. A server that a team brings says it by its health check; what it says until then is kept.
+    async fn answers(&self, said: &mut String) {
+        match (&self.address, self.place()) {
+            (WorkerAddress::Unix(path), None) => {
+                while tokio::net::UnixStream::connect(path).await.is_err() {
+                    tokio::time::sleep(POLL).await;
+                }
+            }
+            _ => {
+                while let Err(why) = health::once(&self.address, &self.spec).await {
+                    *said = format!(" ({why})");
+                    tokio::time::sleep(POLL_SERVER).await;
+                }
+            }
         }
     }
 
-    /// Closes the worker's standard input, which tells it to finish and go; kills it when the grace has passed.
+    /// Whether what answers is this child, and not some other program that has taken its port.
+    fn listens(&self, child: &Child) -> Result<(), String> {
+        let (WorkerAddress::Tcp(address), Some(pid)) = (&self.address, child.id()) else { return Ok(()) };
+        match super::port::is_of_group(address, pid) {
+            Some(false) => Err(format!("another program listens on {address}")),
+            Some(true) | None => Ok(()),
+        }
+    }
+
+    /// Tells the worker to finish and go, and kills it when the grace has passed. One of ours is told by the end of its standard
+    /// input, a server that a team brings by the signal for that.
     async fn end(&self, mut child: Child, stdin: Option<ChildStdin>) -> End {
         let grace = self.stop.borrow().unwrap_or_default();
-        drop(stdin);
+        let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        let _held = match (self.place(), group) {
+            (Some(_), Some(group)) => {
+                let _ = kill_process_group(group, Signal::TERM);
+                stdin
+            }
+            _ => {
+                drop(stdin);
+                None
+            }
+        };
         if tokio::time::timeout(grace, child.wait()).await.is_err() {
             let _ = child.kill().await;
-            let _ = std::fs::remove_file(&self.socket);
+            self.clear();
         }
         End::Stopped
     }

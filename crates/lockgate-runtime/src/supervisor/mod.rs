@@ -6,9 +6,12 @@
 
 mod backoff;
 mod child;
+mod elsewhere;
 mod health;
 mod log;
+mod port;
 
+pub use health::Expect;
 use lockgate_core::route::WorkerAddress;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -23,6 +26,26 @@ use tokio::task::JoinHandle;
 pub trait Start: std::fmt::Debug + Send + Sync {
     /// Starts the command.
     fn start(&self, command: Command) -> Pin<Box<dyn Future<Output = std::io::Result<Child>> + Send + '_>>;
+}
+
+/// How a worker is asked whether it is well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// The path that is asked.
+    pub path: String,
+    /// What a good answer says.
+    pub expect: Expect,
+}
+
+/// One of the servers that a team brings in the place of a worker: how it is started, and where it listens then.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// Where it listens.
+    pub address: WorkerAddress,
+    /// Its command line, for a shell.
+    pub run: String,
+    /// Its environment.
+    pub env: Vec<(OsString, OsString)>,
 }
 
 /// What to start, and how patient to be.
@@ -43,8 +66,17 @@ pub struct WorkerSpec {
     pub name: String,
     /// Whether the sockets lie in a folder of that name, which nothing else uses.
     pub own_folder: bool,
+    /// Servers that a team brings, started instead of the program: one for each worker. They are ready when they answer their
+    /// health check, and told to stop by a signal.
+    pub places: Vec<Place>,
+    /// The folder in which they are started.
+    pub current_dir: Option<PathBuf>,
+    /// The most memory for data that they may take, in bytes.
+    pub memory_limit: Option<u64>,
     /// How workers are started; by spawning them where it isn't said.
     pub start: Option<Arc<dyn Start>>,
+    /// How a worker is asked whether it is well.
+    pub health: Health,
     /// How long a worker may take to become ready.
     pub ready_within: Duration,
     /// The pause after the first death; it doubles with each one that follows.
@@ -84,7 +116,11 @@ impl WorkerSpec {
             log_dir,
             name,
             own_folder: false,
+            places: Vec::new(),
+            current_dir: None,
+            memory_limit: None,
             start: None,
+            health: Health { path: "/v2/health/ready".to_owned(), expect: Expect::Ok },
             ready_within: Duration::from_secs(60),
             pause: Duration::from_millis(100),
             max_pause: Duration::from_secs(30),
@@ -126,6 +162,11 @@ pub enum WorkerState {
     /// It died too often and was given up.
     CrashLoop {
         /// How the last death happened, with the last lines that it wrote.
+        last_error: String,
+    },
+    /// It is somebody else's, and doesn't answer.
+    Away {
+        /// What it said, or why it said nothing.
         last_error: String,
     },
     /// It was stopped.
@@ -198,23 +239,49 @@ impl Supervisor {
         for path in [spec.folder(), spec.log_dir.clone()] {
             std::fs::create_dir_all(&path).map_err(|source| SupervisorError::Folder { path, source })?;
         }
-        let count = count.max(1);
-        let sockets: Vec<PathBuf> = (0..count).map(|i| spec.socket(i)).collect();
-        if let Some(long) = sockets.iter().find(|s| s.as_os_str().len() > 107) {
-            return Err(SupervisorError::SocketPath(long.clone()));
-        }
-        let first = WorkerStatus { state: WorkerState::Starting, pid: None, restarts: 0 };
-        let (report, status) = watch::channel(vec![first; count]);
-        let (stop, _) = watch::channel(None);
-        let mut tasks = Vec::with_capacity(count);
-        let mut addresses = Vec::with_capacity(count);
-        for (index, socket) in sockets.into_iter().enumerate() {
-            addresses.push(WorkerAddress::Unix(socket.to_string_lossy().into_owned()));
-            let keeper = child::Keeper::new(spec.clone(), index, socket, report.clone(), stop.subscribe());
-            tasks.push(tokio::spawn(keeper.keep()));
+        let addresses: Vec<WorkerAddress> = match spec.places.as_slice() {
+            [] => {
+                let socket = |i| WorkerAddress::Unix(spec.socket(i).to_string_lossy().into_owned());
+                (0..count.max(1)).map(socket).collect()
+            }
+            places => places.iter().map(|p| p.address.clone()).collect(),
+        };
+        let too_long = |a: &&WorkerAddress| matches!(a, WorkerAddress::Unix(path) if path.len() > 107);
+        if let Some(WorkerAddress::Unix(long)) = addresses.iter().find(too_long) {
+            return Err(SupervisorError::SocketPath(long.into()));
         }
         let own = spec.own_folder.then(|| spec.folder());
-        Ok(Self { addresses, status, stop, tasks, own })
+        Ok(Self::tasks(addresses, own, |index, address, report, stop| {
+            tokio::spawn(child::Keeper::new(spec.clone(), index, address, report, stop).keep())
+        }))
+    }
+
+    /// Watches servers that somebody else runs; needs a tokio runtime.
+    #[must_use]
+    pub fn watch(spec: &WorkerSpec, addresses: Vec<WorkerAddress>) -> Self {
+        Self::tasks(addresses, None, |index, address, report, stop| {
+            let watcher = elsewhere::Watcher { spec: spec.clone(), index, address, report, stop };
+            tokio::spawn(watcher.watch())
+        })
+    }
+
+    /// One task for each address.
+    fn tasks(
+        addresses: Vec<WorkerAddress>,
+        own: Option<PathBuf>,
+        task: impl Fn(
+            usize,
+            WorkerAddress,
+            watch::Sender<Vec<WorkerStatus>>,
+            watch::Receiver<Option<Duration>>,
+        ) -> JoinHandle<()>,
+    ) -> Self {
+        let first = WorkerStatus { state: WorkerState::Starting, pid: None, restarts: 0 };
+        let (report, status) = watch::channel(vec![first; addresses.len()]);
+        let (stop, _) = watch::channel(None);
+        let each = addresses.iter().cloned().enumerate();
+        let tasks = each.map(|(i, address)| task(i, address, report.clone(), stop.subscribe())).collect();
+        Self { addresses, status, stop, tasks, own }
     }
 
     /// Where the workers listen, in order; the same for as long as the supervisor lives.

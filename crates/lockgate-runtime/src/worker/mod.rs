@@ -95,6 +95,9 @@ pub enum WorkerError {
     /// The release runs in Python, and nothing says where its Python is.
     #[error("the release runs in Python; say with --python which one has its packages")]
     NoPython,
+    /// The release brings a server of its own.
+    #[error("the release is served by a server that it brings; its agent starts that instead of a worker")]
+    Server,
     /// The model's process is gone.
     #[error("{0}")]
     Lost(String),

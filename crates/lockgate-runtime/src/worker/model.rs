@@ -36,6 +36,7 @@ impl Model {
         match &options.manifest.runtime {
             Runtime::Onnx { entry } => Self::onnx(options, entry),
             Runtime::Python { .. } => super::python::load(options),
+            Runtime::Process(_) | Runtime::Http(_) => Err(WorkerError::Server),
         }
     }
 

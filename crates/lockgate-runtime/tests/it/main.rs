@@ -5,5 +5,6 @@
 mod common;
 mod pool;
 mod python;
+mod servers;
 mod supervisor;
 mod worker;

@@ -2,10 +2,12 @@
 //! strict about everything else.
 
 mod array;
+mod finite;
 mod scan;
 mod text;
 pub mod write;
 
+pub use finite::nonfinite;
 pub use scan::{Integer, Scanner};
 
 /// What one body may hold at most.

@@ -1,0 +1,104 @@
+//! OpenAI's API: the model is named in the body, and answers may be streams of events, which are passed on as they come.
+
+use crate::answer::{Reply, failed, json, wrong_method};
+use crate::attempt::Payload;
+use crate::body::{self, Read};
+use crate::log::Protocol;
+use crate::predict::{self, Target};
+use crate::reactor::Reactor;
+use crate::tfs;
+use hyper::body::{Body as _, Incoming};
+use hyper::header::CONTENT_ENCODING;
+use hyper::http::uri::PathAndQuery;
+use hyper::{Method, Request, StatusCode};
+use lockgate_wire::openai::{Asked, model};
+use lockgate_wire::tensor::shown;
+use std::rc::Rc;
+
+/// Where the API lies too, beside its usual place.
+const PREFIX: &str = "/openai";
+
+/// What is passed on.
+const ENDPOINTS: [&str; 3] = ["/v1/chat/completions", "/v1/completions", "/v1/embeddings"];
+
+/// Whether a path is one of these.
+pub(crate) fn is_ours(path: &str) -> bool {
+    ENDPOINTS.contains(&path) || path.strip_prefix(PREFIX).is_some_and(|rest| rest.starts_with("/v1/"))
+}
+
+fn refuse(status: StatusCode, message: &str) -> Reply {
+    failed(status, message, Protocol::Openai)
+}
+
+/// Answers one request.
+pub(crate) async fn handle(reactor: &Rc<Reactor>, request: Request<Incoming>) -> Reply {
+    let path = request.uri().path();
+    let path = path.strip_prefix(PREFIX).unwrap_or(path).to_owned();
+    let get = matches!(*request.method(), Method::GET | Method::HEAD);
+    let Some(endpoint) = ENDPOINTS.into_iter().find(|endpoint| *endpoint == path) else {
+        return match path.strip_prefix("/v1/models") {
+            Some(_) if !get => wrong_method("GET", Protocol::Openai),
+            Some("" | "/") => tfs::list(reactor),
+            Some(name) => one(reactor, name.trim_start_matches('/')),
+            None => {
+                let all = ENDPOINTS.join(", ");
+                refuse(
+                    StatusCode::NOT_FOUND,
+                    &format!("there is nothing at `{}`; there are {all}", shown(&path)),
+                )
+            }
+        };
+    };
+    if request.method() != Method::POST {
+        return wrong_method("POST", Protocol::Openai);
+    }
+    let (parts, body) = request.into_parts();
+    if parts.headers.contains_key(CONTENT_ENCODING) {
+        body::discard(body);
+        return refuse(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "a packed body can't be read for its `model`; send it plain",
+        );
+    }
+    let bytes = match read(reactor, body).await {
+        Ok(bytes) => bytes,
+        Err((status, message)) => return refuse(status, &message),
+    };
+    let asked = match Asked::parse(&bytes) {
+        Ok(asked) => asked,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, &error.text()),
+    };
+    let path = PathAndQuery::from_static(endpoint);
+    let target = Target { model: asked.model, version: None, path, protocol: Protocol::Openai };
+    predict::forward(reactor, target, parts.method, &parts.headers, Payload::Whole(bytes)).await
+}
+
+/// The whole body: the model's name may stand at its end.
+async fn read(reactor: &Reactor, mut body: Incoming) -> Result<bytes::Bytes, (StatusCode, String)> {
+    let options = &reactor.options;
+    let too_large = || {
+        let message = format!("the body is larger than {} bytes, this gateway's limit", options.max_body);
+        (StatusCode::PAYLOAD_TOO_LARGE, message)
+    };
+    if body.size_hint().lower() > options.max_body as u64 {
+        body::discard(body);
+        return Err(too_large());
+    }
+    match tokio::time::timeout(options.body_timeout, body::read(&mut body, options.max_body)).await {
+        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the body didn't arrive in time".to_owned())),
+        Ok(Err(broken)) => Err((StatusCode::BAD_REQUEST, broken.to_string())),
+        Ok(Ok(Read::Whole(bytes))) => Ok(bytes),
+        Ok(Ok(Read::Start(_))) => {
+            body::discard(body);
+            Err(too_large())
+        }
+    }
+}
+
+fn one(reactor: &Reactor, name: &str) -> Reply {
+    let name = lockgate_wire::oip::decode(name).unwrap_or_default();
+    if reactor.route(&name).is_some() {
+        return json(StatusCode::OK, model(&name));
+    }
+    refuse(StatusCode::NOT_FOUND, &format!("there is no model `{}` in this environment", shown(&name)))
+}
