@@ -78,13 +78,22 @@ fn tolerance(plan: &Plan) -> Option<f64> {
 }
 
 /// The table as it was kept last; an empty one where there is none. Its workers ended with the agent that kept it, so nothing
-/// counts as evidence until they are back.
+/// counts as evidence until they are back. Nobody is sent to a port before it is known whose it is now.
 pub(crate) fn saved(home: &Home) -> Result<RouteTable, AgentError> {
     let path = home.path(FILE);
     match std::fs::read(&path) {
         Ok(text) => {
             let mut table: RouteTable = serde_json::from_slice(&text)?;
-            table.models.values_mut().filter_map(|m| m.split.as_mut()).for_each(|s| s.counted = false);
+            for route in table.models.values_mut() {
+                let ModelRoute { baseline, split, backup, .. } = route;
+                let candidate = split.as_mut().map(|split| {
+                    split.counted = false;
+                    &mut split.candidate
+                });
+                for variant in baseline.iter_mut().chain(candidate).chain(backup) {
+                    variant.workers.retain(|worker| matches!(worker, WorkerAddress::Unix(_)));
+                }
+            }
             Ok(table)
         }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(RouteTable::default()),
@@ -120,4 +129,54 @@ fn link_serving(folder: &Path, table: &RouteTable) -> Result<(), AgentError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lockgate_core::digest::Digest;
+    use lockgate_core::plan::Testers;
+
+    #[test]
+    fn a_table_of_an_earlier_life_leads_to_no_port() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::open(dir.path()).unwrap();
+        let variant = |name: &str| Variant {
+            release: Digest::of(name.as_bytes()),
+            revision: Digest::of(name.as_bytes()),
+            model_version: 1,
+            workers: vec![
+                WorkerAddress::Unix(format!("/{name}.sock")),
+                WorkerAddress::Tcp("127.0.0.1:18000".to_owned()),
+            ],
+            server: None,
+        };
+        let split = Split {
+            salt: "pr_1".to_owned(),
+            candidate: variant("new"),
+            weight: 100,
+            counted: true,
+            shadow: None,
+            preview: false,
+        };
+        let route = ModelRoute {
+            baseline: Some(variant("old")),
+            split: Some(split),
+            backup: Some(variant("backup")),
+            unit: None,
+            timeout_ms: 500,
+            testers: Testers::Nobody,
+        };
+        let models = [(ModelName::new("m").unwrap(), route)].into();
+        save(&home, &RouteTable { epoch: 7, models }).unwrap();
+        let table = saved(&home).unwrap();
+        let ModelRoute { baseline, split, backup, .. } = &table.models["m"];
+        let split = split.as_ref().unwrap();
+        assert!(table.epoch == 7 && !split.counted);
+        for (side, name) in
+            [(baseline.as_ref(), "old"), (Some(&split.candidate), "new"), (backup.as_ref(), "backup")]
+        {
+            assert_eq!(side.unwrap().workers, [WorkerAddress::Unix(format!("/{name}.sock"))]);
+        }
+    }
 }

@@ -358,9 +358,7 @@ async fn attempt(
             }
             out.payload.broken().map_or(Attempt::TimedOut, Attempt::Client)
         }
-        Ok(Ok((parts, body))) => {
-            Attempt::Answered(Box::new(Answered::new(parts, body, side, sent)))
-        }
+        Ok(Ok((parts, body))) => Attempt::Answered(Box::new(Answered::new(parts, body, side, sent))),
         Ok(Err(Unanswered::Unsent(request))) => {
             upstream.evict(Instant::now() + reactor.options.evict);
             out.payload.put_back(request.into_body());

@@ -1,7 +1,8 @@
 //! Servers that a team brings, and answers that they stream: passed on piece by piece, and counted when they end.
 
 use crate::common::*;
-use lockgate_core::route::{Role, Variant};
+use lockgate_core::plan::Testers;
+use lockgate_core::route::{ModelRoute, Role, Variant};
 use lockgate_core::server::{Server, ServerProtocol};
 use lockgate_gateway::{ErrorCounts, LogRecord, Protocol};
 use std::time::{Duration, Instant};
@@ -52,10 +53,15 @@ fn chunk(text: &str) -> String {
 
 /// A client that has asked for a stream.
 async fn asking(world: &World) -> TcpStream {
+    asking_with(world, "").await
+}
+
+/// The same with more headers.
+async fn asking_with(world: &World, headers: &str) -> TcpStream {
     let body = r#"{"model":"delay","stream":true,"messages":[]}"#;
     let mut client = TcpStream::connect(world.gateway.local_addr()).await.unwrap();
     let request = format!(
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}content-length: {}\r\n\r\n{body}",
         body.len()
     );
     client.write_all(request.as_bytes()).await.unwrap();
@@ -194,6 +200,55 @@ async fn a_stream_has_a_limit_of_its_own_and_its_first_byte_that_of_the_environm
     let mut buffer = [0; 64];
     let count = client.read(&mut buffer).await.unwrap();
     assert!(buffer[..count].starts_with(b"HTTP/1.1 504"), "{:?}", String::from_utf8_lossy(&buffer[..count]));
+}
+
+#[tokio::test]
+async fn a_tester_s_stream_comes_from_its_side_and_is_in_no_count_that_decides() {
+    let (world, upstream) = (start(options()), Upstream::start().await);
+    let candidate = upstream.variant(ServerProtocol::Openai, 60_000);
+    let route = with_candidate(Some(variant("r0", 1, &[])), Variant { model_version: 2, ..candidate }, 0);
+    world.publish(ModelRoute { testers: Testers::Anybody, ..route }).await;
+    let mut client = asking_with(&world, "x-lockgate-release: candidate\r\n").await;
+    let (asked, mut server) = upstream.asked().await;
+    assert!(asked.ends_with(r#"{"model":"inside","stream":true,"messages":[]}"#), "{asked}");
+    let piece = "data: {\"a\":1}\n\n";
+    server.write_all(format!("{HEAD}{}", chunk(piece)).as_bytes()).await.unwrap();
+    let got = read_until(&mut client, &format!("{piece}\r\n")).await;
+    assert!(got.contains("x-lockgate-variant: candidate"), "{got}");
+    assert_eq!(world.gateway.inflight(&digest("revision of r1")), 1, "it holds its workers");
+    server.write_all(format!("{}0\r\n\r\n", chunk(DONE)).as_bytes()).await.unwrap();
+    read_until(&mut client, "0\r\n\r\n").await;
+    let record = record(&world).await;
+    assert_eq!((record.forced.as_deref(), record.status), (Some("anybody"), 200));
+    assert_eq!(record.response.unwrap(), format!("{piece}{DONE}"));
+    assert!(world.gateway.totals(&model()).iter().all(|totals| totals.requests == 0));
+    assert_eq!(world.gateway.inflight(&digest("revision of r1")), 0);
+    // What its side doesn't speak is refused, and no other side is asked.
+    let got =
+        world.client().await.with("/v2/models/delay/infer", &[("x-lockgate-release", "candidate")]).await;
+    assert_eq!(got.status, 404);
+    assert!(got.text().contains("speaks only OpenAI's API"), "{}", got.text());
+}
+
+#[tokio::test]
+async fn a_stream_under_way_comes_to_its_end_while_the_gateway_drains() {
+    let (world, upstream) = serving(60_000).await;
+    let mut client = asking(&world).await;
+    let (_, mut server) = upstream.asked().await;
+    let piece = "data: {\"a\":1}\n\n";
+    server.write_all(format!("{HEAD}{}", chunk(piece)).as_bytes()).await.unwrap();
+    read_until(&mut client, &format!("{piece}\r\n")).await;
+    let rest = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        server.write_all(format!("{}0\r\n\r\n", chunk(DONE)).as_bytes()).await.unwrap();
+        read_until(&mut client, "0\r\n\r\n").await
+    };
+    let drained = world.gateway.shutdown(Duration::from_secs(10), Duration::from_millis(50));
+    let (drained, got) = tokio::join!(drained, rest);
+    assert_eq!(drained.cut_off, 0);
+    assert!(got.contains(DONE), "{got}");
+    assert_eq!(record(&world).await.response.unwrap(), format!("{piece}{DONE}"));
+    assert_eq!(errors(&world).total(), 0);
 }
 
 #[tokio::test]
