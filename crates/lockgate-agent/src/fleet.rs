@@ -129,7 +129,7 @@ impl Fleet {
         if stopping || self.lock().contains_key(&key) {
             return Ok(());
         }
-        let name = format!("w-{}", &key.hex()[..12]);
+        let name = format!("w-{}", &key.hex()[..8]);
         let spec = self.spec(release, revision, plan, name)?;
         let workers = usize::try_from(plan.rollout.workers).unwrap_or(1);
         let supervisor = Supervisor::spawn(&spec, workers).map_err(|e| AgentError::Worker(e.to_string()))?;
