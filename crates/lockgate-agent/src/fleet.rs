@@ -155,7 +155,7 @@ impl Fleet {
         if stopping || self.lock().contains_key(&key) {
             return Ok(());
         }
-        let name = format!("w-{}", &key.hex()[..12]);
+        let name = format!("w-{}", &key.hex()[..8]);
         let workers = usize::try_from(plan.rollout.workers).unwrap_or(1);
         let (supervisor, _) = self.launch(release, (revision, plan), name, workers, |_| {})?;
         let server = release.manifest.runtime.server().cloned();

@@ -11,8 +11,8 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt 
 use std::path::{Path, PathBuf};
 
 /// How long the folder's path may be: a socket's has at most 107 bytes (unix(7)), and one here goes on
-/// `/run/0000/w-000000000000-00.sock`.
-const LONGEST: usize = 107 - "/run/0000/w-000000000000-00.sock".len();
+/// `/run/00/w-00000000-0.sock`.
+const LONGEST: usize = 107 - "/run/00/w-00000000-0.sock".len();
 
 /// The file that an agent locks for its life.
 const LIFE: &str = "alive";
@@ -75,10 +75,10 @@ impl Home {
             }
         }
         loop {
-            let mut bytes = [0; 2];
-            entropy.fill(&mut bytes);
+            let mut byte = [0];
+            entropy.fill(&mut byte);
             // Short, for a socket's path may have 107 bytes only.
-            let own = all.join(format!("{:04x}", u16::from_be_bytes(bytes)));
+            let own = all.join(format!("{:02x}", byte[0]));
             match std::fs::DirBuilder::new().mode(0o700).create(&own) {
                 Ok(()) => {
                     let lock = File::create(own.join(LIFE)).map_err(wrong)?;
@@ -183,7 +183,7 @@ mod tests {
         drop(alive);
         let (next, _alive) = home.sockets(&counter(7)).unwrap();
         assert!(next.is_dir() && !old.exists() && new.exists());
-        let deep = Home::open(&dir.path().join("x".repeat(80))).unwrap();
+        let deep = Home::open(&dir.path().join("x".repeat(90))).unwrap();
         assert!(deep.sockets(&Fixed).unwrap_err().to_string().contains("shorter"));
     }
 
