@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 /// The key's file. Without it (it may be deleted) the next start makes a new one, and no token of before is good any more.
 const FILE: &str = "preview.key";
 
-/// How long the smoke test's token is good beyond the test's own time, in milliseconds.
-const GRACE_MS: i64 = 60_000;
+/// How long the smoke test's token is good beyond the test's own time, in milliseconds: its code and Python environment are made meanwhile.
+const GRACE_MS: i64 = 660_000;
 
 /// The agent's key for preview tokens; made at first start, and never sent anywhere.
 pub(crate) fn key(home: &Home, entropy: &dyn Entropy) -> Result<PreviewKey, AgentError> {
@@ -52,7 +52,8 @@ pub(crate) fn for_smoke(
     let claims = Claims {
         environment: shared.environment.clone(),
         model: plan.model.clone(),
-        side: plan.revision.release.hex(),
+        // Of this revision: what serves may be the same release under another configuration.
+        side: plan.revision.digest().hex(),
         by: None,
         expires: shared.clock.now_ms() + within + GRACE_MS,
     };

@@ -11,6 +11,7 @@ use crate::table::{Route, Side};
 use hyper::header::{COOKIE, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::uri::{PathAndQuery, Uri};
 use hyper::{Request, StatusCode};
+use lockgate_core::digest::Digest;
 use lockgate_core::plan::Testers;
 use lockgate_core::preview::Claims;
 use lockgate_core::route::Role;
@@ -75,6 +76,10 @@ pub(crate) fn asked(
     }
     let claims = token.map(|token| verified(reactor, route, token)).transpose()?;
     permitted(reactor, route, claims.as_ref())?;
+    if wanted.is_some() && claims.as_ref().is_some_and(|claims| claims.by.is_none()) {
+        let message = "a smoke test's token is for the release that it tests, and for no other one";
+        return Err((StatusCode::FORBIDDEN, message.to_owned()));
+    }
     let wanted = match (wanted.map(HeaderValue::to_str), &claims) {
         (Some(Ok(text)), _) => text.trim(),
         (Some(Err(_)), _) => return Err(unclear("x-lockgate-release is no text")),
@@ -175,10 +180,14 @@ fn find<'a>(route: &'a Route, wanted: &str) -> Result<&'a Arc<Side>, Refused> {
                 );
                 return Err(unclear(&message));
             }
-            let mut fit = route.all_sides().filter(|side| side.release.hex().starts_with(digits));
+            let fits = |digest: &Digest| digest.hex().starts_with(digits);
+            let mut fit = route.all_sides().filter(|side| fits(&side.release) || fits(&side.revision));
             let first = fit.next();
-            if let Some(other) = first.and_then(|first| fit.find(|other| other.release != first.release)) {
-                return Err(unclear(&format!("{text} fits {} too: give more of it", other.release.short())));
+            if let Some(other) = first.and_then(|first| fit.find(|other| other.revision != first.revision)) {
+                let (role, release) = (other.role.as_str(), other.release.short());
+                return Err(unclear(&format!(
+                    "{text} fits the {role} ({release}) too: give more of it, or say `candidate` or `baseline`"
+                )));
             }
             first
         }

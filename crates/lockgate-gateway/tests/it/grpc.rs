@@ -271,7 +271,7 @@ async fn calls_are_sent_to_a_side_by_metadata_and_errors_have_grpcs_codes() {
         environment: "production".parse().unwrap(),
         model: crate::common::model(),
         side: "candidate".to_owned(),
-        by: None,
+        by: Some("u_ann".parse().unwrap()),
         expires: i64::MAX,
     }
     .sign(&PreviewKey::new([7; 32]))

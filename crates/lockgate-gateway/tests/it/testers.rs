@@ -167,6 +167,33 @@ async fn the_smoke_tests_own_token_is_good_where_no_testers_are_and_anybody_mean
 }
 
 #[tokio::test]
+async fn the_same_release_under_another_configuration_is_another_side() {
+    let two = Two::start();
+    let mut route = two.preview();
+    let (old, new) = (digest("revision of old"), digest("revision of new"));
+    for (variant, revision) in route
+        .baseline
+        .iter_mut()
+        .zip([old])
+        .chain(route.split.iter_mut().map(|s| &mut s.candidate).zip([new]))
+    {
+        variant.release = digest("r2");
+        variant.revision = revision;
+    }
+    two.world.publish(route).await;
+    let mut client = two.world.client().await;
+    // The smoke test asks the revision that it is about, never what serves.
+    let own = signed(&Claims { by: None, side: new.hex(), ..claims() });
+    assert_eq!(client.with(INFER, &[("x-lockgate-preview", &own)]).await.said(), "new");
+    let unclear = signed(&Claims { by: None, side: digest("r2").hex(), ..claims() });
+    let got = client.with(INFER, &[("x-lockgate-preview", &unclear)]).await;
+    assert_eq!(got.status, 400, "{}", got.text());
+    // And its token opens nothing else.
+    let got = client.with(INFER, &[("x-lockgate-preview", &own), ("x-lockgate-release", "baseline")]).await;
+    assert_eq!(got.status, 403, "{}", got.text());
+}
+
+#[tokio::test]
 async fn forced_requests_are_in_no_count_that_decides_and_say_so_in_the_log() {
     let two = Two::start();
     two.world.publish(two.at(5000, Testers::Token)).await;
