@@ -55,7 +55,8 @@ test: tools postgres ## What CI runs: lint, build, all tests, generated pages, e
 
 .PHONY: e2e
 e2e: base postgres $(VENV)/.clients $(STOCK)/.installed $(MLFLOW2)/.installed $(TRITON)/.installed $(OUTSIDE)/.installed $(if $(KSERVE),$(KSERVE_CLIENT)/.installed)
-	cargo build --locked --package lockgate --package lockgate-testkit
+	@# The whole workspace, as `xtask ci` does: fewer packages would mean other features, and all to be built anew.
+	cargo build --locked --workspace
 	@# Both engines at once: each waits for its servers most of the time. What the second one says is kept until the first is done.
 	@others=$$(mktemp); trap 'kill $$! 2>/dev/null || true; rm -f "$$others"' EXIT; \
 	$(MAKE) --no-print-directory e2e-mlflow ENGINE=postgres >"$$others" 2>&1 & \

@@ -162,8 +162,10 @@ def test_testers_reach_green_by_address_header_and_cookie_and_are_in_no_count(pl
     row = place.json("trace", prediction)["prediction"]
     assert row["forced"] == "tester alice@example.com" and (row["assigned"], row["served"]) == ("candidate", "candidate")
     assert "forced" in place.ok("trace", prediction)
-    sides = {s["role"]: s["requests"] for s in place.promotion(promotion)["sides"]}
-    assert sides["candidate"] == 0, "testers are no users"
+    # What a report of the agent said once it had the preview's table.
+    sides = lambda: {s["role"]: s["requests"] for s in place.promotion(promotion)["sides"]}  # noqa: E731
+    reported = wait_for("the candidate in a report", lambda: (s := sides()) and "candidate" in s and s)
+    assert reported["candidate"] == 0, "testers are no users"
     metrics = get(f"{gateway}/metrics")[2].decode()
     assert re.search(r'lockgate_forced_requests_total\{[^}]*status="2xx"\} 4', metrics), metrics
     given = [e for e in place.audit() if e["action"] == "preview:token"]

@@ -2,7 +2,8 @@
 
 use crate::workspace;
 use anyhow::{Context, Result, bail};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Page, and what `lockgate reference` is asked for.
 const PAGES: &[(&str, &str)] =
@@ -11,9 +12,10 @@ const PAGES: &[(&str, &str)] =
 /// Writes the pages, or only compares.
 pub(crate) fn run(check: bool) -> Result<()> {
     let root = workspace::root()?;
+    let program = build(&root)?;
     let mut stale = Vec::new();
     for (page, what) in PAGES {
-        let text = ask(&root, what)?;
+        let text = ask(&program, what)?;
         let path = root.join(page);
         if is_current(&path, &text)? {
             continue;
@@ -43,29 +45,34 @@ fn is_current(path: &Path, text: &str) -> Result<bool> {
     }
 }
 
-/// What the binary prints, wherever it is run: nothing of the caller's settings or terminal shows in it.
-fn ask(root: &Path, what: &str) -> Result<String> {
+/// Builds the program as the tests do, with what the whole workspace asks of each crate (a package alone has fewer features, and all
+/// its crates would be built anew), and says where it is: beside us, as the same cargo built us.
+fn build(root: &Path) -> Result<PathBuf> {
     let mut command = workspace::cargo();
-    command.args([
-        "run",
-        "--quiet",
-        "--locked",
-        "--package",
-        "lockgate",
-        "--bin",
-        "lockgate",
-        "--",
-        "reference",
-        what,
-    ]);
+    command.args(["build", "--quiet", "--locked", "--workspace"]);
+    if !cfg!(debug_assertions) {
+        command.arg("--release");
+    }
+    let status = command.current_dir(root).status().context("cannot run cargo")?;
+    if !status.success() {
+        bail!("the program can't be built: {status}");
+    }
+    let own = std::env::current_exe().context("no path of our own")?;
+    Ok(own.with_file_name("lockgate"))
+}
+
+/// What the binary prints, wherever it is run: nothing of the caller's settings or terminal shows in it.
+fn ask(program: &Path, what: &str) -> Result<String> {
+    let mut command = Command::new(program);
+    command.args(["reference", what]);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("LOCKGATE_") {
             command.env_remove(name);
         }
     }
-    command.env("NO_COLOR", "1").env("COLUMNS", "100").current_dir(root);
+    command.env("NO_COLOR", "1").env("COLUMNS", "100");
     command.stdin(std::process::Stdio::null()).stderr(std::process::Stdio::inherit());
-    let output = command.output().context("cannot run cargo")?;
+    let output = command.output().with_context(|| format!("cannot run {}", program.display()))?;
     if !output.status.success() {
         bail!("`lockgate reference {what}` failed: {}", output.status);
     }
