@@ -1,6 +1,7 @@
 //! Servers that a team has already, in the place of a release's workers: what one speaks, and how it is asked.
 
 use crate::gate::GateSpec;
+use core::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -199,10 +200,30 @@ pub fn host_and_port(address: &str) -> Result<String, String> {
         Some((host, port)) if !port.ends_with(']') => (host, port),
         _ => (rest, "80"),
     };
+    let ip = host.trim_start_matches('[').trim_end_matches(']').parse().ok();
+    if let Some(why) = ip.and_then(refused_peer) {
+        return Err(why.to_owned());
+    }
     match port.parse::<u16>() {
         Ok(number) if number > 0 && !host.is_empty() => Ok(format!("{host}:{number}")),
         _ => Err("an address has a host and a port: http://HOST:PORT".to_owned()),
     }
+}
+
+/// Why nothing at this address can be a server that answers predictions; none where one may be. Whoever connects by a name asks
+/// again, with the address that it led to.
+#[must_use]
+pub fn refused_peer(ip: IpAddr) -> Option<&'static str> {
+    let link_local = match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    // Machines in clouds tell their secrets there.
+    if link_local {
+        return Some("link-local addresses (169.254.0.0/16, fe80::/10) are no places for servers");
+    }
+    let none = ip.to_canonical().is_unspecified() || ip.to_canonical().is_multicast();
+    none.then_some("it is no address of one machine")
 }
 
 #[cfg(test)]
@@ -242,6 +263,12 @@ mod tests {
             "http://x:99999",
             "http://x/v1",
             "http://u@x",
+            "http://169.254.169.254",
+            "http://[fe80::1]:8000",
+            "http://[::ffff:169.254.169.254]:80",
+            "http://0.0.0.0:8000",
+            "http://[::]:8000",
+            "http://224.0.0.1",
         ] {
             assert!(host_and_port(bad).is_err(), "{bad}");
         }

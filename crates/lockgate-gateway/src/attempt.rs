@@ -5,7 +5,8 @@
 
 use crate::answer::header;
 use crate::body::{Broken, Stream};
-use crate::exchange::{Live, exchange};
+use crate::examine::{Look, Unexamined};
+use crate::exchange::{Exchanged, Live, exchange};
 use crate::log::Protocol;
 use crate::meter::{ErrorClass, Sent};
 use crate::pool::{Unanswered, Upstream};
@@ -13,7 +14,9 @@ use crate::reactor::Reactor;
 use crate::server;
 use crate::table::{Route, Side};
 use bytes::Bytes;
-use hyper::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderName};
+use hyper::header::{
+    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderName, VIA,
+};
 use hyper::http::response::Parts;
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, StatusCode, Uri};
@@ -85,7 +88,12 @@ impl Payload {
 
 impl Outbound {
     /// The request as a side's worker gets it.
-    pub(crate) fn request(&self, side: &Side, upstream: &Upstream) -> Option<Request<Stream>> {
+    pub(crate) fn request(
+        &self,
+        reactor: &Reactor,
+        side: &Side,
+        upstream: &Upstream,
+    ) -> Option<Request<Stream>> {
         let server = side.server.as_ref();
         let body = match (server, self.payload.bytes()) {
             (Some(server), Some(bytes)) => {
@@ -98,7 +106,12 @@ impl Outbound {
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = Uri::from(path);
         *request.headers_mut() = self.headers.clone();
-        request.headers_mut().insert(HOST, upstream.host());
+        let headers = request.headers_mut();
+        headers.insert(HOST, upstream.host());
+        if server.is_some() {
+            server::accept(headers, self.protocol);
+            reactor.core.name.sign(headers);
+        }
         Some(request)
     }
 }
@@ -108,7 +121,12 @@ pub(crate) fn forwarded(headers: &HeaderMap) -> HeaderMap {
     let others =
         [BINARY_HEADER, header::REQUEST_ID, "traceparent", "tracestate"].map(HeaderName::from_static);
     let names = [CONTENT_TYPE, CONTENT_ENCODING, ACCEPT, ACCEPT_ENCODING].into_iter().chain(others);
-    names.filter_map(|name| headers.get(&name).map(|value| (name, value.clone()))).collect()
+    let mut kept: HeaderMap =
+        names.filter_map(|name| headers.get(&name).map(|value| (name, value.clone()))).collect();
+    for passed in headers.get_all(VIA) {
+        kept.append(VIA, passed.clone());
+    }
+    kept
 }
 
 /// A worker's answer.
@@ -116,15 +134,18 @@ pub(crate) fn forwarded(headers: &HeaderMap) -> HeaderMap {
 pub(crate) struct Answered {
     pub(crate) parts: Parts,
     pub(crate) body: Answer,
+    /// Why it could not be looked at, where it had to be.
+    pub(crate) unexamined: Option<Unexamined>,
     pub(crate) side: Arc<Side>,
     /// Says that the worker is at it still, where its answer is.
     pub(crate) sent: Option<Sent>,
 }
 
 impl Answered {
-    fn new(parts: Parts, body: Answer, side: &Arc<Side>, sent: Sent) -> Self {
-        let sent = matches!(body, Answer::Events(_)).then_some(sent);
-        Self { parts, body, side: Arc::clone(side), sent }
+    fn new(exchanged: Exchanged, side: &Arc<Side>, sent: Sent) -> Self {
+        let Exchanged { parts, body, unexamined } = exchanged;
+        let sent = (!matches!(body, Answer::Whole(_))).then_some(sent);
+        Self { parts, body, unexamined, side: Arc::clone(side), sent }
     }
 }
 
@@ -132,9 +153,10 @@ impl Answered {
 #[derive(Debug)]
 pub(crate) enum Answer {
     Whole(Bytes),
-    Streaming(Stream),
+    /// Too large to be held: the rest comes while it is passed on.
+    Streaming(Stream, Look),
     /// Server-sent events, from the first one on: the rest comes as it is made.
-    Events(Stream),
+    Events(Stream, Look),
 }
 
 /// How it ended.
@@ -274,13 +296,13 @@ pub(crate) async fn send_only(reactor: &Reactor, model: &str, revision: &Digest,
     let (turn, count) = (reactor.turn(), side.workers.len());
     for worker in side.workers.iter().cycle().skip(turn % count.max(1)).take(count) {
         let upstream = reactor.upstream(worker);
-        let Some(request) = out.request(side, &upstream) else { break };
+        let Some(request) = out.request(reactor, side, &upstream) else { break };
         let sent = reactor.counters.meters.send(&side.flow, Instant::now());
         let asked = exchange(&reactor.options, &upstream, request, side, out.protocol);
         let failed = match tokio::time::timeout(route.timeout, asked).await {
             Err(_) => Outcome { end: End::TimedOut, error: Some(ErrorClass::Timeout) },
-            Ok(Ok((parts, body))) => {
-                let answer = Answered::new(parts, body, side, sent);
+            Ok(Ok(exchanged)) => {
+                let answer = Answered::new(exchanged, side, sent);
                 let error = failure(&answer);
                 return Outcome { end: End::Answered(Box::new(answer)), error };
             }
@@ -342,7 +364,7 @@ async fn attempt(
     if let Some(refused) = server::refusal(side, out.protocol) {
         return Attempt::Answered(Box::new(refused));
     }
-    let Some(request) = out.request(side, upstream) else { return Attempt::Broke };
+    let Some(request) = out.request(reactor, side, upstream) else { return Attempt::Broke };
     let now = Instant::now();
     upstream.tried(now, timeout);
     let sent = reactor.counters.meters.send(&side.flow, now);
@@ -358,7 +380,7 @@ async fn attempt(
             }
             out.payload.broken().map_or(Attempt::TimedOut, Attempt::Client)
         }
-        Ok(Ok((parts, body))) => Attempt::Answered(Box::new(Answered::new(parts, body, side, sent))),
+        Ok(Ok(exchanged)) => Attempt::Answered(Box::new(Answered::new(exchanged, side, sent))),
         Ok(Err(Unanswered::Unsent(request))) => {
             upstream.evict(Instant::now() + reactor.options.evict);
             out.payload.put_back(request.into_body());

@@ -1,5 +1,6 @@
 //! Bodies: held in memory where they are small, so that a request can be sent again, and streaming where they are large.
 
+use crate::passing::{Passing, Watch};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -12,7 +13,6 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
-use tokio::time::Sleep;
 
 /// What ended a body before its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -26,14 +26,9 @@ pub(crate) enum Broken {
     /// It takes longer than allowed.
     #[error("the body took longer than allowed")]
     Late,
-}
-
-/// Whoever looks at an answer's body as it passes.
-pub(crate) trait Watch: std::fmt::Debug {
-    /// Some of it.
-    fn piece(&mut self, bytes: &Bytes);
-    /// Its end; where the client goes away there is none.
-    fn end(&mut self, outcome: Result<(), Broken>);
+    /// Whoever it is for takes it more slowly than allowed.
+    #[error("the body was not taken in time")]
+    Untaken,
 }
 
 /// What was read of a body.
@@ -109,21 +104,25 @@ pub(crate) fn discard(mut body: Incoming) {
 #[derive(Debug)]
 pub(crate) struct Stream {
     pieces: VecDeque<Bytes>,
-    rest: Option<Incoming>,
-    /// How many bytes the rest may still have.
-    left: usize,
-    /// Pieces that others send in, until one of them is the end.
-    feed: Option<mpsc::Receiver<Fed>>,
+    source: Source,
     /// What follows the last piece.
     trailers: Option<HeaderMap>,
     /// Where the sender of a request body learns why it broke.
     broken: Option<Rc<Cell<Option<Broken>>>>,
-    /// Who looks at an answer that is streamed, and when it must be over.
-    tallied: Option<Tallied>,
 }
 
-/// Who looks at an answer, and when it must be over.
-type Tallied = (Box<dyn Watch>, Pin<Box<Sleep>>);
+/// Where the rest of a body comes from.
+#[derive(Debug)]
+enum Source {
+    /// Nothing more comes.
+    Nothing,
+    /// A connection.
+    Rest(Rest),
+    /// Pieces that others send in, until one of them is the end.
+    Feed(mpsc::Receiver<Fed>),
+    /// An answer that is looked at, and has its time.
+    Passing(Passing),
+}
 
 /// What is sent into a body.
 #[derive(Debug)]
@@ -134,21 +133,55 @@ pub(crate) enum Fed {
     End(HeaderMap),
 }
 
+/// What is still to come over a connection.
+#[derive(Debug)]
+pub(crate) struct Rest {
+    body: Incoming,
+    /// How many bytes it may still have.
+    left: usize,
+}
+
+impl Rest {
+    /// The next piece.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+        loop {
+            return Poll::Ready(match std::task::ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                None => None,
+                Some(Err(_)) => Some(Err(Broken::Peer)),
+                Some(Ok(frame)) => {
+                    let Ok(data) = frame.into_data() else { continue };
+                    let left = self.left.checked_sub(data.len());
+                    self.left = left.unwrap_or_default();
+                    Some(left.map(|_| data).ok_or(Broken::TooLarge))
+                }
+            });
+        }
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 impl Stream {
+    fn new(pieces: VecDeque<Bytes>, source: Source) -> Self {
+        Self { pieces, source, trailers: None, broken: None }
+    }
+
     /// A body that is whole.
     pub(crate) fn whole(bytes: Bytes) -> Self {
         let pieces = if bytes.is_empty() { VecDeque::new() } else { VecDeque::from([bytes]) };
-        Self { pieces, rest: None, left: 0, feed: None, trailers: None, broken: None, tallied: None }
+        Self::new(pieces, Source::Nothing)
     }
 
     /// A body of which only the beginning is here. Its rest may have `left` bytes.
     pub(crate) fn going_on(pieces: VecDeque<Bytes>, rest: Incoming, left: usize) -> Self {
-        Self { pieces, rest: Some(rest), left, feed: None, trailers: None, broken: None, tallied: None }
+        Self::new(pieces, Source::Rest(Rest { body: rest, left }))
     }
 
     /// A body whose pieces are sent in one after the other.
     pub(crate) fn fed(feed: mpsc::Receiver<Fed>) -> Self {
-        Self { feed: Some(feed), ..Self::whole(Bytes::new()) }
+        Self::new(VecDeque::new(), Source::Feed(feed))
     }
 
     /// The same with a piece before it.
@@ -171,17 +204,25 @@ impl Stream {
     }
 
     /// The same, looked at as it passes, and broken off where it is not over by `until`.
-    pub(crate) fn tallied(mut self, watch: Box<dyn Watch>, until: Instant) -> Self {
-        self.tallied = Some((watch, Box::pin(tokio::time::sleep_until(until.into()))));
-        self
+    pub(crate) fn passing(self, watch: Box<dyn Watch>, until: Instant) -> Self {
+        let Self { pieces, source, trailers, broken } = self;
+        let rest = match source {
+            Source::Rest(rest) => Some(rest),
+            // Nothing else is an answer that is on its way.
+            source @ (Source::Nothing | Source::Feed(_) | Source::Passing(_)) => {
+                return Self { pieces, source, trailers, broken };
+            }
+        };
+        let source = Source::Passing(Passing::new(pieces, rest, watch, until));
+        Self { pieces: VecDeque::new(), source, trailers, broken }
     }
 
     fn fail(&mut self, why: Broken) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         if let Some(told) = &self.broken {
             told.set(Some(why));
         }
-        match self.rest.take() {
-            Some(rest) if why == Broken::TooLarge => discard(rest),
+        match std::mem::replace(&mut self.source, Source::Nothing) {
+            Source::Rest(rest) if why == Broken::TooLarge => discard(rest.body),
             _ => {}
         }
         Poll::Ready(Some(Err(why)))
@@ -194,82 +235,55 @@ impl Body for Stream {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let this = self.get_mut();
-        let Some((_, until)) = &mut this.tallied else { return this.next(cx) };
-        let late = until.as_mut().poll(cx).is_ready();
-        let next = if late { this.fail(Broken::Late) } else { this.next(cx) };
-        match (&next, &mut this.tallied) {
-            (Poll::Ready(Some(Ok(frame))), Some((watch, _))) => {
-                if let Some(bytes) = frame.data_ref() {
-                    watch.piece(bytes);
-                }
-            }
-            (Poll::Ready(end), tallied) => {
-                if let Some((mut watch, _)) = tallied.take() {
-                    watch.end(match end {
-                        Some(Err(broken)) => Err(*broken),
-                        _ => Ok(()),
-                    });
-                }
-            }
-            (Poll::Pending, _) => {}
+        if let Some(piece) = this.pieces.pop_front() {
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
-        next
+        let next = match &mut this.source {
+            Source::Nothing => None,
+            Source::Rest(rest) => std::task::ready!(rest.poll(cx)),
+            Source::Passing(passing) => std::task::ready!(passing.poll(cx)),
+            Source::Feed(feed) => match std::task::ready!(feed.poll_recv(cx)) {
+                Some(Fed::Piece(piece)) => Some(Ok(piece)),
+                Some(Fed::End(trailers)) => {
+                    this.trailers = Some(trailers);
+                    None
+                }
+                // Whoever sends has stopped without an end.
+                None => Some(Err(Broken::Peer)),
+            },
+        };
+        match next {
+            Some(Ok(piece)) => Poll::Ready(Some(Ok(Frame::data(piece)))),
+            Some(Err(why)) => this.fail(why),
+            None => {
+                this.source = Source::Nothing;
+                Poll::Ready(this.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
+            }
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        let more = self.feed.is_some() || self.trailers.is_some() || self.tallied.is_some();
-        !more && self.pieces.is_empty() && self.rest.as_ref().is_none_or(Body::is_end_stream)
+        let over = match &self.source {
+            Source::Nothing => true,
+            Source::Rest(rest) => rest.body.is_end_stream(),
+            Source::Feed(_) | Source::Passing(_) => false,
+        };
+        over && self.trailers.is_none() && self.pieces.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {
         let here: u64 = self.pieces.iter().map(|p| p.len() as u64).sum();
-        if self.feed.is_some() {
-            return SizeHint::new();
-        }
-        let Some(rest) = &self.rest else { return SizeHint::with_exact(here) };
-        let rest = rest.size_hint();
+        let rest = match &self.source {
+            Source::Nothing => SizeHint::with_exact(0),
+            Source::Rest(rest) => rest.size_hint(),
+            Source::Passing(passing) => passing.size_hint(),
+            Source::Feed(_) => return SizeHint::new(),
+        };
         let mut hint = SizeHint::new();
         hint.set_lower(here + rest.lower());
         if let Some(upper) = rest.upper() {
             hint.set_upper(here + upper);
         }
         hint
-    }
-}
-
-impl Stream {
-    fn next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        let this = self;
-        if let Some(piece) = this.pieces.pop_front() {
-            return Poll::Ready(Some(Ok(Frame::data(piece))));
-        }
-        if let Some(feed) = &mut this.feed {
-            return match std::task::ready!(feed.poll_recv(cx)) {
-                Some(Fed::Piece(piece)) => Poll::Ready(Some(Ok(Frame::data(piece)))),
-                Some(Fed::End(trailers)) => {
-                    this.feed = None;
-                    Poll::Ready(Some(Ok(Frame::trailers(trailers))))
-                }
-                // Whoever sends has stopped without an end.
-                None => this.fail(Broken::Peer),
-            };
-        }
-        loop {
-            let Some(rest) = &mut this.rest else {
-                return Poll::Ready(this.trailers.take().map(|t| Ok(Frame::trailers(t))));
-            };
-            match std::task::ready!(Pin::new(rest).poll_frame(cx)) {
-                None => this.rest = None,
-                Some(Err(_)) => return this.fail(Broken::Peer),
-                Some(Ok(frame)) => {
-                    let Ok(data) = frame.into_data() else { continue };
-                    let Some(left) = this.left.checked_sub(data.len()) else {
-                        return this.fail(Broken::TooLarge);
-                    };
-                    this.left = left;
-                    return Poll::Ready(Some(Ok(Frame::data(data))));
-                }
-            }
-        }
     }
 }

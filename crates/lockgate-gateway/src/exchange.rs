@@ -6,10 +6,10 @@
 
 use crate::attempt::Answer;
 use crate::body::{self, Read, Stream};
+use crate::examine::{self, Look, Unexamined};
 use crate::log::Protocol;
 use crate::options::GatewayOptions;
 use crate::pool::{Unanswered, Upstream};
-use crate::server;
 use crate::table::Side;
 use hyper::Request;
 use hyper::body::Incoming;
@@ -22,7 +22,16 @@ use std::time::{Duration, Instant};
 use tokio::task::spawn_local;
 
 /// What comes of a request.
-type Answered = Result<(Parts, Answer), Unanswered>;
+type Answered = Result<Exchanged, Unanswered>;
+
+/// A worker's answer.
+#[derive(Debug)]
+pub(crate) struct Exchanged {
+    pub(crate) parts: Parts,
+    pub(crate) body: Answer,
+    /// Why it could not be looked at, where it had to be.
+    pub(crate) unexamined: Option<Unexamined>,
+}
 
 /// One request and its answer, read as far as it is held in memory; of a stream of events, its beginning.
 pub(crate) fn exchange(
@@ -34,25 +43,31 @@ pub(crate) fn exchange(
 ) -> impl Future<Output = Answered> + use<> {
     let (options, upstream) = (Arc::clone(options), Rc::clone(upstream));
     // A worker of ours says of its answer what there is to say.
-    let is_examined = side.server.is_some();
+    let is_brought = side.server.is_some();
     async move {
         let (response, connection) = upstream.send(request, options.connect_timeout).await?;
         let (mut parts, mut body): (Parts, Incoming) = response.into_parts();
-        if server::is_events(&parts.headers) && parts.status.is_success() {
+        let success = parts.status.is_success();
+        let (mut look, mut unexamined) = (Look::Nothing, None);
+        if is_brought {
+            examine::disbelieve(&mut parts.headers);
+            (look, unexamined) = Look::ahead(&parts.headers, protocol, success);
+        }
+        if examine::is_events(&parts.headers) && success {
             let pieces = body::first(&mut body).await.map_err(|_| Unanswered::Broke)?;
-            return Ok((parts, Answer::Events(Stream::going_on(pieces, body, usize::MAX))));
+            let body = Answer::Events(Stream::going_on(pieces, body, usize::MAX), look);
+            return Ok(Exchanged { parts, body, unexamined });
         }
         match body::read(&mut body, options.replay_limit).await {
             Ok(Read::Whole(bytes)) => {
                 upstream.give_back(connection);
-                if is_examined {
-                    server::examine(&mut parts, &bytes, protocol);
-                }
-                Ok((parts, Answer::Whole(bytes)))
+                let unexamined = is_brought.then(|| examine::note(&mut parts, &bytes, protocol));
+                Ok(Exchanged { parts, body: Answer::Whole(bytes), unexamined: unexamined.flatten() })
             }
             // Nobody else's business how large an answer is; the connection ends with it.
             Ok(Read::Start(pieces)) => {
-                Ok((parts, Answer::Streaming(Stream::going_on(pieces, body, usize::MAX))))
+                let body = Answer::Streaming(Stream::going_on(pieces, body, usize::MAX), look);
+                Ok(Exchanged { parts, body, unexamined })
             }
             Err(_) => Err(Unanswered::Broke),
         }

@@ -2,10 +2,10 @@
 //! answers when that is done, and never makes a prediction wait for it.
 
 use crate::answer::{self, Reply, failed, json, wrong_method};
-use crate::body::{self, Read};
+use crate::intake;
 use crate::log::Protocol;
 use crate::reactor::Reactor;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use lockgate_wire::feedback::{Feedback, Item, Wrong, parse};
 use serde_json::{Value, json};
@@ -85,7 +85,7 @@ pub(crate) async fn handle(reactor: &Rc<Reactor>, request: Request<Incoming>) ->
         return wrong_method("POST", Protocol::Oip);
     }
     let refused = |status, message: &str| failed(status, message, Protocol::Oip);
-    let body = match read(reactor, request.into_body()).await {
+    let body = match intake::whole(reactor, request.into_body(), LARGEST, too_large).await {
         Ok(body) => body,
         Err((status, message)) => return refused(status, &message),
     };
@@ -105,24 +105,8 @@ pub(crate) async fn handle(reactor: &Rc<Reactor>, request: Request<Incoming>) ->
     if many { several(&items, told) } else { one(items, told) }
 }
 
-async fn read(reactor: &Reactor, mut body: Incoming) -> Result<bytes::Bytes, (StatusCode, String)> {
-    let too_large = || {
-        let message = format!("feedback may be at most {LARGEST} bytes at once: send it in parts");
-        (StatusCode::PAYLOAD_TOO_LARGE, message)
-    };
-    if body.size_hint().lower() > LARGEST as u64 {
-        body::discard(body);
-        return Err(too_large());
-    }
-    match tokio::time::timeout(reactor.options.body_timeout, body::read(&mut body, LARGEST)).await {
-        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the body didn't arrive in time".to_owned())),
-        Ok(Err(broken)) => Err((StatusCode::BAD_REQUEST, broken.to_string())),
-        Ok(Ok(Read::Whole(bytes))) => Ok(bytes),
-        Ok(Ok(Read::Start(_))) => {
-            body::discard(body);
-            Err(too_large())
-        }
-    }
+fn too_large(most: usize) -> String {
+    format!("feedback may be at most {most} bytes at once: send it in parts")
 }
 
 async fn tell(reactor: &Reactor, items: Vec<Item>) -> Result<Vec<Told>, &'static str> {

@@ -1,9 +1,11 @@
 //! Starting, publishing tables, reading counts, stopping: the gateway as its agent holds it.
 
+use crate::hops::Name;
 use crate::large::Large;
 use crate::log::LogSink;
 use crate::meter::SideTotals;
 use crate::options::GatewayOptions;
+use crate::random::Random;
 use crate::reactor::{self, Command, Reactor};
 use crate::rollout::{LatencyThresholds, RolloutStats};
 use crate::table::{Counters, Table};
@@ -58,6 +60,8 @@ pub(crate) struct Core {
     pub(crate) connections: AtomicUsize,
     pub(crate) refused: AtomicU64,
     pub(crate) large: Large,
+    /// What it is called among gateways.
+    pub(crate) name: Name,
     /// Says how many records were dropped, without keeping the log's channel open.
     pub(crate) dropped: Arc<AtomicU64>,
 }
@@ -114,6 +118,7 @@ impl Gateway {
         let own = listener.try_clone().map_err(bind)?;
         let core = Arc::new(Core {
             large: Large::new(options.max_body),
+            name: Name::new(Random::new(&*deps.entropy).next()),
             options: Arc::new(options),
             counters,
             clock: deps.clock,

@@ -14,7 +14,6 @@ use crate::statistics;
 use crate::testers;
 use crate::tfs;
 use bytes::Bytes;
-use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::http::uri::PathAndQuery;
@@ -27,9 +26,14 @@ use std::rc::Rc;
 
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 const TEXT: &str = "text/plain; charset=utf-8";
+const LOOP: &str =
+    "this request was here before: a server that it was passed on to leads back to this gateway";
 
 /// Answers one request.
 pub(crate) async fn handle(reactor: Rc<Reactor>, mut request: Request<Incoming>) -> Reply {
+    if reactor.core.name.is_loop(request.headers()) {
+        return failed(StatusCode::LOOP_DETECTED, LOOP, Protocol::Oip);
+    }
     testers::unwrap(&mut request);
     if grpc::is_call(&request) {
         return Box::pin(grpc::call(reactor, request)).await;
@@ -190,7 +194,7 @@ pub(crate) async fn ask(
 ) -> Reply {
     let headers = attempt::forwarded(request.headers());
     let (status, kind, body) = answered(reactor, request.headers(), model, version, path, headers).await;
-    let mut reply = Reply::new(body);
+    let mut reply = Reply::new(Stream::whole(body));
     *reply.status_mut() = status;
     if let Some(kind) = kind {
         reply.headers_mut().insert(CONTENT_TYPE, kind);
@@ -212,7 +216,6 @@ pub(crate) async fn question(
     // Any name that is encoded is a path.
     let path = PathAndQuery::try_from(path).unwrap_or_else(|_| PathAndQuery::from_static("/"));
     let (status, _, body) = answered(reactor, from, model, version, path, HeaderMap::new()).await;
-    let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     (status, body)
 }
 
@@ -223,10 +226,10 @@ async fn answered(
     version: Option<u64>,
     path: PathAndQuery,
     headers: HeaderMap,
-) -> (StatusCode, Option<HeaderValue>, Stream) {
+) -> (StatusCode, Option<HeaderValue>, Bytes) {
     let refused = |status, message: String| {
-        let (parts, body) = failed(status, &message, Protocol::Oip).into_parts();
-        (parts.status, parts.headers.get(CONTENT_TYPE).cloned(), body)
+        let kind = HeaderValue::from_static("application/json");
+        (status, Some(kind), answer::error_body(status, &message, Protocol::Oip))
     };
     let protocol = if tfs::is_ours(path.path()) { Protocol::Tfs } else { Protocol::Oip };
     let Some(route) = reactor.route(model) else {
@@ -255,13 +258,16 @@ async fn answered(
         None => attempt::send(reactor, model, role, &out).await,
     };
     match outcome.end {
-        End::Answered(answered) => {
-            let body = match answered.body {
-                Answer::Whole(bytes) => Stream::whole(bytes),
-                Answer::Streaming(stream) | Answer::Events(stream) => stream,
-            };
-            (answered.parts.status, answered.parts.headers.get(CONTENT_TYPE).cloned(), body)
-        }
+        End::Answered(answered) => match answered.body {
+            Answer::Whole(bytes) => {
+                (answered.parts.status, answered.parts.headers.get(CONTENT_TYPE).cloned(), bytes)
+            }
+            // What a model says of itself is short.
+            Answer::Streaming(..) | Answer::Events(..) => {
+                let message = format!("what model `{}` says of itself is too large", shown(model));
+                refused(StatusCode::BAD_GATEWAY, message)
+            }
+        },
         _ => {
             let message = format!("no worker of model `{}` can be reached", shown(model));
             refused(StatusCode::SERVICE_UNAVAILABLE, message)

@@ -92,7 +92,7 @@ fn count(meter: &SplitMeter, one: &Counted, unit: u64) {
     let Counted { weight, arm, named, started_us, latency_us, error, refused, answer, .. } = *one;
     let cell = meter.cell(weight, arm);
     let first = meter.start((arm, &cell), unit, named, started_us);
-    let outcome = Outcome { latency_us, error, client_error: refused, abandoned: false, answer };
+    let outcome = Outcome { latency_us, error, client_error: refused, answer, ..Outcome::default() };
     // Whether this opened the breaker is told by its state.
     let _ = meter.record((arm, &cell), Drawn { unit, named, first }, started_us, outcome);
 }

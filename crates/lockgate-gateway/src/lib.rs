@@ -18,7 +18,11 @@
 //! | `predict` | one prediction from assignment to record |
 //! | `attempt` | sending a request to a side's workers, and to the next side's |
 //! | `server` | servers that a team brings in the place of workers |
-//! | `tally` | counting an answer that is streamed |
+//! | [`examine`] | what answers of such servers say |
+//! | `hops` | requests that come back |
+//! | `intake` | requests' bodies as they come in |
+//! | `passing`, `tally` | an answer that is passed on as it comes: its time, its count |
+//! | `stall` | connections whose client takes nothing |
 //! | `pool` | connections to one worker |
 //! | `large` | memory for large messages |
 //! | `body` | bodies, held in memory or streaming |
@@ -42,11 +46,14 @@ mod body;
 pub mod breaker;
 mod budget;
 mod error;
+pub mod examine;
 mod exchange;
 pub mod feedback;
 mod gateway;
 mod grpc;
 mod handle;
+mod hops;
+mod intake;
 mod large;
 pub mod ledger;
 pub mod log;
@@ -54,6 +61,7 @@ pub mod meter;
 mod metrics;
 mod openai;
 pub mod options;
+mod passing;
 mod pool;
 mod predict;
 mod protocol;
@@ -64,6 +72,7 @@ pub mod rollout;
 mod server;
 mod shadow;
 mod shadow_meter;
+mod stall;
 mod statistics;
 mod table;
 mod tally;
@@ -72,6 +81,7 @@ mod tfs;
 mod units;
 
 pub use error::GatewayError;
+pub use examine::Unexamined;
 pub use feedback::{FeedbackCall, TellStatus, Told};
 pub use gateway::{Deps, Drained, Gateway};
 pub use log::{BodyForm, DrawnFor, LogRecord, LogSink, Protocol};

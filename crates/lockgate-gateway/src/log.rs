@@ -1,6 +1,7 @@
 //! The prediction log's near end: a bounded channel. It never makes a request wait: what doesn't fit is dropped and counted.
 //! Feedback leaves by another one, whose other end answers.
 
+use crate::examine::Unexamined;
 use crate::feedback::{FeedbackCall, QUEUE};
 use bytes::Bytes;
 use hyper::header::{CONTENT_ENCODING, HeaderMap};
@@ -127,6 +128,8 @@ pub struct LogRecord {
     pub response_form: BodyForm,
     /// The client's `x-request-id`.
     pub request_id: Option<String>,
+    /// Why the answer could not be looked at, where it had to be.
+    pub unexamined: Option<Unexamined>,
     /// The rollout that drew it, where one did and counts it.
     pub drawn: Option<DrawnFor>,
 }

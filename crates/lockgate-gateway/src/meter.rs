@@ -1,5 +1,6 @@
 //! Counters since the start, by model, side and release: for `/metrics`, for people, and to see that a release is quiet.
 
+use crate::examine::Unexamined;
 use lockgate_core::digest::Digest;
 use lockgate_core::id::ModelName;
 use lockgate_core::route::Role;
@@ -22,6 +23,19 @@ pub enum ErrorClass {
     Connect,
     /// Its answer holds NaN or infinite numbers.
     Nonfinite,
+}
+
+impl ErrorClass {
+    /// The word for logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http5xx => "http_5xx",
+            Self::Timeout => "timeout",
+            Self::Connect => "connect",
+            Self::Nonfinite => "nonfinite",
+        }
+    }
 }
 
 /// Requests that failed, by class.
@@ -60,6 +74,8 @@ pub struct SideTotals {
     pub by_class: [u64; 5],
     /// Failures of this side, whether or not another side made them good.
     pub errors: ErrorCounts,
+    /// Answers that could not be looked at, in the order of [`Unexamined::ALL`].
+    pub unexamined: [u64; 3],
     /// Attempts beyond the first.
     pub retries: u64,
     /// Requests that another side answered.
@@ -82,6 +98,20 @@ impl ErrorMeter {
         let [http_5xx, timeout, connect, nonfinite] =
             [0, 1, 2, 3].map(|i: usize| self.0[i].load(Ordering::Relaxed));
         ErrorCounts { http_5xx, timeout, connect, nonfinite }
+    }
+}
+
+/// Answers that could not be looked at, by the reason.
+#[derive(Debug, Default)]
+pub(crate) struct UnexaminedMeter([AtomicU64; 3]);
+
+impl UnexaminedMeter {
+    pub(crate) fn add(&self, why: Unexamined) {
+        self.0[why as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> [u64; 3] {
+        Unexamined::ALL.map(|why| self.0[why as usize].load(Ordering::Relaxed))
     }
 }
 
@@ -114,6 +144,7 @@ pub(crate) struct SideMeter {
     pub(crate) inflight: AtomicU64,
     pub(crate) by_class: [AtomicU64; 5],
     pub(crate) errors: ErrorMeter,
+    pub(crate) unexamined: UnexaminedMeter,
     pub(crate) retries: AtomicU64,
     pub(crate) failovers: AtomicU64,
     pub(crate) latency: LatencyMeter,
@@ -180,6 +211,7 @@ impl SideMeter {
             inflight: self.inflight.load(Ordering::Relaxed),
             by_class,
             errors: self.errors.read(),
+            unexamined: self.unexamined.read(),
             retries: self.retries.load(Ordering::Relaxed),
             failovers: self.failovers.load(Ordering::Relaxed),
             latency: self.latency.read(),

@@ -1,8 +1,8 @@
 //! The counters as Prometheus text (exposition format 0.0.4).
 
+use crate::examine::Unexamined;
 use crate::gateway::Core;
 use crate::meter::{ErrorClass, SideTotals};
-use crate::predict::class_name;
 use crate::table::Table;
 use lockgate_core::id::ModelName;
 use lockgate_core::route::{Role, WHOLE};
@@ -134,22 +134,40 @@ fn sides(out: &mut Text, totals: &[(ModelName, Vec<SideTotals>)]) {
                 ErrorClass::Connect => t.errors.connect,
                 ErrorClass::Nonfinite => t.errors.nonfinite,
             };
-            let name = class_name(class);
             let labels = [
                 ("model", model.as_str()),
                 ("variant", t.role.as_str()),
                 ("release", &release),
-                ("class", name),
+                ("class", class.as_str()),
             ];
             out.line("lockgate_errors_total", &labels, value);
         }
     }
+    unexamined(out, totals);
     for (name, kind, help, value) in COUNTS {
         out.head(name, kind, help);
         for (model, t) in all() {
             let release = t.release.short();
             let labels = [("model", model.as_str()), ("variant", t.role.as_str()), ("release", &release)];
             out.line(name, &labels, value(t));
+        }
+    }
+}
+
+/// Only servers that a team brings have such answers, so there are no lines of zeros for all others.
+fn unexamined(out: &mut Text, totals: &[(ModelName, Vec<SideTotals>)]) {
+    let name = "lockgate_unexamined_answers_total";
+    out.head(name, "counter", "Answers of servers that a team brings that could not be looked at.");
+    for (model, t) in totals.iter().flat_map(|(model, sides)| sides.iter().map(move |t| (model, t))) {
+        let release = t.release.short();
+        for (why, count) in Unexamined::ALL.into_iter().zip(t.unexamined).filter(|(_, count)| *count > 0) {
+            let labels = [
+                ("model", model.as_str()),
+                ("variant", t.role.as_str()),
+                ("release", release.as_str()),
+                ("reason", why.as_str()),
+            ];
+            out.line(name, &labels, count);
         }
     }
 }

@@ -2,12 +2,13 @@
 
 use crate::answer::{Reply, failed, json, wrong_method};
 use crate::attempt::Payload;
-use crate::body::{self, Read};
+use crate::body;
+use crate::intake;
 use crate::log::Protocol;
 use crate::predict::{self, Target};
 use crate::reactor::Reactor;
 use crate::tfs;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Incoming;
 use hyper::header::CONTENT_ENCODING;
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, StatusCode};
@@ -60,7 +61,9 @@ pub(crate) async fn handle(reactor: &Rc<Reactor>, request: Request<Incoming>) ->
             "a packed body can't be read for its `model`; send it plain",
         );
     }
-    let bytes = match read(reactor, body).await {
+    // All of it: the model's name may stand at its end.
+    let most = reactor.options.max_body;
+    let bytes = match intake::whole(reactor, body, most, intake::larger_than).await {
         Ok(bytes) => bytes,
         Err((status, message)) => return refuse(status, &message),
     };
@@ -71,28 +74,6 @@ pub(crate) async fn handle(reactor: &Rc<Reactor>, request: Request<Incoming>) ->
     let path = PathAndQuery::from_static(endpoint);
     let target = Target { model: asked.model, version: None, path, protocol: Protocol::Openai };
     predict::forward(reactor, target, parts.method, &parts.headers, Payload::Whole(bytes)).await
-}
-
-/// The whole body: the model's name may stand at its end.
-async fn read(reactor: &Reactor, mut body: Incoming) -> Result<bytes::Bytes, (StatusCode, String)> {
-    let options = &reactor.options;
-    let too_large = || {
-        let message = format!("the body is larger than {} bytes, this gateway's limit", options.max_body);
-        (StatusCode::PAYLOAD_TOO_LARGE, message)
-    };
-    if body.size_hint().lower() > options.max_body as u64 {
-        body::discard(body);
-        return Err(too_large());
-    }
-    match tokio::time::timeout(options.body_timeout, body::read(&mut body, options.max_body)).await {
-        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the body didn't arrive in time".to_owned())),
-        Ok(Err(broken)) => Err((StatusCode::BAD_REQUEST, broken.to_string())),
-        Ok(Ok(Read::Whole(bytes))) => Ok(bytes),
-        Ok(Ok(Read::Start(_))) => {
-            body::discard(body);
-            Err(too_large())
-        }
-    }
 }
 
 fn one(reactor: &Reactor, name: &str) -> Reply {

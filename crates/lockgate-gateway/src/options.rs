@@ -27,6 +27,8 @@ pub struct GatewayOptions {
     pub header_timeout: Duration,
     /// How long a client may take to send a request's body.
     pub body_timeout: Duration,
+    /// How long a client may take nothing of what is sent to it.
+    pub send_timeout: Duration,
     /// How long a connection to a worker may take.
     pub connect_timeout: Duration,
     /// How long a worker that can't be reached is passed over while others can serve.
@@ -69,6 +71,7 @@ impl GatewayOptions {
             log_body_limit: 64 << 10,
             header_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(30),
+            send_timeout: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(1),
             evict: Duration::from_millis(100),
             hold: Duration::from_secs(1),
@@ -91,6 +94,7 @@ impl GatewayOptions {
         for (field, value) in [
             ("header_timeout", self.header_timeout),
             ("body_timeout", self.body_timeout),
+            ("send_timeout", self.send_timeout),
             ("connect_timeout", self.connect_timeout),
         ] {
             if value.is_zero() {

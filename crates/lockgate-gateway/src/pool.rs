@@ -7,6 +7,7 @@ use hyper::header::HeaderValue;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use lockgate_core::route::WorkerAddress;
+use lockgate_core::server::refused_peer;
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 use tokio::net::{TcpStream, UnixStream};
@@ -181,6 +182,9 @@ impl Upstream {
             }
             WorkerAddress::Tcp(address) => {
                 let io = TcpStream::connect(address).await?;
+                if let Some(why) = refused_peer(io.peer_addr()?.ip()) {
+                    return Err(why.into());
+                }
                 io.set_nodelay(true)?;
                 let (sender, connection) = http1::handshake(TokioIo::new(io)).await?;
                 spawn_local(connection);

@@ -3,14 +3,16 @@
 use crate::answer::{self, Reply, header};
 use crate::assign;
 use crate::attempt::{self, Answer, Answered, End, Outbound, Outcome, Payload};
-use crate::body::{self, Broken, Read, Stream};
+use crate::body::{Broken, Stream};
+use crate::examine::{self, Look, Unexamined};
+use crate::intake::{self, Refused, Taken};
 use crate::log::{BodyForm, DrawnFor, LogRecord, Protocol};
 use crate::meter::{ErrorClass, SideMeter, Work, micros};
 use crate::reactor::Reactor;
 use crate::rollout;
 use crate::shadow::{self, Primary};
 use crate::table::{Route, Side, SplitRoute};
-use crate::tally::Tally;
+use crate::tally::{Begun, Tally};
 use crate::testers::{self, Forced};
 use bytes::Bytes;
 use hyper::body::{Body as _, Incoming};
@@ -123,26 +125,15 @@ pub(crate) async fn forward(
 }
 
 /// Reads the body as far as it is held in memory.
-async fn read(reactor: &Reactor, mut body: Incoming) -> Result<Payload, (StatusCode, String)> {
-    let options = &reactor.options;
-    let too_large = || {
-        let message = format!("the body is larger than {} bytes, this gateway's limit", options.max_body);
-        (StatusCode::PAYLOAD_TOO_LARGE, message)
-    };
-    if body.size_hint().lower() > options.max_body as u64 {
-        body::discard(body);
-        return Err(too_large());
-    }
-    match tokio::time::timeout(options.body_timeout, body::read(&mut body, options.replay_limit)).await {
-        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the body didn't arrive in time".to_owned())),
-        Ok(Err(broken)) => Err((StatusCode::BAD_REQUEST, broken.to_string())),
-        Ok(Ok(Read::Whole(bytes))) => Ok(Payload::Whole(bytes)),
-        Ok(Ok(Read::Start(pieces))) => {
+async fn read(reactor: &Reactor, body: Incoming) -> Result<Payload, Refused> {
+    let limits = (reactor.options.replay_limit, reactor.options.max_body);
+    Ok(match intake::take(reactor, body, limits, intake::larger_than).await? {
+        Taken::Whole(bytes) => Payload::Whole(bytes),
+        Taken::Start(pieces, body) => {
             let here: usize = pieces.iter().map(Bytes::len).sum();
-            let left = options.max_body.checked_sub(here).ok_or_else(too_large)?;
-            Ok(Payload::once(Stream::going_on(pieces, body, left)))
+            Payload::once(Stream::going_on(pieces, body, limits.1.saturating_sub(here)))
         }
-    }
+    })
 }
 
 fn assign(route: &Route, unit: Option<&[u8]>, reactor: &Reactor) -> Option<Assignment> {
@@ -205,6 +196,7 @@ pub(crate) struct Given {
     pub(crate) body: Option<Bytes>,
     form: BodyForm,
     hash: Option<u64>,
+    unexamined: Option<Unexamined>,
     work: Work,
 }
 
@@ -279,11 +271,13 @@ impl Pending {
         let Outcome { end, error } = outcome;
         let failed = |status: StatusCode, message: &str| answer::failed(status, message, self.protocol);
         let mut given = Given::default();
-        let mut stream = None;
+        let mut passing = None;
         let mut reply = match end {
             End::Answered(mut answered) => {
-                stream = matches!(answered.body, Answer::Events(_)).then(|| answered.sent.take());
-                self.answer(*answered, &mut given)
+                let sent = answered.sent.take();
+                let (reply, look) = self.answer(*answered, &mut given);
+                passing = look.map(|look| (look, sent));
+                reply
             }
             End::TimedOut => {
                 let message = format!("the model didn't answer within {} ms", self.route.timeout.as_millis());
@@ -312,25 +306,35 @@ impl Pending {
             client_error: (400..500).contains(&status) && error.is_none(),
             abandoned: false,
             answer: given.hash,
+            unexamined: given.unexamined.is_some(),
         };
         let own =
             given.served.as_ref().is_some_and(|s| s.role == Role::Baseline) && reply.status().is_success();
         let kept = given.body.clone().filter(|_| own && error.is_none());
         let form = BodyForm::of(reply.headers());
         let protocol = self.protocol;
-        let streamed = stream.is_some();
+        let streamed = passing.is_some();
         let primary =
             Primary { outcome, started_us: self.started_us(), body: kept, form, protocol, streamed };
-        let Some(sent) = stream else {
+        let Some((look, sent)) = passing else {
             self.count(status, given, &outcome);
             return (reply, primary);
         };
         // It is counted and recorded when it ends.
-        let limit =
-            given.served.as_ref().and_then(|side| side.server.as_ref()).map(|server| server.stream_ms);
-        let until = Instant::now() + limit.map_or(self.route.timeout, Duration::from_millis);
-        let tally = Tally::new(self, given, (status, outcome.latency_us), error, sent);
-        (reply.map(|body| body.tallied(Box::new(tally), until)), primary)
+        let until = Instant::now() + self.may_take(&given);
+        let keep = if examine::is_events(reply.headers()) { self.kept_bytes() } else { 0 };
+        let length = reply.body().size_hint().exact();
+        let begun = Begun { status, latency_us: outcome.latency_us, error, length, keep };
+        let tally = Tally::new(self, given, begun, look, sent);
+        (reply.map(|body| body.passing(Box::new(tally), until)), primary)
+    }
+
+    /// How long an answer may take that is passed on as it comes: a server's own limit for streams, or as long as a worker of
+    /// ours and a client's connection may take.
+    fn may_take(&self, given: &Given) -> Duration {
+        let server = given.served.as_ref().and_then(|side| side.server.as_ref());
+        let usual = self.route.timeout + self.reactor.options.body_timeout;
+        server.map_or(usual, |server| Duration::from_millis(server.stream_ms))
     }
 
     /// Counts an answer that was streamed.
@@ -342,31 +346,36 @@ impl Pending {
         error: Option<ErrorClass>,
         abandoned: bool,
     ) {
-        let outcome = rollout::Outcome { latency_us, error, abandoned, ..rollout::Outcome::default() };
+        let outcome = rollout::Outcome {
+            latency_us,
+            error,
+            client_error: (400..500).contains(&status) && error.is_none(),
+            abandoned,
+            answer: given.hash.filter(|_| error.is_none() && !abandoned),
+            unexamined: given.unexamined.is_some(),
+        };
         self.count(status, given, &outcome);
     }
 
-    pub(crate) fn protocol(&self) -> Protocol {
-        self.protocol
-    }
-
     /// How much of an answer is kept for the record.
-    pub(crate) fn kept_bytes(&self) -> usize {
+    fn kept_bytes(&self) -> usize {
         if self.reactor.log.is_on() { self.reactor.options.log_body_limit } else { 0 }
     }
 
-    /// The worker's answer as the client gets it; what there is to note of it goes into `given`.
-    fn answer(&self, answered: Answered, given: &mut Given) -> Reply {
+    /// The worker's answer as the client gets it, and how it is looked at where it is still on its way; what there is to note of
+    /// it goes into `given`.
+    fn answer(&self, answered: Answered, given: &mut Given) -> (Reply, Option<Look>) {
         // The hash speaks for the assigned side only where that side answered.
-        given.hash =
-            shadow::answer_hash(&answered).filter(|_| answered.side.role == self.assignment.side.role);
+        let is_own = answered.side.role == self.assignment.side.role;
+        given.hash = shadow::answer_hash(&answered).filter(|_| is_own);
+        given.unexamined = answered.unexamined.filter(|_| is_own);
         let Answered { parts, body, side, .. } = answered;
-        let stream = match body {
+        let (stream, look) = match body {
             Answer::Whole(bytes) => {
                 given.body = Some(bytes.clone());
-                Stream::whole(bytes)
+                (Stream::whole(bytes), None)
             }
-            Answer::Streaming(stream) | Answer::Events(stream) => stream,
+            Answer::Streaming(stream, look) | Answer::Events(stream, look) => (stream, Some(look)),
         };
         let mut reply = Reply::new(stream);
         *reply.status_mut() = parts.status;
@@ -396,7 +405,7 @@ impl Pending {
             given.form = BodyForm::of(&parts.headers);
         }
         given.served = Some(side);
-        reply
+        (reply, look)
     }
 
     fn count(&mut self, status: u16, given: Given, outcome: &rollout::Outcome) {
@@ -406,6 +415,9 @@ impl Pending {
         meter.inflight.fetch_sub(1, Ordering::Relaxed);
         if let Some(class) = outcome.error {
             meter.errors.add(class);
+        }
+        if let Some(why) = given.unexamined {
+            meter.unexamined.add(why);
         }
         if given.served.as_ref().is_some_and(|s| s.role != assigned.role) {
             meter.failovers.fetch_add(1, Ordering::Relaxed);
@@ -434,7 +446,7 @@ impl Pending {
             return;
         }
         let limit = self.reactor.options.log_body_limit;
-        let Given { served, body, form, .. } = given;
+        let Given { served, body, form, unexamined, .. } = given;
         let forced = self.assignment.forced.take();
         let side = served.as_ref().unwrap_or(&self.assignment.side);
         let request_id = self.request_id.as_ref().and_then(|v| v.to_str().ok());
@@ -462,6 +474,7 @@ impl Pending {
             response: body.filter(|b| b.len() <= limit).map(|b| Bytes::copy_from_slice(&b)),
             response_form: form,
             request_id: request_id.map(str::to_owned),
+            unexamined,
             drawn,
         });
     }
@@ -474,15 +487,5 @@ impl Drop for Pending {
             let outcome = rollout::Outcome { latency_us, abandoned: true, ..rollout::Outcome::default() };
             self.count(499, Given::default(), &outcome);
         }
-    }
-}
-
-/// How a failure is called in one word, for logs and metrics.
-pub(crate) fn class_name(class: ErrorClass) -> &'static str {
-    match class {
-        ErrorClass::Http5xx => "http_5xx",
-        ErrorClass::Timeout => "timeout",
-        ErrorClass::Connect => "connect",
-        ErrorClass::Nonfinite => "nonfinite",
     }
 }

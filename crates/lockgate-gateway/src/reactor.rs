@@ -9,6 +9,7 @@ use crate::options::GatewayOptions;
 use crate::pool::Upstream;
 use crate::protocol;
 use crate::random::Random;
+use crate::stall::Taking;
 use crate::table::{Counters, Route, Table};
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue};
@@ -204,7 +205,8 @@ async fn one(reactor: Rc<Reactor>, stream: TcpStream) -> std::io::Result<()> {
     let service = service_fn(|request: Request<Incoming>| answered(&reactor, request));
     let mut http = http1::Builder::new();
     http.half_close(false).timer(TokioTimer::new()).header_read_timeout(timeout);
-    drain(&reactor, http.serve_connection(TokioIo::new(stream), service), over).await
+    let io = TokioIo::new(Taking::new(stream, reactor.options.send_timeout));
+    drain(&reactor, http.serve_connection(io, service), over).await
 }
 
 /// Serves a connection as HTTP/2, which gRPC is spoken over.
@@ -212,8 +214,9 @@ async fn two(reactor: Rc<Reactor>, stream: TcpStream) -> std::io::Result<()> {
     let http = protocol::http2(reactor.options.header_timeout);
     let of = Rc::clone(&reactor);
     let service = service_fn(move |request: Request<Incoming>| answered(&of, request));
+    let io = TokioIo::new(Taking::new(stream, reactor.options.send_timeout));
     // A connection of HTTP/2 says which requests it took, so it need not linger.
-    drain(&reactor, http.serve_connection(TokioIo::new(stream), service), told).await
+    drain(&reactor, http.serve_connection(io, service), told).await
 }
 
 /// Waits until the gateway stops.

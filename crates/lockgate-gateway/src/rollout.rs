@@ -83,6 +83,9 @@ pub struct Events {
     /// No good answer (an error or refused) to the unit's first request in this arm: a share of all units that does not grow
     /// with how often they come.
     pub first_bad: u64,
+    /// An answer of a server that a team brings that could not be looked at: no harm, and no proof of a good answer.
+    #[serde(default)]
+    pub unexamined: u64,
 }
 
 /// What is slow. A change holds for later requests only; counts go on.
@@ -170,6 +173,8 @@ pub(crate) struct Outcome {
     pub(crate) abandoned: bool,
     /// Hash of the answer, where the assigned arm gave one.
     pub(crate) answer: Option<u64>,
+    /// Whether the assigned arm's answer could not be looked at.
+    pub(crate) unexamined: bool,
 }
 
 /// Live counts of one arm at one weight.
@@ -209,6 +214,7 @@ impl Cell {
                 slow_slo: event(units::SLOW_SLO),
                 repeats: event(units::REPEAT),
                 first_bad: event(units::FIRST_BAD),
+                unexamined: event(units::UNEXAMINED),
             },
             latency: self.latency.read(),
         }
@@ -305,6 +311,9 @@ impl SplitMeter {
         }
         if first && kinds != 0 {
             kinds |= units::FIRST_BAD;
+        }
+        if outcome.unexamined {
+            kinds |= units::UNEXAMINED;
         }
         if let Some(hash) = outcome.answer
             && self.latest[usize::from(arm == Role::Candidate)].swap(hash.max(1), Ordering::Relaxed)

@@ -1,30 +1,19 @@
-//! Servers that a team brings, in the place of workers: which requests one takes, under which path, and what its answers say.
-//!
-//! A worker of ours says of its answer how many numbers are not finite, and a hash of it. For other servers the gateway looks.
+//! Servers that a team brings, in the place of workers: which requests one takes, under which path, and in which form.
 
-use crate::answer::{self, header};
+use crate::answer;
 use crate::attempt::{Answer, Answered, Outbound};
-use crate::log::{BodyForm, Protocol};
+use crate::log::Protocol;
 use crate::table::Side;
 use bytes::Bytes;
 use hyper::StatusCode;
-use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use hyper::http::response::Parts;
+use hyper::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
 use hyper::http::uri::PathAndQuery;
 use lockgate_core::server::{Server, ServerProtocol};
-use lockgate_wire::Limits;
-use lockgate_wire::json::nonfinite;
-use lockgate_wire::oip::{InferResponse, ResponseHead, encode, write_response};
+use lockgate_wire::Encoding;
+use lockgate_wire::oip::encode;
 use lockgate_wire::openai::Asked;
 use std::borrow::Cow;
 use std::sync::Arc;
-use xxhash_rust::xxh3::xxh3_64;
-
-/// Answers up to this size are looked at once they are unpacked.
-const LOOKED_AT: usize = 4 << 20;
-
-/// What only a worker of ours says.
-const OF_WORKERS: [&str; 4] = [header::NONFINITE, header::ANSWER, header::ROWS, header::INFER_US];
 
 /// The answer to a request that a side can't be asked, because what serves it doesn't speak its protocol. That refusal is the
 /// side's: a candidate that leaves some clients alone is worse than a baseline that answers them.
@@ -42,13 +31,16 @@ pub(crate) fn refusal(side: &Arc<Side>, protocol: Protocol) -> Option<Answered> 
     let reply = answer::json(StatusCode::NOT_FOUND, Bytes::new());
     let (parts, _) = reply.into_parts();
     let body = answer::error_body(StatusCode::NOT_FOUND, &message, protocol);
-    Some(Answered { parts, body: Answer::Whole(body), side: Arc::clone(side), sent: None })
+    let answer = Answer::Whole(body);
+    Some(Answered { parts, body: answer, unexamined: None, side: Arc::clone(side), sent: None })
 }
 
-/// Whether an answer is a stream of events.
-pub(crate) fn is_events(headers: &HeaderMap) -> bool {
-    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    kind.get(..17).is_some_and(|start| start.eq_ignore_ascii_case(b"text/event-stream"))
+/// Lets a server pack its answers only in a way that can be read here, and streams of events not at all.
+pub(crate) fn accept(headers: &mut HeaderMap, protocol: Protocol) {
+    let wanted = headers.get(ACCEPT_ENCODING).filter(|_| protocol != Protocol::Openai);
+    let ours = wanted.and_then(|value| Encoding::accepted(value.as_bytes()));
+    let said = HeaderValue::from_static(ours.map_or("identity", Encoding::as_str));
+    headers.insert(ACCEPT_ENCODING, said);
 }
 
 /// The path under which a server knows what is asked.
@@ -83,37 +75,11 @@ pub(crate) fn body<'b>(server: &Server, protocol: Protocol, bytes: &'b Bytes) ->
     }
 }
 
-/// Notes of a whole answer what a worker of ours would have said of it.
-pub(crate) fn examine(parts: &mut Parts, body: &Bytes, protocol: Protocol) {
-    for name in OF_WORKERS {
-        parts.headers.remove(name);
-    }
-    if !parts.status.is_success() || protocol == Protocol::Openai {
-        return;
-    }
-    let Ok(plain) = BodyForm::of(&parts.headers).answer(body, protocol, LOOKED_AT) else { return };
-    let count = nonfinite(&plain);
-    if count > 0 {
-        parts.headers.insert(HeaderName::from_static(header::NONFINITE), HeaderValue::from(count));
-    }
-    let limits = Limits { max_elements: LOOKED_AT, ..Limits::default() };
-    let hash = match protocol {
-        // An answer has an id of its own.
-        Protocol::Oip => InferResponse::parse(&plain, &limits)
-            .map(|answer| xxh3_64(&write_response(&ResponseHead::default(), &answer.outputs)))
-            .ok(),
-        _ => Some(xxh3_64(&plain)),
-    };
-    if let Some(Ok(hash)) = hash.map(|hash| HeaderValue::from_str(&format!("{hash:016x}"))) {
-        parts.headers.insert(HeaderName::from_static(header::ANSWER), hash);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::attempt::Payload;
-    use hyper::{Method, Response};
+    use hyper::Method;
 
     fn server(protocol: ServerProtocol, version: Option<&str>) -> Server {
         let version = version.map(str::to_owned);
@@ -155,32 +121,22 @@ mod tests {
     }
 
     #[test]
-    fn answers_of_other_servers_are_looked_at_and_what_they_claim_is_not_believed() {
-        let examined = |text: &str, protocol| {
-            let (mut parts, ()) = Response::new(()).into_parts();
-            parts.headers.insert(header::NONFINITE, HeaderValue::from(5));
-            examine(&mut parts, &Bytes::copy_from_slice(text.as_bytes()), protocol);
-            let text = |name: &str| parts.headers.get(name).map(|v| v.to_str().unwrap().to_owned());
-            (text(header::NONFINITE), text(header::ANSWER))
+    fn a_server_is_asked_to_pack_its_answers_as_they_can_be_read_here() {
+        let asked = |wanted: Option<&'static str>, protocol| {
+            let mut headers = HeaderMap::new();
+            wanted.map(|text| headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(text)));
+            accept(&mut headers, protocol);
+            headers[ACCEPT_ENCODING].to_str().unwrap().to_owned()
         };
-        let oip = |id: &str, value: &str| {
-            let output = format!(r#"{{"name":"y","shape":[1],"datatype":"FP32","data":[{value}]}}"#);
-            examined(&format!(r#"{{"model_name":"m","id":"{id}","outputs":[{output}]}}"#), Protocol::Oip)
-        };
-        assert_eq!(oip("a", "1.5"), oip("b", "1.5"));
-        assert_ne!(oip("a", "1.5").1, oip("a", "2.5").1);
-        assert_eq!(oip("a", "NaN").0.as_deref(), Some("1"));
-        assert_eq!(oip("a", "1.5").0, None);
-        assert!(examined(r#"{"predictions":[1]}"#, Protocol::Mlflow).1.is_some());
-        assert_eq!(examined("no json", Protocol::Oip), (None, None));
-    }
-
-    #[test]
-    fn events_are_told_by_their_content_type() {
-        let is = |kind: &'static str| {
-            is_events(&HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(kind))]))
-        };
-        assert!(is("text/event-stream") && is("Text/Event-Stream; charset=utf-8"));
-        assert!(!is("application/json") && !is("text/event") && !is_events(&HeaderMap::new()));
+        for (wanted, said) in [
+            (None, "identity"),
+            (Some("br, zstd"), "identity"),
+            (Some("br;q=1.0, gzip;q=0.5, *;q=0.1"), "gzip"),
+            (Some("deflate"), "deflate"),
+            (Some("gzip;q=0"), "identity"),
+        ] {
+            assert_eq!(asked(wanted, Protocol::Oip), said, "{wanted:?}");
+        }
+        assert_eq!(asked(Some("gzip"), Protocol::Openai), "identity");
     }
 }

@@ -11,7 +11,7 @@
 
 use crate::answer::header;
 use crate::attempt::{self, Answer, Answered, Outbound};
-use crate::exchange::exchange;
+use crate::exchange::{Exchanged, exchange};
 use crate::log::{BodyForm, Protocol};
 use crate::meter::{ErrorClass, micros};
 use crate::pool::Unanswered;
@@ -22,6 +22,7 @@ use crate::shadow_meter::ShadowMeter;
 use crate::table::{Route, ShadowRoute, Side};
 use crate::units;
 use bytes::Bytes;
+use http_body_util::BodyExt as _;
 use hyper::header::{ACCEPT_ENCODING, HeaderName, HeaderValue};
 use lockgate_core::route::{Role, WHOLE};
 use lockgate_wire::compare::{Difference, difference};
@@ -151,6 +152,7 @@ impl Mirrored {
             client_error: (400..500).contains(&status) && error.is_none(),
             abandoned: false,
             answer: hash(&asked),
+            unexamined: matches!(&asked, Asked::Answered(answer) if answer.unexamined.is_some()),
         };
         self.count(shadow, started, outcome);
         self.sample(shadow, &asked).await;
@@ -204,16 +206,21 @@ impl Mirrored {
         }
         let Some(worker) = worker else { return Asked::Unreached };
         let upstream = reactor.upstream(worker);
-        let Some(request) = self.out.request(side, &upstream) else { return Asked::Unreached };
+        let Some(request) = self.out.request(reactor, side, &upstream) else { return Asked::Unreached };
         let _sent = reactor.counters.meters.send(&side.flow, Instant::now());
         let asked = exchange(&reactor.options, &upstream, request, side, self.out.protocol);
+        // Of an answer that is still on its way nothing is known before it is over.
+        let asked = async { to_its_end(asked.await?).await };
         match tokio::time::timeout(self.route.timeout, asked).await {
             Err(_) => Asked::Failed(ErrorClass::Timeout),
             Ok(Err(Unanswered::Unsent(_))) => Asked::Unreached,
             Ok(Err(Unanswered::Broke)) => Asked::Failed(ErrorClass::Connect),
-            Ok(Ok((parts, body))) => {
-                Asked::Answered(Box::new(Answered { parts, body, side: Arc::clone(side), sent: None }))
+            Ok(Ok((exchanged, None))) => {
+                let Exchanged { parts, body, unexamined } = exchanged;
+                let side = Arc::clone(side);
+                Asked::Answered(Box::new(Answered { parts, body, unexamined, side, sent: None }))
             }
+            Ok(Ok((_, Some(failed)))) => Asked::Failed(failed),
         }
     }
 
@@ -264,7 +271,7 @@ impl Mirrored {
         }
         let other = match &answer.body {
             Answer::Whole(body) => self.plain(body, BodyForm::of(&answer.parts.headers)),
-            Answer::Streaming(_) | Answer::Events(_) => None,
+            Answer::Streaming(..) | Answer::Events(..) => None,
         };
         let limits = Limits { max_elements: COMPARED, ..Limits::default() };
         // The first one could be read.
@@ -278,6 +285,20 @@ impl Mirrored {
         let fresh = meter.split.note(unit_in(self.unit.hash, arm), self.unit.named, arm, units::SAMPLED);
         fresh.is_some_and(|fresh| fresh & units::SAMPLED != 0)
     }
+}
+
+/// Reads what is still to come of an answer, and says how it failed where it did.
+async fn to_its_end(mut answer: Exchanged) -> Result<(Exchanged, Option<ErrorClass>), Unanswered> {
+    let (Answer::Streaming(stream, look) | Answer::Events(stream, look)) = &mut answer.body else {
+        return Ok((answer, None));
+    };
+    while let Some(frame) = stream.frame().await {
+        if let Ok(bytes) = frame.map_err(|_| Unanswered::Broke)?.into_data() {
+            look.see(&bytes);
+        }
+    }
+    let failed = look.failed().or(look.is_cut_short().then_some(ErrorClass::Connect));
+    Ok((answer, failed))
 }
 
 /// What a unit's one arm is known by among mirrored requests.

@@ -16,7 +16,7 @@ pub(crate) const CAPACITY: usize = 4_000_000;
 pub(crate) const CAPACITY: usize = 4_000;
 
 /// How many kinds of events there are: the bits below.
-pub(crate) const KINDS: usize = 11;
+pub(crate) const KINDS: usize = 12;
 
 pub(crate) const ERROR: u16 = 1;
 pub(crate) const REFUSED: u16 = 1 << 1;
@@ -28,16 +28,18 @@ pub(crate) const SLOW_SLO: u16 = 1 << 8;
 pub(crate) const REPEAT: u16 = 1 << 9;
 /// The unit's first request in an arm had no good answer.
 pub(crate) const FIRST_BAD: u16 = 1 << 10;
+/// An answer that could not be looked at.
+pub(crate) const UNEXAMINED: u16 = 1 << 11;
 /// The unit was seen at all.
-pub(crate) const SEEN: u16 = 1 << 11;
+pub(crate) const SEEN: u16 = 1 << 12;
 
 /// The unit was seen in this arm.
 pub(crate) fn exposed(arm: Role) -> u16 {
-    if arm == Role::Candidate { 1 << 12 } else { 1 << 13 }
+    if arm == Role::Candidate { 1 << 13 } else { 1 << 14 }
 }
 
 /// A mirrored request of the unit was asked of the baseline again.
-pub(crate) const SAMPLED: u16 = 1 << 14;
+pub(crate) const SAMPLED: u16 = 1 << 15;
 
 const SHARDS: usize = 64;
 

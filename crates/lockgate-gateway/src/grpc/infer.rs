@@ -10,7 +10,7 @@ use crate::log::Protocol;
 use crate::predict::{self, Target};
 use crate::reactor::{self, Reactor};
 use bytes::Bytes;
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::http::uri::PathAndQuery;
@@ -26,6 +26,9 @@ use tokio::task::spawn_local;
 
 /// Answers of a stream that wait for the client to take them.
 const WAITING: usize = 4;
+
+/// The largest answer that is read for an error's sentence.
+const WORDS_MAX: usize = 1 << 20;
 
 /// One call, one answer.
 pub(super) async fn unary(reactor: &Rc<Reactor>, headers: &HeaderMap, message: Bytes) -> Reply {
@@ -63,7 +66,8 @@ async fn ask(reactor: &Rc<Reactor>, headers: &HeaderMap, message: Bytes) -> Resu
 
 /// An error's sentence.
 async fn words(body: Stream) -> String {
-    let bytes = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    let bytes = Limited::new(body, WORDS_MAX).collect().await;
+    let bytes = bytes.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let value: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
     value["error"].as_str().map_or_else(|| "the model gave no answer".to_owned(), str::to_owned)
 }

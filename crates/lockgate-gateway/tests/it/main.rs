@@ -7,6 +7,7 @@ mod failover;
 mod feedback;
 mod grpc;
 mod hostile;
+mod passing;
 mod routing;
 mod shadow;
 mod splits;

@@ -9,18 +9,19 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+pub(crate) const HEAD: &str =
+    "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
 const DONE: &str = "data: [DONE]\n\n";
 
 /// A server whose answers the test writes.
-struct Upstream(TcpListener);
+pub(crate) struct Upstream(pub(crate) TcpListener);
 
 impl Upstream {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self(TcpListener::bind("127.0.0.1:0").await.unwrap())
     }
 
-    fn variant(&self, protocol: ServerProtocol, stream_ms: u64) -> Variant {
+    pub(crate) fn variant(&self, protocol: ServerProtocol, stream_ms: u64) -> Variant {
         let address = self.0.local_addr().unwrap().to_string();
         let server = Server { protocol, model: "inside".to_owned(), version: None, health: None, stream_ms };
         let workers = vec![lockgate_core::route::WorkerAddress::Tcp(address)];
@@ -28,7 +29,7 @@ impl Upstream {
     }
 
     /// The next request, and where its answer goes.
-    async fn asked(&self) -> (String, TcpStream) {
+    pub(crate) async fn asked(&self) -> (String, TcpStream) {
         let (mut stream, _) = self.0.accept().await.unwrap();
         let text = read_until(&mut stream, "}").await;
         (text, stream)
@@ -47,12 +48,12 @@ async fn read_until(stream: &mut TcpStream, end: &str) -> String {
     text
 }
 
-fn chunk(text: &str) -> String {
+pub(crate) fn chunk(text: &str) -> String {
     format!("{:x}\r\n{text}\r\n", text.len())
 }
 
 /// A client that has asked for a stream.
-async fn asking(world: &World) -> TcpStream {
+pub(crate) async fn asking(world: &World) -> TcpStream {
     asking_with(world, "").await
 }
 
@@ -75,7 +76,7 @@ async fn serving(stream_ms: u64) -> (World, Upstream) {
 }
 
 /// The record of the only request, once it is there.
-async fn record(world: &World) -> LogRecord {
+pub(crate) async fn record(world: &World) -> LogRecord {
     let mut found = None;
     for _ in 0..500 {
         found = world.records.try_recv().ok();

@@ -7,7 +7,7 @@ mod scan;
 mod text;
 pub mod write;
 
-pub use finite::nonfinite;
+pub use finite::{Nonfinite, nonfinite};
 pub use scan::{Integer, Scanner};
 
 /// What one body may hold at most.
