@@ -1,8 +1,9 @@
 //! The keeper of one worker.
 
 use super::backoff::{Backoff, Next};
-use super::health;
+use super::health::{self, Heard, Probe};
 use super::log::{Tail, capture};
+use super::port::Port;
 use super::{Place, WorkerSpec, WorkerState, WorkerStatus};
 use lockgate_core::route::WorkerAddress;
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -145,7 +146,8 @@ impl Keeper {
                 tail.text()
             ));
         }
-        if let Err(why) = self.listens(&child) {
+        let mut port = self.port(&child);
+        if let Err(why) = listens(&mut port).await {
             let _ = child.kill().await;
             return End::Died(why);
         }
@@ -154,12 +156,10 @@ impl Keeper {
         tokio::select! {
             status = child.wait() => return died(status, &tail, copying).await,
             () = told(&mut stop) => return self.end(child, stdin).await,
-            last = health::lost(&self.address, &self.spec) => said = last,
+            how = self.lost(&mut port) => said = how,
         }
         let _ = child.kill().await;
-        let misses = self.spec.health_misses;
-        let how = format!("it did not answer its health check {misses} times in a row ({said})");
-        let text = tail.text();
+        let (how, text) = (said, tail.text());
         End::Died(if text.is_empty() { how } else { format!("{how}. Its last output: {text}") })
     }
 
@@ -234,12 +234,28 @@ impl Keeper {
         }
     }
 
-    /// Whether what answers is this child, and not some other program that has taken its port.
-    fn listens(&self, child: &Child) -> Result<(), String> {
-        let (WorkerAddress::Tcp(address), Some(pid)) = (&self.address, child.id()) else { return Ok(()) };
-        match super::port::is_of_group(address, pid) {
-            Some(false) => Err(format!("another program listens on {address}")),
-            Some(true) | None => Ok(()),
+    /// The port that is this child's, where it has one.
+    fn port(&self, child: &Child) -> Option<Port> {
+        let (WorkerAddress::Tcp(address), Some(pid)) = (&self.address, child.id()) else { return None };
+        Port::new(address, pid)
+    }
+
+    /// Returns when the worker does not answer any more, or somebody else does in its place; in words.
+    async fn lost(&self, port: &mut Option<Port>) -> String {
+        let mut probe = Probe::new(&self.address, &self.spec);
+        loop {
+            match probe.next().await {
+                Heard::Well { .. } => {
+                    if let Err(why) = listens(port).await {
+                        return why;
+                    }
+                }
+                Heard::Missed | Heard::Refused if !probe.is_lost() => {}
+                Heard::Missed | Heard::Refused => {
+                    let (misses, last) = (self.spec.health_misses, probe.last);
+                    return format!("it did not answer its health check {misses} times in a row ({last})");
+                }
+            }
         }
     }
 
@@ -264,6 +280,20 @@ impl Keeper {
         }
         End::Stopped
     }
+}
+
+/// Whether what answers is the child, and not some other program that has taken its port.
+async fn listens(port: &mut Option<Port>) -> Result<(), String> {
+    let Some(mut looked) = port.take() else { return Ok(()) };
+    let look = tokio::task::spawn_blocking(move || {
+        let own = looked.is_its_own();
+        (looked, own)
+    });
+    // Where it can't be looked at, nothing is known.
+    let Ok((looked, own)) = look.await else { return Ok(()) };
+    let address = looked.address();
+    *port = Some(looked);
+    if own == Some(false) { Err(format!("another program listens on {address}")) } else { Ok(()) }
 }
 
 /// Waits until the workers have to stop (or nobody is left who could say so).

@@ -1,6 +1,7 @@
 //! Servers that somebody else runs: asked for their health like workers, and started by nobody here.
 
-use super::{WorkerSpec, WorkerState, WorkerStatus, health};
+use super::health::{self, Heard, Probe};
+use super::{WorkerSpec, WorkerState, WorkerStatus};
 use lockgate_core::route::WorkerAddress;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -35,19 +36,42 @@ impl Watcher {
                 tokio::time::sleep(AGAIN).await;
             }
             self.say(WorkerState::Ready);
-            let last_error = health::lost(&self.address, &self.spec).await;
+            let last_error = self.lost().await;
             tracing::warn!(address = ?self.address, last_error, "a server does not answer any more");
             self.say(WorkerState::Away { last_error });
+        }
+    }
+
+    /// Returns when it does not have any more what it is asked for, or does not answer; with what it said last.
+    async fn lost(&self) -> String {
+        let mut probe = Probe::new(&self.address, &self.spec);
+        loop {
+            match probe.next().await {
+                Heard::Well { again: false } => {}
+                Heard::Well { again: true } => self.doubt(),
+                Heard::Missed if !probe.is_lost() => {}
+                Heard::Missed | Heard::Refused => return probe.last,
+            }
         }
     }
 
     fn say(&self, state: WorkerState) {
         self.report.send_if_modified(|all| match all.get_mut(self.index) {
             Some(own) if own.state != state => {
+                own.returns += u64::from(state == WorkerState::Ready);
                 own.state = state.clone();
                 true
             }
             _ => false,
+        });
+    }
+
+    /// It answers again: whoever was silent for a moment may have been started anew.
+    fn doubt(&self) {
+        self.report.send_modify(|all| {
+            if let Some(own) = all.get_mut(self.index) {
+                own.doubts += 1;
+            }
         });
     }
 }

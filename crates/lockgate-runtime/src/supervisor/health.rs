@@ -1,13 +1,15 @@
 //! Whether a worker still answers: a process that hangs looks well from outside.
 
-use super::{Health, WorkerSpec};
+use super::WorkerSpec;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::{Request, header};
+use hyper::{Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use lockgate_core::route::WorkerAddress;
+use lockgate_core::server::refused_peer;
 use serde_json::Value;
+use std::net::SocketAddr;
 use tokio::net::{TcpStream, UnixStream};
 
 /// The largest answer that is read.
@@ -47,32 +49,77 @@ impl Expect {
     }
 }
 
-/// Returns when the worker at `address` has not answered so often in a row that it must be hanging, with what it said last.
+/// What came of asking a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// It is well; and whether it has answered badly just before.
+    Well {
+        /// Whether it has.
+        again: bool,
+    },
+    /// It says itself that it doesn't have what it is asked for (4xx).
+    Refused,
+    /// It says nothing, or that it isn't well.
+    Missed,
+}
+
+/// Asks a worker that is ready again and again.
 ///
 /// Its model runs in threads of its own, so a long inference doesn't keep it from answering. One connection is kept: a worker
 /// with as many clients as it takes accepts no new one.
-pub(super) async fn lost(address: &WorkerAddress, spec: &WorkerSpec) -> String {
-    let mut connection = None;
-    let mut misses = 0;
-    let mut last = String::new();
-    while misses < spec.health_misses.max(1) {
-        tokio::time::sleep(spec.health_every).await;
-        let asked = ask(address, &spec.health, connection);
-        connection = match tokio::time::timeout(spec.health_timeout, asked).await {
-            Ok(Ok(kept)) => {
-                misses = 0;
-                Some(kept)
-            }
-            other => {
-                misses += 1;
-                tracing::warn!(worker = spec.name, misses, "the worker did not answer its health check");
-                last =
-                    other.map_or_else(|_| "nothing came in time".to_owned(), |e| e.err().unwrap_or_default());
-                None
-            }
-        };
+#[derive(Debug)]
+pub(super) struct Probe<'s> {
+    address: &'s WorkerAddress,
+    spec: &'s WorkerSpec,
+    connection: Option<Connection>,
+    misses: u32,
+    /// What it said last where it wasn't well.
+    pub(super) last: String,
+}
+
+impl<'s> Probe<'s> {
+    pub(super) fn new(address: &'s WorkerAddress, spec: &'s WorkerSpec) -> Self {
+        Self { address, spec, connection: None, misses: 0, last: String::new() }
     }
-    last
+
+    /// Asks the next time, when it is due.
+    pub(super) async fn next(&mut self) -> Heard {
+        let spec = self.spec;
+        tokio::time::sleep(spec.health_every).await;
+        let asked = ask(self.address, spec, self.connection.take());
+        let unwell = match tokio::time::timeout(spec.health_timeout, asked).await {
+            Ok(Ok(kept)) => {
+                self.connection = Some(kept);
+                return Heard::Well { again: std::mem::take(&mut self.misses) > 0 };
+            }
+            Ok(Err(unwell)) => unwell,
+            Err(_) => Unwell::from("nothing came in time"),
+        };
+        self.misses += 1;
+        let misses = self.misses;
+        tracing::warn!(worker = spec.name, misses, "the worker did not answer its health check");
+        self.last = unwell.words;
+        if unwell.is_refusal { Heard::Refused } else { Heard::Missed }
+    }
+
+    /// Whether it has not answered so often in a row that it must be hanging.
+    pub(super) fn is_lost(&self) -> bool {
+        self.misses >= self.spec.health_misses.max(1)
+    }
+}
+
+/// Why a worker isn't well.
+#[derive(Debug)]
+struct Unwell {
+    words: String,
+    /// Whether it says itself that it doesn't have what it is asked for.
+    is_refusal: bool,
+}
+
+impl<T: Into<String>> From<T> for Unwell {
+    fn from(words: T) -> Self {
+        Self { words: words.into(), is_refusal: false }
+    }
 }
 
 /// Asks once.
@@ -80,8 +127,8 @@ pub(super) async fn lost(address: &WorkerAddress, spec: &WorkerSpec) -> String {
 /// # Errors
 /// Why the worker isn't well.
 pub(super) async fn once(address: &WorkerAddress, spec: &WorkerSpec) -> Result<(), String> {
-    match tokio::time::timeout(spec.health_timeout, ask(address, &spec.health, None)).await {
-        Ok(asked) => asked.map(drop),
+    match tokio::time::timeout(spec.health_timeout, ask(address, spec, None)).await {
+        Ok(asked) => asked.map(drop).map_err(|unwell| unwell.words),
         Err(_) => Err("nothing came in time".to_owned()),
     }
 }
@@ -89,12 +136,13 @@ pub(super) async fn once(address: &WorkerAddress, spec: &WorkerSpec) -> Result<(
 /// Asks once. What comes back is the connection.
 async fn ask(
     address: &WorkerAddress,
-    health: &Health,
+    spec: &WorkerSpec,
     kept: Option<Connection>,
-) -> Result<Connection, String> {
+) -> Result<Connection, Unwell> {
+    let health = &spec.health;
     let mut connection = match kept.filter(|c| !c.is_closed()) {
         Some(kept) => kept,
-        None => connect(address).await?,
+        None => connect(address, spec.not_at).await?,
     };
     let broke = |e: hyper::Error| format!("it broke off: {e}");
     connection.ready().await.map_err(broke)?;
@@ -108,15 +156,18 @@ async fn ask(
     let body = Limited::new(answer.into_body(), ANSWER_MAX).collect().await;
     let body = body.map_err(|e| format!("its answer can't be read: {e}"))?.to_bytes();
     if !status.is_success() {
-        return Err(format!("GET {} was answered {}", health.path, status.as_u16()));
+        let words = format!("GET {} was answered {}", health.path, status.as_u16());
+        // To come too often is no reason not to be there.
+        let is_refusal = status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS;
+        return Err(Unwell { words, is_refusal });
     }
     match health.expect.lacks(&body) {
         None => Ok(connection),
-        Some(why) => Err(format!("GET {}: {why}", health.path)),
+        Some(why) => Err(Unwell { words: format!("GET {}: {why}", health.path), is_refusal: true }),
     }
 }
 
-async fn connect(address: &WorkerAddress) -> Result<Connection, String> {
+async fn connect(address: &WorkerAddress, not_at: Option<SocketAddr>) -> Result<Connection, String> {
     let away = |e: std::io::Error| format!("it takes no connections: {e}");
     let broke = |e: hyper::Error| format!("it broke off: {e}");
     // Each connection ends with its sender.
@@ -128,12 +179,27 @@ async fn connect(address: &WorkerAddress) -> Result<Connection, String> {
             Ok(sender)
         }
         WorkerAddress::Tcp(address) => {
-            let io = TokioIo::new(TcpStream::connect(address).await.map_err(away)?);
-            let (sender, connection) = handshake(io).await.map_err(broke)?;
+            let io = TcpStream::connect(address).await.map_err(away)?;
+            let (peer, own) = (io.peer_addr().map_err(away)?, io.local_addr().map_err(away)?);
+            if let Some(why) = refused_peer(peer.ip()) {
+                return Err(format!("{address}: {why}"));
+            }
+            if not_at.is_some_and(|gateway| is_at(gateway, peer, own)) {
+                return Err(format!("{address} is this environment's own gateway"));
+            }
+            let (sender, connection) = handshake(TokioIo::new(io)).await.map_err(broke)?;
             tokio::spawn(connection);
             Ok(sender)
         }
     }
+}
+
+/// Whether a connection from `own` to `peer` has reached whoever listens at `listens`.
+fn is_at(listens: SocketAddr, peer: SocketAddr, own: SocketAddr) -> bool {
+    let (at, peer_ip) = (listens.ip().to_canonical(), peer.ip().to_canonical());
+    // What a machine sends to itself comes from where it goes to.
+    let here = peer_ip.is_loopback() || peer_ip == own.ip().to_canonical();
+    listens.port() == peer.port() && (at == peer_ip || (at.is_unspecified() && here))
 }
 
 #[cfg(test)]
@@ -152,5 +218,19 @@ mod tests {
         assert_eq!(listed.lacks(br#"{"data":[{"id":"b"},{"id":"a"}]}"#), None);
         assert!(listed.lacks(br#"{"data":[{"id":"ab"}]}"#).unwrap().contains("`a`"));
         assert_eq!(Expect::Ok.lacks(b""), None);
+    }
+
+    #[test]
+    fn an_address_is_known_as_the_gateway_s_by_whatever_name_it_was_reached() {
+        let of = |listens: &str, peer: &str, own: &str| {
+            is_at(listens.parse().unwrap(), peer.parse().unwrap(), own.parse().unwrap())
+        };
+        assert!(of("127.0.0.1:80", "127.0.0.1:80", "127.0.0.1:5000"));
+        assert!(of("0.0.0.0:80", "127.0.0.1:80", "127.0.0.1:5000"));
+        assert!(of("[::]:80", "127.0.0.1:80", "127.0.0.1:5000"));
+        assert!(of("0.0.0.0:80", "10.0.0.5:80", "10.0.0.5:5000"));
+        assert!(!of("0.0.0.0:80", "10.0.0.6:80", "10.0.0.5:5000"));
+        assert!(!of("127.0.0.1:80", "127.0.0.1:81", "127.0.0.1:5000"));
+        assert!(!of("10.0.0.5:80", "127.0.0.1:80", "127.0.0.1:5000"));
     }
 }

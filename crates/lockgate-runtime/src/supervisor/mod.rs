@@ -14,6 +14,7 @@ mod port;
 pub use health::Expect;
 use lockgate_core::route::WorkerAddress;
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -77,6 +78,8 @@ pub struct WorkerSpec {
     pub start: Option<Arc<dyn Start>>,
     /// How a worker is asked whether it is well.
     pub health: Health,
+    /// Where no server may be: the gateway that would ask it.
+    pub not_at: Option<SocketAddr>,
     /// How long a worker may take to become ready.
     pub ready_within: Duration,
     /// The pause after the first death; it doubles with each one that follows.
@@ -121,6 +124,7 @@ impl WorkerSpec {
             memory_limit: None,
             start: None,
             health: Health { path: "/v2/health/ready".to_owned(), expect: Expect::Ok },
+            not_at: None,
             ready_within: Duration::from_secs(60),
             pause: Duration::from_millis(100),
             max_pause: Duration::from_secs(30),
@@ -182,6 +186,10 @@ pub struct WorkerStatus {
     pub pid: Option<u32>,
     /// How often it was started again.
     pub restarts: u64,
+    /// Of somebody else's, how often it was found ready after it was not: it may be another one each time.
+    pub returns: u64,
+    /// Of somebody else's, how often it failed to answer for a moment: it may be another one since.
+    pub doubts: u64,
 }
 
 /// Why workers can't be supervised, or aren't ready.
@@ -276,7 +284,8 @@ impl Supervisor {
             watch::Receiver<Option<Duration>>,
         ) -> JoinHandle<()>,
     ) -> Self {
-        let first = WorkerStatus { state: WorkerState::Starting, pid: None, restarts: 0 };
+        let first =
+            WorkerStatus { state: WorkerState::Starting, pid: None, restarts: 0, returns: 0, doubts: 0 };
         let (report, status) = watch::channel(vec![first; addresses.len()]);
         let (stop, _) = watch::channel(None);
         let each = addresses.iter().cloned().enumerate();
@@ -312,6 +321,26 @@ impl Supervisor {
                 late.map_or(Ok(()), |(index, w)| {
                     Err(SupervisorError::NotReady { index, state: format!("{:?}", w.state) })
                 })
+            }
+        }
+    }
+
+    /// Waits until at least one worker is ready, and says which.
+    ///
+    /// # Errors
+    /// Where all are given up or stopped, or `within` has passed.
+    pub async fn any_ready(&self, within: Duration) -> Result<usize, SupervisorError> {
+        let mut status = self.status.clone();
+        let is_ready = |w: &WorkerStatus| w.state == WorkerState::Ready;
+        let open = |all: &Vec<WorkerStatus>| all.iter().any(is_ready) || matches!(judge(all), Some(Err(_)));
+        let _ = tokio::time::timeout(within, status.wait_for(open)).await;
+        let all = self.status.borrow();
+        match (all.iter().position(is_ready), judge(&all)) {
+            (Some(index), _) => Ok(index),
+            (None, Some(Err(error))) => Err(error),
+            (None, _) => {
+                let state = all.iter().map(|w| format!("{:?}", w.state)).collect::<Vec<_>>().join(", ");
+                Err(SupervisorError::NotReady { index: 0, state })
             }
         }
     }
