@@ -44,6 +44,9 @@ pub enum AgentError {
     /// A worker.
     #[error("{0}")]
     Worker(String),
+    /// A worker that can't answer now, and may in a moment.
+    #[error("{0}")]
+    Busy(String),
     /// A gate could not be carried out.
     #[error("{0}")]
     Gate(String),
@@ -66,7 +69,7 @@ impl AgentError {
     /// Whether the machine is at fault and not what is being prepared: a full disk, too many open files, a worker that died.
     #[must_use]
     pub fn is_the_machine_s(&self) -> bool {
-        matches!(self, Self::Io { .. } | Self::Blob(_) | Self::Store(_) | Self::Worker(_))
+        matches!(self, Self::Io { .. } | Self::Blob(_) | Self::Store(_) | Self::Worker(_) | Self::Busy(_))
     }
 }
 

@@ -2,14 +2,15 @@
 //! secret: local processes now.
 
 mod brought;
+mod checks;
+mod golden;
 mod python;
 
 use crate::AgentError;
-use crate::caller::Caller;
-use crate::gates::{Golden, RowForm};
 use crate::releases::LocalRelease;
+use checks::Checks;
+use golden::golden;
 use lockgate_core::digest::Digest;
-use lockgate_core::gate::GateSpec;
 use lockgate_core::plan::{Plan, Revision};
 use lockgate_core::release::Runtime;
 use lockgate_core::rollout::Readiness;
@@ -19,15 +20,13 @@ use lockgate_runtime::supervisor::{WorkerState, WorkerStatus};
 use lockgate_runtime::{Supervisor, WorkerSpec};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How long a worker may finish what is in flight.
 const GRACE: Duration = Duration::from_secs(10);
-
-/// The largest difference from the golden set with which a release may serve, where no parity gate says another one.
-const GOLDEN_ATOL: f64 = 1e-4;
 
 /// How workers are started.
 #[derive(Debug, Clone)]
@@ -38,6 +37,8 @@ pub(crate) struct FleetOptions {
     pub(crate) onnxruntime: PathBuf,
     pub(crate) sockets: PathBuf,
     pub(crate) logs: PathBuf,
+    /// Where the gateway listens that asks them.
+    pub(crate) gateway: SocketAddr,
 }
 
 /// The environment's workers.
@@ -60,19 +61,21 @@ struct Running {
     server: Option<Server>,
     /// Whether they are started here and may listen on ports, which others could take while they are gone.
     has_ports: bool,
-    /// Whether the golden set was answered rightly; none while it is being asked.
-    checked: Option<Result<(), String>>,
+    /// Whether the golden set was answered rightly.
+    checks: Checks,
 }
 
 /// A worker for a gate alone.
 #[derive(Debug)]
 pub(crate) struct Borrowed {
     supervisor: Supervisor,
+    /// Which of its workers is ready.
+    ready: usize,
 }
 
 impl Borrowed {
     pub(crate) fn address(&self) -> WorkerAddress {
-        self.supervisor.addresses()[0].clone()
+        self.supervisor.addresses()[self.ready].clone()
     }
 
     pub(crate) async fn give_back(self) {
@@ -160,45 +163,10 @@ impl Fleet {
         let (supervisor, _) = self.launch(release, (revision, plan), name, workers, |_| {})?;
         let server = release.manifest.runtime.server().cloned();
         let has_ports = matches!(release.manifest.runtime, Runtime::Process(_));
-        let running = Running { supervisor, release: revision.release, server, has_ports, checked: None };
+        let elsewhere = matches!(release.manifest.runtime, Runtime::Http(_));
+        let checks = Checks::new(supervisor.addresses().len(), elsewhere);
+        let running = Running { supervisor, release: revision.release, server, has_ports, checks };
         self.lock().insert(key, running);
-        Ok(())
-    }
-
-    /// Asks a revision's first worker for its golden set, of servers at addresses each one, once they are ready, and remembers
-    /// whether the answers were right. A revision serves only after that.
-    pub(crate) async fn check(
-        &self,
-        revision: &Revision,
-        plan: &Plan,
-        release: &LocalRelease,
-    ) -> Result<(), AgentError> {
-        let key = revision.digest();
-        // What somebody else runs may be another model at each place.
-        let each = matches!(release.manifest.runtime, Runtime::Http(_));
-        let addresses = {
-            let running = self.lock();
-            let Some(found) = running.get(&key) else { return Ok(()) };
-            let ready = found.supervisor.status().borrow().iter().all(|w| w.state == WorkerState::Ready);
-            if found.checked.is_some() || !ready {
-                return Ok(());
-            }
-            let count = if each { usize::MAX } else { 1 };
-            found.supervisor.addresses().iter().take(count).cloned().collect::<Vec<_>>()
-        };
-        let mut outcome = Ok(());
-        if let Some(golden) = golden(release)? {
-            for address in &addresses {
-                // Only a wrong answer is the release's fault; a worker that could not be asked is asked again.
-                outcome = ask(&golden, address, release, atol(plan)).await?;
-                if outcome.is_err() {
-                    break;
-                }
-            }
-        }
-        if let Some(found) = self.lock().get_mut(&key) {
-            found.checked = Some(outcome);
-        }
         Ok(())
     }
 
@@ -215,34 +183,49 @@ impl Fleet {
             });
             return Readiness::Failed(why.unwrap_or_else(|| "its workers were stopped".to_owned()));
         }
-        match &found.checked {
-            Some(Err(why)) => Readiness::Failed(why.clone()),
-            Some(Ok(())) if all.iter().any(|w| w.state == WorkerState::Ready) => Readiness::Ready,
-            _ => Readiness::Pending,
+        if let Some(why) = found.checks.failed(&all) {
+            return Readiness::Failed(why);
         }
+        let serves = |(index, w): (usize, &WorkerStatus)| {
+            w.state == WorkerState::Ready && found.checks.may_serve(index, w)
+        };
+        if all.iter().enumerate().any(serves) { Readiness::Ready } else { Readiness::Pending }
     }
 
     /// Where a revision's workers listen, ready or not: the gateway passes over those that don't answer, and finds them
     /// again when they do, without a new table. A server on a port of this machine is left out while it isn't ready: another
-    /// program may have its port.
+    /// program may have its port. So is somebody else's while it isn't ready, or has not answered its golden set rightly since
+    /// it is: it may have another model now, or not the version that it is asked for.
     pub(crate) fn addresses(&self, revision: &Revision) -> Vec<WorkerAddress> {
         let running = self.lock();
         let Some(found) = running.get(&revision.digest()) else { return Vec::new() };
-        if !matches!(found.checked, Some(Ok(()))) {
-            return Vec::new();
-        }
         let status = found.supervisor.status();
         let all = status.borrow();
-        let kept = |(address, worker): &(&WorkerAddress, &WorkerStatus)| {
+        let kept = |(index, (address, worker)): &(usize, (&WorkerAddress, &WorkerStatus))| {
             let is_port = found.has_ports && matches!(address, WorkerAddress::Tcp(_));
-            !is_port || worker.state == WorkerState::Ready
+            found.checks.may_serve(*index, worker) && (!is_port || worker.state == WorkerState::Ready)
         };
-        found.supervisor.addresses().iter().zip(all.iter()).filter(kept).map(|(a, _)| a.clone()).collect()
+        let each = found.supervisor.addresses().iter().zip(all.iter()).enumerate();
+        each.filter(kept).map(|(_, (address, _))| address.clone()).collect()
     }
 
     /// Whether a revision's workers were ready once and answered their golden set rightly.
     pub(crate) fn is_checked(&self, revision: &Revision) -> bool {
-        self.lock().get(&revision.digest()).is_some_and(|found| matches!(found.checked, Some(Ok(()))))
+        self.lock().get(&revision.digest()).is_some_and(|found| found.checks.is_good())
+    }
+
+    /// What is wrong with some of a revision's addresses, where others may serve; none where nothing is.
+    pub(crate) fn trouble(&self, revision: &Revision) -> Option<String> {
+        let running = self.lock();
+        let found = running.get(&revision.digest())?;
+        let (status, addresses) = (found.supervisor.status(), found.supervisor.addresses());
+        let all = status.borrow();
+        let troubles = found.checks.troubles(&all).map(|(index, why)| match addresses.get(index) {
+            Some(WorkerAddress::Tcp(address) | WorkerAddress::Unix(address)) => format!("{address}: {why}"),
+            None => why.to_owned(),
+        });
+        let words = troubles.collect::<Vec<_>>().join("; ");
+        (!words.is_empty()).then_some(words)
     }
 
     /// What a revision's workers speak, where they are servers that the team brings.
@@ -321,9 +304,10 @@ impl Fleet {
         // A gate is told of the first death; waiting for a crash loop would only take longer to say the same.
         let once = |spec: &mut WorkerSpec| spec.crash_loop_after = 1;
         let (supervisor, within) = self.launch(release, (&plan.revision, plan), name, 1, once)?;
-        let ready = supervisor.ready(within).await;
-        ready.map_err(|e| AgentError::Gate(format!("the release can't be loaded: {e}")))?;
-        Ok(Borrowed { supervisor })
+        // There is more than one only where somebody else runs them, and not all need to be there.
+        let ready = supervisor.any_ready(within).await;
+        let ready = ready.map_err(|e| AgentError::Gate(format!("the release can't be loaded: {e}")))?;
+        Ok(Borrowed { supervisor, ready })
     }
 
     /// The ends of the workers' logs.
@@ -341,48 +325,6 @@ impl Fleet {
         }
         text
     }
-}
-
-fn atol(plan: &Plan) -> f64 {
-    let said = plan.gates.values().find_map(|g| match g {
-        GateSpec::Parity { atol } => Some(*atol),
-        _ => None,
-    });
-    said.unwrap_or(GOLDEN_ATOL)
-}
-
-fn golden(release: &LocalRelease) -> Result<Option<Golden>, AgentError> {
-    let Some(path) = crate::releases::golden_path(release) else { return Ok(None) };
-    let bytes = std::fs::read(&path).map_err(|e| AgentError::io("read", &path, e))?;
-    Golden::parse(&bytes, &release.manifest).map(Some).map_err(AgentError::Untrusted)
-}
-
-/// Whether the golden set is answered rightly; in words what is wrong.
-async fn ask(
-    golden: &Golden,
-    address: &WorkerAddress,
-    release: &LocalRelease,
-    atol: f64,
-) -> Result<Result<(), String>, AgentError> {
-    let mut caller = Caller::open(address).await?;
-    let form = match RowForm::of(&mut caller, &release.manifest).await {
-        Ok(form) => form,
-        Err(AgentError::Gate(why)) => return Ok(Err(why)),
-        Err(error) => return Err(error),
-    };
-    let reply = caller.post(form.path(), form.request(&golden.columns, &golden.rows)?).await?;
-    if reply.status != 200 {
-        return Ok(Err(format!("it answered its golden set with {}: {}", reply.status, reply.words())));
-    }
-    let scores = match form.scores(&reply.body, golden.rows.len()) {
-        Ok(scores) => scores,
-        Err(error) => return Ok(Err(error.to_string())),
-    };
-    let (worst, row) = golden.largest_difference(&scores);
-    if worst <= atol {
-        return Ok(Ok(()));
-    }
-    Ok(Err(format!("row {row} of its golden set is answered {worst:.3e} off, allowed {atol:.0e}")))
 }
 
 /// The golden set's rows as a file that a worker warms up with.

@@ -47,6 +47,8 @@ pub struct Counts {
     pub refused: u64,
     /// Units whose first request had no good answer.
     pub first_bad: u64,
+    /// Units that got an answer that could not be looked at.
+    pub unexamined: u64,
     /// Units that were slower than a quantile of the baseline beyond the margin for rolling back.
     pub slow_rollback: [u64; QUANTILES],
     /// Units that were slower than a quantile of the baseline beyond the margin for promoting.
@@ -196,13 +198,16 @@ impl Seen<'_> {
     }
 
     fn segments(&self, of: impl Fn(&Counts) -> u64) -> Vec<Segment> {
-        self.shared()
-            .map(|w| Segment {
-                weight: self.share(w),
-                candidate_events: of(&w.candidate),
-                baseline_events: of(&w.baseline),
-            })
-            .collect()
+        self.paired(|w| (of(&w.candidate), of(&w.baseline)))
+    }
+
+    /// The candidate's events and the baseline's.
+    fn paired(&self, of: impl Fn(&Weighed) -> (u64, u64)) -> Vec<Segment> {
+        let segment = |w: &Weighed| {
+            let (candidate_events, baseline_events) = of(w);
+            Segment { weight: self.share(w), candidate_events, baseline_events }
+        };
+        self.shared().map(segment).collect()
     }
 
     /// What there was where both sides could be met: in a preview only the baseline was.
@@ -378,6 +383,10 @@ fn errors(evidence: Seen<'_>, worse: f64, rollback: f64, floor: f64) -> Numbers 
     if refused + refused_b > 0 {
         words.push_str(&format!("; refused or given up: {refused}, baseline {refused_b}"));
     }
+    let (dark, dark_b) = (evidence.sum(|w| w.candidate.unexamined), evidence.sum(|w| w.baseline.unexamined));
+    if dark + dark_b > 0 {
+        words.push_str(&format!("; could not be looked at: {dark}, baseline {dark_b}"));
+    }
     let below = |count| rate::log_e(count, units, floor, Bound::Below);
     if !evidence.compared {
         // Without a baseline there is only the absolute bound: more bad answers than the floor allows.
@@ -385,7 +394,7 @@ fn errors(evidence: Seen<'_>, worse: f64, rollback: f64, floor: f64) -> Numbers 
         return Numbers {
             worse: above,
             not_worse: 0.0,
-            below_floor: Some(below(bad)),
+            below_floor: Some(below(bad + dark)),
             segments: counts(evidence, |c| c.errors),
             words,
         };
@@ -395,14 +404,17 @@ fn errors(evidence: Seen<'_>, worse: f64, rollback: f64, floor: f64) -> Numbers 
     let harm = kinds.map(|of| thinning::log_e(&evidence.segments(of), rollback, Side::Worse));
     let whole = at_whole(evidence, worse, floor);
     let harm = [harm[0], harm[1]].into_iter().chain(whole).collect::<Vec<f64>>();
-    let fine = kinds.map(|of| {
-        let ratio = thinning::log_e(&evidence.segments(of), worse, Side::NotWorse);
+    // What nobody could look at is no harm and no proof: here each of the candidate's counts as bad, and none of the baseline's.
+    let proof = |of: fn(&Weighed) -> (u64, u64)| {
+        let ratio = thinning::log_e(&evidence.paired(of), worse, Side::NotWorse);
         // Either proof will do; the mean of two e-values is one, their maximum is none.
-        merge::mean(&[ratio, below(evidence.sum(|w| of(&w.candidate)))]).unwrap_or(0.0)
-    });
+        merge::mean(&[ratio, below(evidence.sum(|w| of(w).0))]).unwrap_or(0.0)
+    };
+    let good = proof(|w| (w.candidate.errors + w.candidate.unexamined, w.baseline.errors));
+    let taken = proof(|w| (w.candidate.refused, w.baseline.refused));
     Numbers {
         worse: merge::mean(&harm).unwrap_or(0.0),
-        not_worse: fine[0].min(fine[1]),
+        not_worse: good.min(taken),
         below_floor: None,
         segments: counts(evidence, |c| c.errors),
         words,

@@ -68,6 +68,23 @@ fn nothing_seen_is_unknown() {
 }
 
 #[test]
+fn answers_that_nobody_could_look_at_are_no_harm_and_no_proof() {
+    let usual = Counts { slow_promote: [4500, 900, 90], ..healthy(9000) };
+    let errors = |candidate: Counts, baseline: Counts| {
+        let j = judge(&plan(), &seen(candidate, baseline), &mut Peaks::default());
+        let found = j.readings.iter().find(|r| r.guard.as_str() == "errors").unwrap();
+        (found.verdict, found.summary.clone())
+    };
+    let dark = Counts { unexamined: 3000, ..healthy(3000) };
+    let (verdict, summary) = errors(dark, Counts { unexamined: 9000, ..usual });
+    assert_eq!(verdict, Verdict::Unknown, "{summary}");
+    assert!(summary.contains("could not be looked at: 3000, baseline 9000"), "{summary}");
+    // A few of them keep nobody back.
+    assert_eq!(errors(Counts { unexamined: 3, ..healthy(3000) }, usual).0, Verdict::NotWorse);
+    assert_eq!(errors(healthy(3000), Counts { unexamined: 9000, ..usual }).0, Verdict::NotWorse);
+}
+
+#[test]
 fn a_healthy_candidate_is_proven_not_worse() {
     let j = judge(
         &plan(),

@@ -288,6 +288,7 @@ async fn open(
         onnxruntime: options.onnxruntime,
         sockets,
         logs: home.path("logs"),
+        gateway: gateway.local_addr(),
     }));
     let shared = Arc::new(Shared {
         server: Server::new(&options.server, options.token, options.environment.clone())?,

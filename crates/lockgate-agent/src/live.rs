@@ -94,6 +94,7 @@ fn counts(s: &SegmentStats) -> Counts {
         refused: s.events.refused,
         requests: s.requests,
         first_bad: s.events.first_bad,
+        unexamined: s.events.unexamined,
         slow_rollback: s.events.slow_rollback,
         slow_promote: s.events.slow_promote,
         slow_slo: s.events.slow_slo,
@@ -213,7 +214,7 @@ fn side(
     let workers = shared.fleet.count(revision);
     let trouble = match shared.fleet.readiness(revision) {
         lockgate_core::rollout::Readiness::Failed(why) => Some(why),
-        _ => None,
+        _ => shared.fleet.trouble(revision),
     };
     LiveSide {
         role,

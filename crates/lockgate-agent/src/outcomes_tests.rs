@@ -71,6 +71,7 @@ fn record(number: u64, salt: &str) -> LogRecord {
         response: None,
         response_form: BodyForm::default(),
         request_id: None,
+        unexamined: None,
         forced: None,
         drawn: Some(DrawnFor { salt: salt.into(), weight: 5_000, arm, unit: number }),
     }

@@ -234,6 +234,7 @@ fn batch(rows: &[LogRecord]) -> Result<RecordBatch, arrow::error::ArrowError> {
         ),
         ("protocol", text(&|r| Some(r.protocol.as_str().to_owned()))),
         ("request_id", text(&|r| r.request_id.clone())),
+        ("unexamined", text(&|r| r.unexamined.map(|why| why.as_str().to_owned()))),
         ("request", text(&request)),
         ("response", text(&response)),
     ];
@@ -406,6 +407,7 @@ mod tests {
             response: None,
             response_form: BodyForm::default(),
             request_id: None,
+            unexamined: None,
             drawn: None,
         }
     }

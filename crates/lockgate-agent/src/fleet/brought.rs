@@ -48,6 +48,7 @@ fn spec(options: &FleetOptions, server: &Server, plan: &Plan, name: String) -> W
     let o = options;
     let mut spec = WorkerSpec::new("/bin/sh".into(), Vec::new(), o.sockets.clone(), o.logs.clone(), name);
     spec.health = health(server);
+    spec.not_at = Some(o.gateway);
     spec.health_timeout = HEALTH.max(Duration::from_millis(plan.rollout.timeout_ms));
     spec
 }

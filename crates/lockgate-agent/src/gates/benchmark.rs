@@ -32,7 +32,9 @@ pub(super) async fn run(
     let bytes = tokio::fs::read(&path).await.map_err(|e| AgentError::io("read", &path, e))?;
     let golden = Golden::parse(&bytes, &context.release.manifest).map_err(AgentError::Gate)?;
     let worker = context.fleet.borrow(&context.release, context.plan).await?;
-    let form = RowForm::of(&mut Caller::open(&worker.address()).await?, &context.release.manifest).await?;
+    let server = context.release.manifest.runtime.server();
+    let mut caller = Caller::open(&worker.address(), server).await?.patient();
+    let form = RowForm::of(&mut caller, &context.release.manifest).await?;
     let one = |row: &Vec<_>| form.request(&golden.columns, std::slice::from_ref(row));
     let bodies: Vec<Bytes> = golden.rows.iter().map(one).collect::<Result<_, _>>()?;
     let asked: Arc<(String, Vec<Bytes>)> = Arc::new((form.path().to_owned(), bodies));
@@ -41,7 +43,7 @@ pub(super) async fn run(
     let until = begun + Duration::from_millis(duration_ms);
     let mut tasks = tokio::task::JoinSet::new();
     for i in 0..CONNECTIONS {
-        let caller = Caller::open(&worker.address()).await?;
+        let caller = Caller::open(&worker.address(), server).await?;
         let first = begun + interval.mul_f64(i as f64 / CONNECTIONS as f64);
         tasks.spawn(load(caller, Arc::clone(&asked), i, first, interval, until));
     }
@@ -102,7 +104,7 @@ async fn load(
         let reply = caller.post(path, bodies[next % bodies.len()].clone()).await?;
         part.latency.record(u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX));
         part.sent += 1;
-        part.bad += u64::from(reply.status != 200 || reply.nonfinite > 0);
+        part.bad += u64::from(reply.wrong().is_some());
         next += 1;
         due += interval;
     }

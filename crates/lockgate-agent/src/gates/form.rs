@@ -47,7 +47,7 @@ impl RowForm {
             }),
             ServerProtocol::Oip => {
                 let path = model_path("/v2/models/", server);
-                let reply = caller.get(&path).await?;
+                let reply = caller.get_unless_busy(&path).await?;
                 if reply.status != 200 {
                     let why = format!("GET {path} was answered {}: {}", reply.status, reply.words());
                     return Err(AgentError::Gate(why));

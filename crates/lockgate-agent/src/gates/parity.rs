@@ -81,16 +81,14 @@ pub(super) async fn run(context: &Context<'_>, atol: f64) -> Result<Checked, Age
     let bytes = tokio::fs::read(&path).await.map_err(|e| AgentError::io("read", &path, e))?;
     let golden = Golden::parse(&bytes, &context.release.manifest).map_err(AgentError::Gate)?;
     let worker = context.fleet.borrow(&context.release, context.plan).await?;
-    let mut caller = Caller::open(&worker.address()).await?;
-    let form = RowForm::of(&mut caller, &context.release.manifest).await?;
-    let reply = caller.post(form.path(), form.request(&golden.columns, &golden.rows)?).await?;
+    let manifest = &context.release.manifest;
+    let mut caller = Caller::open(&worker.address(), manifest.runtime.server()).await?.patient();
+    let form = RowForm::of(&mut caller, manifest).await?;
+    let body = form.request(&golden.columns, &golden.rows)?;
+    let reply = caller.post_unless_busy(form.path(), body).await?;
     worker.give_back().await;
-    if reply.status != 200 {
-        return Err(AgentError::Gate(format!(
-            "the release answered the golden set with {}: {}",
-            reply.status,
-            reply.words()
-        )));
+    if let Some(why) = reply.wrong() {
+        return Err(AgentError::Gate(format!("the release answered the golden set with {why}")));
     }
     let scores = form.scores(&reply.body, golden.rows.len())?;
     let (worst, row) = golden.largest_difference(&scores);

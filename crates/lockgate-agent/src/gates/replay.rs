@@ -1,4 +1,5 @@
-//! The `replay` gate: requests that were recorded in this environment must all be answered, with finite numbers.
+//! The `replay` gate: requests that were recorded in this environment must all be answered well: with finite numbers, and
+//! streams to their ends.
 
 use super::{Checked, Context, model_path};
 use crate::AgentError;
@@ -14,6 +15,9 @@ use std::collections::BTreeMap;
 
 /// How many bad answers are put into the log.
 const SHOWN: usize = 20;
+
+/// After so many requests in a row without an answer there is nobody to ask.
+const LOST: usize = 3;
 
 pub(super) async fn run(
     context: &Context<'_>,
@@ -36,20 +40,27 @@ pub(super) async fn run(
         ));
     }
     let worker = context.fleet.borrow(&context.release, context.plan).await?;
-    let mut caller = Caller::open(&worker.address()).await?;
+    let mut caller = Caller::open(&worker.address(), server).await?;
     let mut log = String::new();
-    let mut bad = 0_usize;
+    let (mut bad, mut lost) = (0_usize, 0);
     for (i, body) in bodies.iter().enumerate() {
         let (path, body) = asked(server, &context.plan.model, body)?;
-        let reply = caller.post(&path, body).await?;
-        let words = match (reply.status, reply.nonfinite) {
-            (200, 0) => continue,
-            (200, n) => format!("request {i}: {n} numbers of the answer are not finite\n"),
-            (status, _) => format!("request {i}: {status} {}\n", reply.words()),
+        let wrong = match caller.post(&path, body).await {
+            Ok(reply) => {
+                lost = 0;
+                reply.wrong()
+            }
+            // It broke off, as it would have for a user. One that is gone can't be asked.
+            Err(AgentError::Worker(why)) if lost < LOST => {
+                lost += 1;
+                Some(why)
+            }
+            Err(error) => return Err(error),
         };
+        let Some(why) = wrong else { continue };
         bad += 1;
         if bad <= SHOWN {
-            log.push_str(&words);
+            log.push_str(&format!("request {i}: {why}\n"));
         }
     }
     worker.give_back().await;

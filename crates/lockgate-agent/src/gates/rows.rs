@@ -24,20 +24,16 @@ pub(super) async fn scores(
     }
     let columns: Vec<&Values> = inputs.iter().map(|name| data.column(name)).collect::<Result<_, _>>()?;
     let worker = context.fleet.borrow(release, context.plan).await?;
-    let mut caller = Caller::open(&worker.address()).await?;
+    let mut caller = Caller::open(&worker.address(), release.manifest.runtime.server()).await?.patient();
     let form = RowForm::of(&mut caller, &release.manifest).await?;
     let mut scores = Vec::with_capacity(data.rows);
     for from in (0..data.rows).step_by(BATCH) {
         let to = (from + BATCH).min(data.rows);
         let rows: Vec<Vec<Value>> = (from..to).map(|i| columns.iter().map(|c| c.json(i)).collect()).collect();
-        let reply = caller.post(form.path(), form.request(&inputs, &rows)?).await?;
-        if reply.status != 200 {
-            return Err(AgentError::Gate(format!(
-                "the release answered rows {from} to {} with {}: {}",
-                to - 1,
-                reply.status,
-                reply.words()
-            )));
+        let body = form.request(&inputs, &rows)?;
+        let reply = caller.post_unless_busy(form.path(), body).await?;
+        if let Some(why) = reply.wrong() {
+            return Err(AgentError::Gate(format!("the release answered rows {from} to {}: {why}", to - 1)));
         }
         scores.extend(form.scores(&reply.body, to - from)?);
     }

@@ -27,7 +27,7 @@ impl Reconciler {
                 match preparing.get(&key) {
                     Some(Preparing::Working | Preparing::Failed(_)) => continue,
                     Some(Preparing::Waiting { until }) if Instant::now() < *until => continue,
-                    _ if self.shared.fleet.readiness(revision) == Readiness::Ready => continue,
+                    _ if self.is_settled(revision) => continue,
                     _ => {}
                 }
                 preparing.insert(key, Preparing::Working);
@@ -50,6 +50,12 @@ impl Reconciler {
                 });
             }
         }
+    }
+
+    /// Whether a revision can serve, and none of its addresses has to prove itself.
+    fn is_settled(&self, revision: &Revision) -> bool {
+        let fleet = &self.shared.fleet;
+        fleet.readiness(revision) == Readiness::Ready && !fleet.is_check_due(revision)
     }
 
     /// Stops what is not wanted any more.
