@@ -144,21 +144,21 @@ MODEL = """
 import json, joblib, numpy as np
 from sklearn.linear_model import LinearRegression
 x = np.array([[float(i), float((7 - i) ** 2)] for i in range(8)])
-joblib.dump(LinearRegression().fit(x, 2 * x[:, 0] + x[:, 1]), "model.joblib")
+joblib.dump(LinearRegression().fit(x, SLOPE * x[:, 0] + x[:, 1]), "model.joblib")
 settings = {"name": "churn", "implementation": "mlserver_sklearn.SKLearnModel", "parameters": {"uri": "./model.joblib"}}
 open("model-settings.json", "w").write(json.dumps(settings))
 """
 
 
 class Elsewhere:
-    """MLServer as somebody else runs it, with the model of `away@slope2`."""
+    """MLServer as somebody else runs it, with the model of `away@slope2` or another one behind the same name."""
 
     def __init__(self, outside):
         self.folder, self.port = outside.folder.parent / "elsewhere", outside.place
         self.folder.mkdir()
-        subprocess.run([OUTSIDE, "-c", MODEL], cwd=self.folder, check=True)
 
-    def start(self):
+    def start(self, slope=2):
+        subprocess.run([OUTSIDE, "-c", MODEL.replace("SLOPE", str(slope))], cwd=self.folder, check=True)
         env = {"PATH": f"{Path(OUTSIDE).parent}:/usr/bin:/bin", "MLSERVER_HOST": "127.0.0.1", "MLSERVER_PARALLEL_WORKERS": "0"}
         ports = {"HTTP": self.port, "GRPC": self.port + 1, "METRICS": self.port + 2}
         env |= {f"MLSERVER_{kind}_PORT": str(port) for kind, port in ports.items()}
@@ -182,7 +182,7 @@ def test_a_server_that_somebody_else_runs_serves_what_it_is_pinned_to_and_its_lo
     assert manifest["runtime"] == {
         "kind": "http",
         "server": {"protocol": "oip", "model": "churn", "stream_ms": 600_000},
-        "addresses": ["{PLACE}"],
+        "addresses": ["{PLACE}", "http://127.0.0.1:9"],
     }
     plan = outside.run("plan", digest[7:19], "--env", "dev")
     assert "needs variable PLACE, which `dev` doesn't set" in plan.stdout + plan.stderr, plan.stdout + plan.stderr
@@ -199,12 +199,29 @@ def test_a_server_that_somebody_else_runs_serves_what_it_is_pinned_to_and_its_lo
         assert "largest difference" in told, told
     finally:
         server.stop()
-    sides = lambda: outside.json("status")["environments"][1]["models"]["away"]["sides"]  # noqa: E731
-    wait_for("its loss to be told", lambda: sides()[0]["workers"] == [0, 1], 60)
+    side = lambda: outside.json("status")["environments"][1]["models"]["away"]["sides"][0]  # noqa: E731
+    wait_for("its loss to be told", lambda: side()["workers"] == [0, 2], 60)
     assert post(url, TENSOR)[0] == 503
     server.start()
     try:
-        wait_for("it to be back", lambda: sides()[0]["workers"] == [1, 1], 60)
+        wait_for("it to be back", lambda: post(url, TENSOR)[0] == 200, 60)
+        assert values(url)[0] == pytest.approx([4.0, 1.0], abs=1e-6)
+        # The second address has been down all the time.
+        assert side()["workers"] == [1, 2] and "127.0.0.1:9: it takes no connections" in side()["trouble"], side()
+    finally:
+        server.stop()
+    wait_for("its loss to be told", lambda: side()["workers"] == [0, 2], 60)
+    # Another model behind the same name gets no request, and the right one does again.
+    server.start(slope=3)
+    try:
+        wait_for("the other model to be told", lambda: "its golden set" in (side()["trouble"] or ""), 60)
+        assert post(url, TENSOR)[0] == 503
+    finally:
+        server.stop()
+    wait_for("its loss to be told", lambda: side()["workers"] == [0, 2], 60)
+    server.start()
+    try:
+        wait_for("it to be back", lambda: post(url, TENSOR)[0] == 200, 60)
         assert values(url)[0] == pytest.approx([4.0, 1.0], abs=1e-6)
     finally:
         server.stop()
