@@ -11,6 +11,7 @@ use crate::releases::LocalRelease;
 use checks::Checks;
 use golden::golden;
 use lockgate_core::digest::Digest;
+use lockgate_core::id::ModelName;
 use lockgate_core::plan::{Plan, Revision};
 use lockgate_core::release::Runtime;
 use lockgate_core::rollout::Readiness;
@@ -56,6 +57,7 @@ pub(crate) struct Fleet {
 #[derive(Debug)]
 struct Running {
     supervisor: Supervisor,
+    model: ModelName,
     release: Digest,
     /// What they speak, where they are servers that the team brings.
     server: Option<Server>,
@@ -86,6 +88,8 @@ impl Borrowed {
 /// One worker's state, for noticing losses.
 #[derive(Debug, Clone)]
 pub(crate) struct Seen {
+    pub(crate) model: ModelName,
+    pub(crate) revision: Digest,
     pub(crate) release: Digest,
     pub(crate) worker: u32,
     pub(crate) status: WorkerStatus,
@@ -165,7 +169,9 @@ impl Fleet {
         let has_ports = matches!(release.manifest.runtime, Runtime::Process(_));
         let elsewhere = matches!(release.manifest.runtime, Runtime::Http(_));
         let checks = Checks::new(supervisor.addresses().len(), elsewhere);
-        let running = Running { supervisor, release: revision.release, server, has_ports, checks };
+        let model = plan.model.clone();
+        let release = revision.release;
+        let running = Running { supervisor, model, release, server, has_ports, checks };
         self.lock().insert(key, running);
         Ok(())
     }
@@ -258,12 +264,18 @@ impl Fleet {
     pub(crate) fn seen(&self) -> Vec<Seen> {
         let running = self.lock();
         running
-            .values()
-            .flat_map(|r| {
+            .iter()
+            .flat_map(|(revision, r)| {
                 let all = r.supervisor.status().borrow().clone();
                 (0..)
                     .zip(all)
-                    .map(|(worker, status)| Seen { release: r.release, worker, status })
+                    .map(|(worker, status)| Seen {
+                        model: r.model.clone(),
+                        revision: *revision,
+                        release: r.release,
+                        worker,
+                        status,
+                    })
                     .collect::<Vec<_>>()
             })
             .collect()

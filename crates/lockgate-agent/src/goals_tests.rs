@@ -35,6 +35,7 @@ fn plan(goal: GoalSpec) -> RolloutPlan {
         batch_rows: None,
         smoke: None,
         testers: lockgate_core::plan::Testers::Nobody,
+        observe: false,
     }
 }
 

@@ -34,6 +34,7 @@ fn plan() -> RolloutPlan {
         batch_rows: None,
         smoke: None,
         testers: Testers::Nobody,
+        observe: false,
     }
 }
 

@@ -21,6 +21,7 @@
 //! | `handover`, [`descriptor`] | one agent takes over from another without a pause |
 //! | `crash` | where tests let it die |
 //! | `live` | what is seen right now, for people |
+//! | `readings` | what workers take of the machine |
 //! | `preview` | the key and the tokens by which testers reach a release |
 //! | `predictions`, `bodies` | the prediction log, and what it says of bodies |
 //! | [`python`] | Python environments |
@@ -46,6 +47,7 @@ mod outcomes;
 mod predictions;
 mod preview;
 pub mod python;
+mod readings;
 mod reconciler;
 mod releases;
 mod routing;
@@ -145,6 +147,8 @@ pub(crate) struct Shared {
     pub(crate) preview_key: PreviewKey,
     pub(crate) predictions: PredictionLog,
     pub(crate) outcomes: Arc<Outcomes>,
+    /// What workers take of the machine.
+    pub(crate) taking: readings::Taking,
     pub(crate) clock: Arc<dyn Clock>,
     /// Says that this life's sockets are in use.
     _alive: std::fs::File,
@@ -306,9 +310,11 @@ async fn open(
         preview_key,
         predictions,
         outcomes,
+        taking: readings::Taking::default(),
         clock,
         _alive: alive,
     });
+    drop(tokio::spawn(readings::keep(Arc::downgrade(&shared))));
     Ok((shared, table, writer))
 }
 

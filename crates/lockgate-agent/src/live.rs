@@ -6,7 +6,7 @@ use lockgate_core::gate::Outcome;
 use lockgate_core::guard::{GuardSpec, Judgement, Verdict};
 use lockgate_core::id::{ModelName, PromotionId};
 use lockgate_core::plan::{Plan, Revision, Switch};
-use lockgate_core::rollout::{Deployment, Phase, Rollout, Status};
+use lockgate_core::rollout::{Deployment, Leg, Phase, Rollout, Status};
 use lockgate_core::route::{Role, RouteTable, WHOLE};
 use lockgate_core::wire::{Live, LiveModel, LiveRollout, LiveSide};
 use lockgate_gateway::{
@@ -164,7 +164,7 @@ pub(crate) fn view(
         at: shared.clock.now_ms(),
         gateway: shared.gateway_url.clone(),
         isolation: shared.isolation.clone(),
-        doing: shared.fleet.notes(),
+        doing: shared.fleet.notes().into_iter().chain(deployments.values().filter_map(drill)).collect(),
         models,
     }
 }
@@ -216,6 +216,7 @@ fn side(
         lockgate_core::rollout::Readiness::Failed(why) => Some(why),
         _ => shared.fleet.trouble(revision),
     };
+    let taken = shared.taking.of(&revision.digest());
     LiveSide {
         role,
         release: revision.release,
@@ -227,6 +228,8 @@ fn side(
         p50_ms: ms(0.5),
         p99_ms: ms(0.99),
         trouble,
+        resident_bytes: taken.map(|t| t.resident),
+        cpu_cores: taken.and_then(|t| t.cores),
     }
 }
 
@@ -274,6 +277,18 @@ fn rollout(
     let seconds_to_verdict = since.and_then(|since| expected(&judgement, (now - since) as f64 / 1000.0));
     let promotion: PromotionId = active.promotion.clone();
     Some(LiveRollout { promotion, phase, share: share(weight), judgement, seconds_to_verdict })
+}
+
+/// A drill in words.
+fn drill(deployment: &Deployment) -> Option<String> {
+    let drill = deployment.drill.as_ref()?;
+    let (model, target) = (&deployment.model, drill.target.model_version);
+    Some(match drill.leg {
+        Leg::Leaving | Leg::Away { .. } => {
+            format!("drill of {model}: all traffic is v{target}'s for a moment")
+        }
+        Leg::Returning { .. } => format!("drill of {model}: traffic comes home from v{target}"),
+    })
 }
 
 /// A preview step in words.

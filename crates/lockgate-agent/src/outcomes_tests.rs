@@ -45,6 +45,7 @@ fn plan() -> RolloutPlan {
         batch_rows: None,
         smoke: None,
         testers: lockgate_core::plan::Testers::Nobody,
+        observe: false,
     }
 }
 

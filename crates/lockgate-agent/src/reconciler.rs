@@ -293,7 +293,8 @@ impl Reconciler {
     async fn serve(&mut self, desired: &DesiredPromotion) -> Result<(), AgentError> {
         let model = desired.plan.model.clone();
         for instruction in &desired.instructions {
-            let event = self.deployments.get(&model).and_then(|d| d.instruct(&desired.id, instruction));
+            let now = self.shared.clock.now_ms();
+            let event = self.deployments.get(&model).and_then(|d| d.instruct(&desired.id, instruction, now));
             if let Some((promotion, event)) = event {
                 self.decided(&model, &promotion, event).await?;
                 self.publish().await?;

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use futures_util::TryStreamExt as _;
 use lockgate_control::preview::PreviewRequest;
-use lockgate_control::view::{NewRelease, PromotionRequest};
+use lockgate_control::view::{DrillView, NewRelease, PromotionRequest};
 use lockgate_control::{Control, NewConfiguration};
 use lockgate_core::access::{Action, Target, authorize};
 use lockgate_core::actor::Actor;
@@ -39,6 +39,7 @@ pub(crate) fn routes() -> Router<Control> {
         .route("/api/v1/promotions/{id}/approve", post(approve))
         .route("/api/v1/promotions/{id}/{verb}", post(decide))
         .route("/api/v1/environments/{environment}/rollback", post(rollback))
+        .route("/api/v1/environments/{environment}/drill", get(drilled).post(drill))
         .route("/api/v1/environments/{environment}/preview", post(preview))
         .route("/api/v1/environments/{environment}/worker-log", get(worker_log))
         .route("/api/v1/history", get(history))
@@ -211,6 +212,29 @@ async fn rollback(
     Json(body): Json<Rollback>,
 ) -> PromotionAnswer {
     Ok(Json(control.rollback(&actor, &environment, body.model.as_ref(), &body.reason).await?))
+}
+
+async fn drill(
+    State(control): State<Control>,
+    Extension(actor): Extension<Actor>,
+    Path(environment): Path<EnvironmentName>,
+    Json(body): Json<Rollback>,
+) -> Answer<DrillView> {
+    Ok(Json(control.drill(&actor, &environment, body.model.as_ref(), &body.reason).await?))
+}
+
+#[derive(Deserialize)]
+struct OfModel {
+    model: Option<ModelName>,
+}
+
+async fn drilled(
+    State(control): State<Control>,
+    Extension(actor): Extension<Actor>,
+    Path(environment): Path<EnvironmentName>,
+    Query(query): Query<OfModel>,
+) -> Answer<DrillView> {
+    Ok(Json(control.drilled(&actor, &environment, query.model.as_ref()).await?))
 }
 
 async fn preview(

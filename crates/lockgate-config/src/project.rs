@@ -162,6 +162,9 @@ pub struct ResolvedEnvironment {
     /// Who may say which release answers a request.
     #[serde(skip_serializing_if = "Testers::is_nobody", default)]
     pub testers: Testers,
+    /// Whether users only ever get the answers of what serves.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub observe: bool,
     /// The error rates of the rollout's tests.
     pub statistics: Statistics,
     /// What this environment needs and this version doesn't bring, as warnings: a plan for it is refused.

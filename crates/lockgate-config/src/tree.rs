@@ -78,6 +78,11 @@ impl Node {
         self.get(key)?.text()
     }
 
+    /// Whether it is `true`.
+    pub(crate) fn is_set(&self) -> bool {
+        matches!(self.value, Value::Flag(true))
+    }
+
     /// A text, or a list of texts, as nodes.
     pub(crate) fn one_or_many(&self) -> &[Self] {
         match &self.value {

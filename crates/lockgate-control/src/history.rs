@@ -61,6 +61,8 @@ impl Story {
             }
             RolloutEvent::FailoverDecided { .. } => Some(plan?.backup.iter().map(|b| part(b, 1.0)).collect()),
             RolloutEvent::Stranded { .. } => Some(Vec::new()),
+            RolloutEvent::DrillStarted { target, .. } => Some(vec![part(target, 1.0)]),
+            RolloutEvent::DrillTurned { .. } => Some(self.serving.iter().map(|s| part(s, 1.0)).collect()),
             RolloutEvent::Confirmed | RolloutEvent::RolledBack { .. } | RolloutEvent::OnBackup => None,
             RolloutEvent::Aborted { .. }
             | RolloutEvent::StepSettled { .. }
@@ -69,7 +71,10 @@ impl Story {
             | RolloutEvent::Resumed { .. }
             | RolloutEvent::Smoked(_)
             | RolloutEvent::SwitchAllowed { .. }
-            | RolloutEvent::RollbackApplied { .. } => None,
+            | RolloutEvent::RollbackApplied { .. }
+            | RolloutEvent::DrillRefused { .. }
+            | RolloutEvent::DrillApplied { .. }
+            | RolloutEvent::DrillEnded { .. } => None,
         }
     }
 }

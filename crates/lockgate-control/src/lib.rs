@@ -22,6 +22,7 @@
 mod agent;
 mod audit;
 mod configuration;
+mod drill;
 mod error;
 mod flavor;
 mod forecast;

@@ -177,5 +177,6 @@ fn rollout(resolved: &ResolvedEnvironment, unit_header: Option<String>) -> Rollo
         batch_rows: resolved.batch_rows,
         smoke: resolved.smoke.clone(),
         testers: resolved.testers,
+        observe: resolved.observe,
     }
 }

@@ -1,6 +1,7 @@
 //! Plans: what the planner needs is looked up, and what it made is put into words.
 
 use crate::Control;
+use crate::drill;
 use crate::error::ControlError;
 use crate::planner::{self, Facts};
 use crate::projection::ReleaseState;
@@ -14,6 +15,7 @@ use lockgate_config::Project;
 use lockgate_config::project::BackupRef;
 use lockgate_core::access::{Action, Target, authorize};
 use lockgate_core::actor::Actor;
+use lockgate_core::clock::Millis;
 use lockgate_core::digest::Digest;
 use lockgate_core::event::Cause;
 use lockgate_core::gate::{GateSpec, Outcome};
@@ -30,6 +32,8 @@ pub(crate) struct Standing {
     pub(crate) quarantine: Option<PromotionId>,
     /// What the environment serves.
     serving: Option<Revision>,
+    /// When its way back was drilled last, in words.
+    drilled: String,
     /// Why the release's own server can't serve by this plan.
     unserved: Vec<String>,
 }
@@ -39,12 +43,14 @@ impl Standing {
         conn: &mut Conn,
         plan: &Plan,
         release: &ReleaseState,
+        now: Millis,
     ) -> Result<Self, ControlError> {
         let wanted = Wanted { model: Some(&plan.model), ..Wanted::default() };
         let deployment = states::deployment(conn, &plan.environment, &plan.model).await?;
         Ok(Self {
             promotions: states::promotions(conn, &wanted).await?,
             quarantine: quarantine::find(conn, release).await?,
+            drilled: drill::last(&deployment, now),
             serving: deployment.serving.map(|s| s.revision),
             unserved: served::obstacles(plan, &release.manifest.runtime),
         })
@@ -65,10 +71,10 @@ impl Control {
         };
         let (plan, release) = self.make_plan(actor, &project, request).await?;
         let lift = quarantine::reason(request)?;
-        let (planned, made) = (plan.clone(), release.clone());
+        let (planned, made, now) = (plan.clone(), release.clone(), self.clock.now_ms());
         let standing = self
             .store
-            .read(move |conn| Box::pin(async move { Standing::read(conn, &planned, &made).await }))
+            .read(move |conn| Box::pin(async move { Standing::read(conn, &planned, &made, now).await }))
             .await?;
         let mut obstacles = obstacles(&project, &plan, &standing);
         obstacles.extend(quarantine::obstacle(standing.quarantine.as_ref(), &release.digest, lift, actor));
@@ -90,7 +96,7 @@ impl Control {
             warnings,
             terms: terms::terms(&plan),
             changed_terms: terms::changed(&plan, &standing.promotions),
-            rollback: rollback_words(&plan),
+            rollback: rollback_words(&plan, &standing.drilled),
             plan,
             changes,
             obstacles,
@@ -282,10 +288,11 @@ fn is_source(project: &Project, environment: &EnvironmentName) -> bool {
     project.environment(environment).is_none_or(|e| e.after.is_empty() && e.gates.is_empty())
 }
 
-fn rollback_words(plan: &Plan) -> String {
+fn rollback_words(plan: &Plan, drilled: &str) -> String {
     match (&plan.baseline, &plan.backup) {
         (Some(b), _) => {
-            format!("a change of routes to v{} ({}), which stays warm", b.model_version, b.release.short())
+            let release = b.release.short();
+            format!("a change of routes to v{} ({release}), which stays warm; {drilled}", b.model_version)
         }
         (None, Some(b)) => format!(
             "first release: nothing to go back to but the backup v{} ({})",

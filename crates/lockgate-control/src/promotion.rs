@@ -38,7 +38,7 @@ impl Control {
         let made = id.clone();
         self.write(move |tx| {
             Box::pin(async move {
-                let standing = Standing::read(tx, &plan, &release).await?;
+                let standing = Standing::read(tx, &plan, &release, now).await?;
                 let lift = quarantine::reason(&request)?;
                 let quarantined = standing.quarantine.as_ref();
                 if let Some(obstacle) = quarantine::obstacle(quarantined, &release.digest, lift, &actor) {
@@ -129,6 +129,7 @@ impl Control {
             InstructionKind::Abort => Action::RolloutAbort,
             InstructionKind::Rollback => Action::RolloutRollback,
             InstructionKind::Switch => Action::RolloutSwitch,
+            InstructionKind::Drill => Action::RolloutDrill,
         };
         let found = self.load_promotion(id).await?;
         if kind == InstructionKind::Abort

@@ -76,8 +76,15 @@ fn of_rollout(all: &mut Terms, rollout: &RolloutPlan) {
         batch_rows,
         smoke,
         testers,
+        observe,
     } = rollout;
     all.add(ROLLOUT, shares(steps));
+    if *observe {
+        all.add(
+            "observes",
+            "only: no user gets the release's answers; what would be decided is said and not done".to_owned(),
+        );
+    }
     if steps.iter().any(Step::is_preview) {
         all.add("preview", preview(smoke.as_ref()));
     }

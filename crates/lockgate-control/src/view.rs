@@ -9,6 +9,7 @@ use lockgate_core::id::{EnvironmentName, GateName, GuardName, ModelName, Project
 use lockgate_core::plan::Plan;
 use lockgate_core::promotion::Stage;
 use lockgate_core::release::Manifest;
+use lockgate_core::rollout::Drilled;
 use lockgate_core::wire::{LiveModel, LiveRollout, LiveSide};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -186,6 +187,26 @@ pub struct PlanView {
     pub forecast: Option<Forecast>,
     /// The next sensible command.
     pub next: String,
+}
+
+/// A model's drills in one environment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DrillView {
+    /// The environment.
+    pub environment: EnvironmentName,
+    /// The model.
+    pub model: ModelName,
+    /// The promotion that brought what serves.
+    pub promotion: PromotionId,
+    /// Whether one was asked for, and the agent hasn't begun it.
+    pub pending: bool,
+    /// Whether one is under way.
+    pub under_way: bool,
+    /// How the last one went, in words; empty where there was none.
+    pub words: String,
+    /// How the last one went.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub last: Option<Drilled>,
 }
 
 /// One environment.

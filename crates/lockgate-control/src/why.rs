@@ -1,6 +1,7 @@
 //! Why a promotion stands where it stands: the answer, the numbers, and what happened in order.
 
 use crate::Control;
+use crate::drill;
 use crate::error::ControlError;
 use crate::overview::next_after_why;
 use crate::people::{Names, named};
@@ -210,6 +211,7 @@ fn promotion_sentence(event: &PromotionEvent) -> String {
             InstructionKind::Abort => "told it to abort".to_owned(),
             InstructionKind::Rollback => "told it to roll back".to_owned(),
             InstructionKind::Switch => "told it to switch".to_owned(),
+            InstructionKind::Drill => "asked for a drill".to_owned(),
         },
     }
 }
@@ -277,5 +279,19 @@ pub(crate) fn rollout_sentence(event: &RolloutEvent) -> String {
         }
         RolloutEvent::OnBackup => "the backup serves".to_owned(),
         RolloutEvent::Stranded { summary } => format!("nothing can serve: {summary}"),
+        RolloutEvent::DrillStarted { target, .. } => format!(
+            "a drill began: all traffic to v{} ({}) and home again",
+            target.model_version,
+            target.release.short()
+        ),
+        RolloutEvent::DrillRefused { reason, .. } => format!("there was no drill: {reason}"),
+        RolloutEvent::DrillApplied { took_ms, .. } => {
+            format!("drill: every gateway had sent everything there {took_ms} ms after the decision")
+        }
+        RolloutEvent::DrillTurned { failed: Some(why), .. } => {
+            format!("the drill FAILED, traffic goes home: {why}")
+        }
+        RolloutEvent::DrillTurned { .. } => "drill: enough was seen, traffic goes home".to_owned(),
+        RolloutEvent::DrillEnded { drilled } => format!("the drill {}", drill::words(drilled)),
     }
 }

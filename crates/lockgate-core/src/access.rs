@@ -54,6 +54,8 @@ actions! {
     RolloutRollback => "rollout:rollback",
     /// Let a preview step go on that waits for a person.
     RolloutSwitch => "rollout:switch",
+    /// Rehearse a deployment's way back.
+    RolloutDrill => "rollout:drill",
     /// Get a token to say which release answers.
     PreviewToken => "preview:token",
     /// Read the audit log.

@@ -7,6 +7,7 @@ use crate::guard::Judgement;
 use crate::id::{CommandId, EnvironmentName, GateName, ModelName, PrincipalId, PromotionId};
 use crate::plan::{ApprovalRule, Plan, Revision};
 use crate::release::Manifest;
+use crate::rollout::{Away, Drilled};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -130,6 +131,8 @@ pub enum InstructionKind {
     Rollback,
     /// Go on from a preview step that waits for a person.
     Switch,
+    /// Send all traffic to the way back for a moment and home again, to see that it works.
+    Drill,
 }
 
 impl InstructionKind {
@@ -142,6 +145,7 @@ impl InstructionKind {
             Self::Abort => "abort",
             Self::Rollback => "rollback",
             Self::Switch => "switch",
+            Self::Drill => "drill",
         }
     }
 }
@@ -340,6 +344,47 @@ pub enum RolloutEvent {
     Stranded {
         /// What was seen.
         summary: String,
+    },
+    /// A person asked for a drill: all traffic goes to the way back for a moment.
+    DrillStarted {
+        /// The way back.
+        target: Revision,
+        /// The model's routing epoch from here on.
+        epoch: u64,
+        /// The instruction.
+        instruction: Instruction,
+    },
+    /// A person asked for a drill, and there can be none now.
+    DrillRefused {
+        /// Why.
+        reason: String,
+        /// The instruction.
+        instruction: Instruction,
+    },
+    /// Every gateway sends everything to the way back.
+    DrillApplied {
+        /// Milliseconds since the decision.
+        took_ms: i64,
+        /// Requests that the way back had answered until then, since the agent's start.
+        requests: u64,
+        /// Bad answers among them.
+        errors: u64,
+    },
+    /// Enough was seen, or something failed: traffic goes home.
+    DrillTurned {
+        /// What was seen; none where it didn't come so far.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        away: Option<Away>,
+        /// Why it failed, where it did.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        failed: Option<String>,
+        /// The model's routing epoch from here on.
+        epoch: u64,
+    },
+    /// Every gateway sends everything home.
+    DrillEnded {
+        /// How it went.
+        drilled: Drilled,
     },
 }
 

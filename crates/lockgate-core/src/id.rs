@@ -147,6 +147,13 @@ pub fn ulid(now: Millis, entropy: &dyn Entropy) -> String {
     (0..26).rev().map(|i| char::from(CROCKFORD[((value >> (5 * i)) & 31) as usize])).collect()
 }
 
+/// The milliseconds in a ULID that [`ulid`] made, behind its prefix.
+fn ulid_time(text: &str) -> Millis {
+    let digit = |b: u8| CROCKFORD.iter().position(|c| *c == b).and_then(|at| i64::try_from(at).ok());
+    let time = text.rsplit('_').next().unwrap_or_default().bytes().take(10);
+    time.fold(0, |sum, b| (sum << 5) | digit(b).unwrap_or(0))
+}
+
 impl PromotionId {
     /// Makes a new id for a promotion requested at `now`.
     #[must_use]
@@ -160,6 +167,12 @@ impl CommandId {
     #[must_use]
     pub fn generate(now: Millis, entropy: &dyn Entropy) -> Self {
         Self(format!("cm_{}", ulid(now, entropy)))
+    }
+
+    /// When it was made.
+    #[must_use]
+    pub fn made(&self) -> Millis {
+        ulid_time(&self.0)
     }
 }
 

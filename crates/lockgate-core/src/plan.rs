@@ -132,6 +132,12 @@ impl Step {
         self.preview.is_some()
     }
 
+    /// Whether no user gets the candidate's answers in it.
+    #[must_use]
+    pub fn moves_nobody(&self) -> bool {
+        self.is_preview() || self.is_shadow()
+    }
+
     /// Whether what follows it must be proven by guards: it has a share of users or requests, and not all of them.
     #[must_use]
     pub fn is_judged(&self) -> bool {
@@ -228,6 +234,9 @@ pub struct RolloutPlan {
     /// Who may say which release is to answer a request.
     #[serde(skip_serializing_if = "Testers::is_nobody", default)]
     pub testers: Testers,
+    /// Whether users only ever get the answers of what serves: what would be decided is said and not done.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub observe: bool,
 }
 
 /// What a promotion will do. Its hash is what people approve.
@@ -317,6 +326,10 @@ impl Plan {
         }
         if self.rollout.smoke.is_some() && !steps.iter().any(Step::is_preview) {
             return Err("a smoke test needs a preview step to run in".to_owned());
+        }
+        if self.rollout.observe && self.control().is_some() && !steps.iter().any(Step::moves_nobody) {
+            return Err("an environment that only observes needs a shadow step or a preview to see anything"
+                .to_owned());
         }
         if steps.iter().any(Step::is_shadow) && self.control().is_none() {
             return Err("a shadow step needs something to compare with".to_owned());

@@ -38,9 +38,12 @@ impl Promotion {
         let serves = matches!(self.stage, Stage::Probation { .. } | Stage::Confirmed);
         let going_back = matches!(self.stage, Stage::RollingBack { .. });
         let previews = step.flatten().and_then(|at| steps.get(at)).is_some_and(Step::is_preview);
+        let mirrors = step.flatten().and_then(|at| steps.get(at)).is_some_and(Step::is_shadow);
         match event {
             RolloutEvent::Started { .. } => step == Some(None),
-            RolloutEvent::Aborted { .. } => step == Some(None) || previews,
+            RolloutEvent::Aborted { .. } => {
+                step == Some(None) || previews || (mirrors && self.plan.rollout.observe)
+            }
             RolloutEvent::Smoked(_) => previews && self.plan.rollout.smoke.is_some(),
             RolloutEvent::SwitchAllowed { .. } => previews,
             RolloutEvent::StepEntered { step: next, weight, shadow, .. } => {
@@ -59,6 +62,11 @@ impl Promotion {
             RolloutEvent::RollbackDecided { .. } => (step.flatten().is_some() && !previews) || serves,
             RolloutEvent::RollbackApplied { .. } | RolloutEvent::RolledBack { .. } => going_back,
             RolloutEvent::FailoverDecided { .. } => going_back || serves,
+            RolloutEvent::DrillStarted { .. }
+            | RolloutEvent::DrillApplied { .. }
+            | RolloutEvent::DrillTurned { .. }
+            | RolloutEvent::DrillEnded { .. } => self.stage == Stage::Confirmed,
+            RolloutEvent::DrillRefused { .. } => true,
             RolloutEvent::OnBackup => self.stage == Stage::FailingOver,
             RolloutEvent::Stranded { .. } => going_back || self.stage == Stage::FailingOver,
         }

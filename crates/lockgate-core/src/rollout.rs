@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `step` | what follows from what is seen |
 //! | `preview` | the same of a preview step, in which no user meets the candidate |
+//! | `drill` | rehearsing the way back
 //! | `instruct` | what follows from what a person says; where a rollback goes |
 //! | `apply` | carrying an event out |
 //!
@@ -20,14 +21,17 @@
 //! ```
 
 mod apply;
+mod drill;
 mod instruct;
 mod preview;
 mod step;
 
+pub use drill::{Away, DRILL_MS, DRILL_STAY_MS, Drill, Drilled, Leg};
+
 use crate::clock::Millis;
 use crate::event::{Cause, RolloutEvent, Smoked};
 use crate::guard::Judgement;
-use crate::id::{ModelName, PromotionId};
+use crate::id::{CommandId, ModelName, PromotionId};
 use crate::plan::{Plan, Revision, Smoke, Switch};
 use crate::route::WHOLE;
 use serde::{Deserialize, Serialize};
@@ -52,6 +56,15 @@ pub struct Deployment {
     pub active: Option<Rollout>,
     /// Why the backup serves, where it had to take over; or why nothing serves.
     pub failed_over: Option<String>,
+    /// The drill under way.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub drill: Option<Drill>,
+    /// The newest instruction to drill that was looked at: each is carried out or refused once.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub drill_told: Option<CommandId>,
+    /// How the last drill ended.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub drilled: Option<Drilled>,
     /// Promotions that were taken on once; never again.
     pub taken: BTreeSet<PromotionId>,
 }
@@ -213,7 +226,7 @@ pub struct Observation {
     pub candidate: Readiness,
     /// What serves.
     pub serving: Readiness,
-    /// Where a rollback under way goes.
+    /// Where a rollback or a drill under way goes.
     pub target: Readiness,
     /// The backup.
     pub backup: Readiness,
@@ -223,12 +236,16 @@ pub struct Observation {
     pub breaker: Option<String>,
     /// How long the candidate has been without a request, in milliseconds, with none in flight; none where one is.
     pub quiet_ms: Option<i64>,
-    /// When the last request went to the candidate, if any did.
+    /// When the last request went to the candidate (in a drill: to what serves), if any did.
     pub last_candidate_request: Option<Millis>,
     /// Requests that the candidate has answered in this rollout.
     pub candidate_requests: u64,
     /// Bad answers among them.
     pub candidate_errors: u64,
+    /// Requests that a drill's way back has answered since the agent's start.
+    pub target_requests: u64,
+    /// Bad answers among them.
+    pub target_errors: u64,
     /// Since when they are counted, where the agent was started again during the rollout.
     pub counted_since: Option<Millis>,
 }
@@ -259,6 +276,9 @@ impl Deployment {
             backup: None,
             active: None,
             failed_over: None,
+            drill: None,
+            drill_told: None,
+            drilled: None,
             taken: BTreeSet::new(),
         }
     }
@@ -287,10 +307,14 @@ impl Deployment {
     }
 
     /// How a gateway is told of it. On probation the release keeps its place as the candidate with all the traffic: so it goes
-    /// on being counted, the breaker stays armed, and what it would go back to answers where its workers can't.
+    /// on being counted, the breaker stays armed, and what it would go back to answers where its workers can't. A drill is a
+    /// matter of routes alone: everything else goes on as if there were none.
     #[must_use]
     pub fn routed(&self) -> Traffic<'_> {
         let traffic = self.traffic();
+        if let Some(Drill { target, leg: Leg::Leaving | Leg::Away { .. }, .. }) = &self.drill {
+            return Traffic { main: Some(target), ..traffic };
+        }
         match self.on_probation() {
             Some((serving, way_back)) => Traffic {
                 main: Some(way_back),
@@ -328,10 +352,10 @@ impl Deployment {
         wanted
     }
 
-    /// Whether `promotion` may be taken on now: never twice, one at a time.
+    /// Whether `promotion` may be taken on now: never twice, one at a time, and not during a drill.
     #[must_use]
     pub fn can_take(&self, promotion: &PromotionId) -> bool {
-        self.active.is_none() && !self.taken.contains(promotion)
+        self.active.is_none() && self.drill.is_none() && !self.taken.contains(promotion)
     }
 
     /// Where what serves would go back to, once no rollout is under way. Nothing where that would only be an outage.
@@ -362,7 +386,24 @@ impl Deployment {
             RolloutEvent::Aborted { .. } => own || self.can_take(promotion),
             RolloutEvent::Confirmed => serves,
             RolloutEvent::RollbackDecided { .. } | RolloutEvent::FailoverDecided { .. } => own || serves,
+            RolloutEvent::DrillStarted { target, .. } => {
+                serves && self.can_drill().is_ok_and(|way_back| way_back == target)
+            }
+            RolloutEvent::DrillRefused { .. } => {
+                self.serving.as_ref().is_some_and(|s| s.promotion == *promotion)
+            }
+            RolloutEvent::DrillApplied { .. } => serves && self.drills(|leg| matches!(leg, Leg::Leaving)),
+            RolloutEvent::DrillTurned { .. } => {
+                serves && self.drills(|leg| !matches!(leg, Leg::Returning { .. }))
+            }
+            RolloutEvent::DrillEnded { .. } => {
+                serves && self.drills(|leg| matches!(leg, Leg::Returning { .. }))
+            }
             _ => own,
         }
+    }
+
+    fn drills(&self, stands: impl Fn(&Leg) -> bool) -> bool {
+        self.drill.as_ref().is_some_and(|drill| stands(&drill.leg))
     }
 }

@@ -249,6 +249,12 @@ pub struct LiveSide {
     /// What ails it, where something does.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub trouble: Option<String>,
+    /// Resident memory of its workers together, in bytes, where they are processes of the agent's machine.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub resident_bytes: Option<u64>,
+    /// Cores that its workers keep busy, in the last few seconds.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cpu_cores: Option<f64>,
 }
 
 /// A rollout right now.

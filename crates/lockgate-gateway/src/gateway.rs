@@ -7,6 +7,7 @@ use crate::meter::SideTotals;
 use crate::options::GatewayOptions;
 use crate::random::Random;
 use crate::reactor::{self, Command, Reactor};
+use crate::readings::Readings;
 use crate::rollout::{LatencyThresholds, RolloutStats};
 use crate::table::{Counters, Table};
 use crate::{GatewayError, metrics};
@@ -64,6 +65,8 @@ pub(crate) struct Core {
     pub(crate) name: Name,
     /// Says how many records were dropped, without keeping the log's channel open.
     pub(crate) dropped: Arc<AtomicU64>,
+    /// What processes took when it was read last.
+    pub(crate) readings: Mutex<Readings>,
 }
 
 impl Core {
@@ -126,6 +129,7 @@ impl Gateway {
             connections: AtomicUsize::new(0),
             refused: AtomicU64::new(0),
             dropped: deps.log.drops(),
+            readings: Mutex::default(),
         });
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..threads).map(|_| mpsc::unbounded_channel()).unzip();
         let (opening, opened) = oneshot::channel();
@@ -246,6 +250,11 @@ impl Gateway {
         thresholds.check().map_err(|reason| GatewayError::Thresholds { model: model.clone(), reason })?;
         self.core.counters.set_thresholds(model, thresholds);
         Ok(())
+    }
+
+    /// What `/metrics` says of processes from now on.
+    pub fn set_readings(&self, readings: Readings) {
+        *self.core.readings.lock().unwrap_or_else(PoisonError::into_inner) = readings;
     }
 
     /// What was assigned to each side of a model since the start.

@@ -34,6 +34,7 @@
 //! | [`breaker`] | the last line of defence |
 //! | `budget` | how often may be tried again |
 //! | [`meter`], `metrics` | counters, and as Prometheus text |
+//! | [`readings`] | what processes take, for `/metrics` |
 //! | [`log`] | the prediction log's near end |
 //! | [`feedback`] | what is said of predictions afterwards |
 //! | `repository`, `statistics` | which models there are, and what they answered, in the protocol's form |
@@ -67,6 +68,7 @@ mod predict;
 mod protocol;
 mod random;
 mod reactor;
+pub mod readings;
 mod repository;
 pub mod rollout;
 mod server;

@@ -3,11 +3,13 @@
 use crate::examine::Unexamined;
 use crate::gateway::Core;
 use crate::meter::{ErrorClass, SideTotals};
+use crate::readings;
 use crate::table::Table;
 use lockgate_core::id::ModelName;
 use lockgate_core::route::{Role, WHOLE};
 use lockgate_stats::histogram::{self, Histogram};
 use std::fmt::Write as _;
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 /// Upper edges of the latency buckets, in microseconds.
@@ -21,7 +23,7 @@ const CLASSES: [ErrorClass; 4] =
 
 /// All metrics of a gateway.
 pub(crate) fn text(core: &Core, table: &Table) -> String {
-    let mut out = Text { text: String::with_capacity(8192), environment: core.options.environment.clone() };
+    let mut out = Text::new(&core.options.environment);
     let totals: Vec<(ModelName, Vec<SideTotals>)> = {
         let meters = &core.counters.meters;
         meters.models().into_iter().map(|m| (m.clone(), meters.totals(&m))).collect()
@@ -56,7 +58,8 @@ pub(crate) fn text(core: &Core, table: &Table) -> String {
         out.head(name, kind, help);
         out.line(name, &[], value);
     }
-    out.text
+    readings::write(&mut out, &core.readings.lock().unwrap_or_else(PoisonError::into_inner));
+    out.into_string()
 }
 
 fn forced(out: &mut Text, core: &Core) {
@@ -72,17 +75,26 @@ fn forced(out: &mut Text, core: &Core) {
     }
 }
 
-struct Text {
+/// The text as it grows.
+pub(crate) struct Text {
     text: String,
     environment: String,
 }
 
 impl Text {
-    fn head(&mut self, name: &str, kind: &str, help: &str) {
+    pub(crate) fn new(environment: &str) -> Self {
+        Self { text: String::with_capacity(8192), environment: environment.to_owned() }
+    }
+
+    pub(crate) fn into_string(self) -> String {
+        self.text
+    }
+
+    pub(crate) fn head(&mut self, name: &str, kind: &str, help: &str) {
         let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
-    fn line(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
+    pub(crate) fn line(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
         let _ = write!(self.text, "{name}{{environment=\"{}\"", escaped(&self.environment));
         for (label, value) in labels {
             let _ = write!(self.text, ",{label}=\"{}\"", escaped(value));

@@ -258,13 +258,13 @@ impl Hand {
                 return Err(error);
             }
         };
-        let mut open = true;
+        let (mut open, mut savepoint) = (true, Savepoint::None);
         while let Some(mut job) = next.take() {
             if job.wanted() {
                 let ran = if batch.kept == 0 {
                     alone(&mut tx, &mut open, &mut *job, self.job_timeout, self.place.engine).await
                 } else {
-                    step(&mut tx, &mut *job, self.job_timeout).await
+                    step(&mut tx, &mut savepoint, &mut *job, self.job_timeout, self.place.engine).await
                 };
                 batch.done.push(job);
                 batch.kept += usize::from(ran?);
@@ -341,14 +341,40 @@ async fn alone(
     Ok(keep)
 }
 
-/// Runs one job in its savepoint. An error means that the whole transaction is lost.
-async fn step(tx: &mut Tx, job: &mut dyn Job, limit: Duration) -> Result<bool, StoreError> {
-    limited(tx, "SAVEPOINT job").await?;
+/// The savepoint of the jobs in a transaction after the first that is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Savepoint {
+    /// There is none.
+    None,
+    /// Nothing was done since it.
+    Clean,
+    /// What was done since it is kept.
+    Done,
+}
+
+/// Runs one job in its savepoint. An error means that the whole transaction is lost. A savepoint is released with the next one,
+/// or with the transaction: each way to PostgreSQL and back costs as much as a statement.
+async fn step(
+    tx: &mut Tx,
+    savepoint: &mut Savepoint,
+    job: &mut dyn Job,
+    limit: Duration,
+    engine: Engine,
+) -> Result<bool, StoreError> {
+    match (*savepoint, engine) {
+        (Savepoint::Clean, _) => {}
+        (Savepoint::None, _) => limited(tx, "SAVEPOINT job").await?,
+        (Savepoint::Done, Engine::Postgres) => limited(tx, "RELEASE SAVEPOINT job; SAVEPOINT job").await?,
+        (Savepoint::Done, Engine::Sqlite) => {
+            limited(tx, "RELEASE SAVEPOINT job").await?;
+            limited(tx, "SAVEPOINT job").await?;
+        }
+    }
     let keep = job.run(tx, limit).await;
     if !keep {
         limited(tx, "ROLLBACK TO SAVEPOINT job").await?;
     }
-    limited(tx, "RELEASE SAVEPOINT job").await?;
+    *savepoint = if keep { Savepoint::Done } else { Savepoint::Clean };
     Ok(keep)
 }
 

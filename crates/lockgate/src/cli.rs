@@ -97,6 +97,8 @@ pub(crate) enum Command {
     Abort(Decision),
     /// Send an environment's traffic back to what served before
     Rollback(Rollback),
+    /// Rehearse the way back under real traffic: all of it goes there for a moment, and home again
+    Drill(crate::commands::drill::Args),
     /// Explain where a promotion stands: numbers, evidence, people
     Why(Which),
     /// Show what an environment served, and when

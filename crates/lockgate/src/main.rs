@@ -98,6 +98,7 @@ async fn run(cli: Cli, isolation: Option<String>) -> anyhow::Result<Exit> {
         Command::Preview(args) => commands::preview::preview(&ctx, args).await,
         Command::Abort(args) => commands::promotion::decide(&ctx, "abort", args).await,
         Command::Rollback(args) => commands::promotion::rollback(&ctx, args).await,
+        Command::Drill(args) => commands::drill::drill(&ctx, args).await,
         Command::Status => commands::look::status(&ctx).await,
         Command::Watch(args) => commands::promotion::watch(&ctx, args).await,
         Command::Why(which) => commands::promotion::why(&ctx, which).await,

@@ -231,9 +231,12 @@ pub(crate) fn environment(out: Out, e: &EnvironmentView) -> String {
 /// The sides of one model.
 pub(crate) fn sides(out: Out, model: &str, sides: &[LiveSide]) -> String {
     let mut rows = vec![
-        ["model", "side", "version", "release", "share", "workers", "requests", "bad", "p50", "p99"]
-            .map(|h| out.mark(Tone::Faint, h))
-            .to_vec(),
+        [
+            "model", "side", "version", "release", "share", "workers", "requests", "bad", "p50", "p99",
+            "memory", "cpu",
+        ]
+        .map(|h| out.mark(Tone::Faint, h))
+        .to_vec(),
     ];
     for side in sides {
         let ms = |v: Option<f64>| v.map_or_else(|| "-".to_owned(), |v| format!("{v:.2} ms"));
@@ -251,6 +254,8 @@ pub(crate) fn sides(out: Out, model: &str, sides: &[LiveSide]) -> String {
             if side.errors > 0 { out.mark(Tone::Bad, &bad) } else { bad },
             ms(side.p50_ms),
             ms(side.p99_ms),
+            side.resident_bytes.map_or_else(|| "-".to_owned(), |b| format!("{} MB", b / 1_000_000)),
+            side.cpu_cores.map_or_else(|| "-".to_owned(), |c| format!("{c:.2}")),
         ]);
         if let Some(trouble) = &side.trouble {
             rows.push(vec![String::new(), out.mark(Tone::Bad, trouble)]);

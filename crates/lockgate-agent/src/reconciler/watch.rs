@@ -8,6 +8,7 @@ use lockgate_core::guard::Judgement;
 use lockgate_core::id::{ModelName, PromotionId};
 use lockgate_core::plan::Revision;
 use lockgate_core::rollout::{Deployment, Observation, Phase, Readiness};
+use lockgate_core::route::Role;
 use lockgate_gateway::RolloutStats;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
@@ -35,8 +36,11 @@ impl Reconciler {
             Phase::RollingBack { target, .. } => target.as_ref(),
             _ => None,
         });
+        let drill = deployment.and_then(|d| d.drill.as_ref()).filter(|_| active.is_none());
+        let target = target.or(drill.map(|d| &d.target));
+        let drilled = drill.and_then(|_| deployment?.serving.as_ref()).map(|s| &s.revision);
         let probation = deployment.and_then(Deployment::on_probation).map(|(serving, _)| serving);
-        let candidate = active.map(|a| &a.plan.revision).or(probation.map(|s| &s.revision));
+        let candidate = active.map(|a| &a.plan.revision).or(probation.map(|s| &s.revision)).or(drilled);
         let backup =
             active.and_then(|a| a.plan.backup.as_ref()).or(deployment.and_then(|d| d.backup.as_ref()));
         let counted = active.map(|a| &a.promotion).or(probation.map(|s| &s.promotion));
@@ -45,6 +49,7 @@ impl Reconciler {
         let breaker = seen.as_ref().and_then(live::breaker);
         let last_sent = candidate.and_then(|c| self.shared.gateway.last_sent(&c.digest()));
         let idle = candidate.is_none_or(|c| self.shared.gateway.inflight(&c.digest()) == 0);
+        let (target_requests, target_errors) = drill.map_or((0, 0), |d| self.answered(model, &d.target));
         Observation {
             now,
             applied,
@@ -58,6 +63,8 @@ impl Reconciler {
             last_candidate_request: last_sent.map(|ago| now - millis(ago)),
             candidate_requests: requests,
             candidate_errors: errors,
+            target_requests,
+            target_errors,
             counted_since: counted.filter(|p| !self.counted.contains(*p)).map(|_| self.began),
         }
     }
@@ -65,6 +72,13 @@ impl Reconciler {
     /// The gateway's counts for one rollout; nothing where it counts for another one.
     fn stats(&self, model: &ModelName, promotion: &PromotionId) -> Option<RolloutStats> {
         self.shared.gateway.stats(model).filter(|s| s.salt == promotion.as_str())
+    }
+
+    /// Requests that a revision's release has answered as no candidate since the start, and badly.
+    fn answered(&self, model: &ModelName, revision: &Revision) -> (u64, u64) {
+        let all = self.shared.gateway.totals(model);
+        let own = all.iter().filter(|t| t.release == revision.release && t.role != Role::Candidate);
+        own.fold((0, 0), |(requests, bad), t| (requests + t.requests, bad + t.errors.total()))
     }
 
     /// What the guards say about the model's active rollout, or about what is on probation; nothing where neither is.

@@ -19,7 +19,7 @@ impl Reconciler {
         self.workers.retain(|key, _| all.iter().any(|s| (s.release, s.worker) == *key));
         for seen in all {
             let Some(model) = self.model_of(&seen.release) else { continue };
-            let Seen { release, worker, status } = seen;
+            let Seen { release, worker, status, .. } = seen;
             let known = self.workers.entry((release, worker)).or_insert((0, None));
             let mut events = Vec::new();
             if status.restarts > known.0

@@ -44,6 +44,11 @@ pub(crate) const ENVIRONMENT: &[Key] = &[
         "Who may say which release answers a request: `nobody` (default), whoever has a `token` (default with a preview step), or `anybody`.",
     ),
     Key::new(
+        "observe",
+        Shape::Flag,
+        "Whether users only ever get the answers of what serves, and what a rollout would decide is said and not done (false).",
+    ),
+    Key::new(
         "backup",
         Shape::Either(&[
             Shape::Text(Format::Backup),

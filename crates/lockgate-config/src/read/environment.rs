@@ -67,6 +67,7 @@ pub(crate) fn environment(
         batch_rows: reader.whole("batch_rows"),
         smoke: smoke(&mut reader, &steps),
         testers: testers(node, &steps),
+        observe: observe(&mut reader, &steps),
         statistics: context.statistics,
         guards,
         steps,
@@ -184,6 +185,19 @@ fn smoke(reader: &mut Reader<'_, '_>, steps: &[Step]) -> Option<Smoke> {
     let mut inner = Reader { node, path, report: reader.report };
     let timeout_ms = u64::try_from(inner.positive_duration("timeout", 5 * MINUTE)).unwrap_or(0);
     Some(Smoke { run: run.to_owned(), timeout_ms })
+}
+
+fn observe(reader: &mut Reader<'_, '_>, steps: &[Step]) -> bool {
+    let observes = reader.node.get("observe").is_some_and(Node::is_set);
+    if observes && !steps.iter().any(Step::moves_nobody) {
+        let help = "begin with one that moves no user: rollout = [\"shadow 100% for 10m\", \"100%\"]";
+        reader.wrong(
+            "observe",
+            "nothing would be observed: the rollout has no shadow step and no preview",
+            Some(help.to_owned()),
+        );
+    }
+    observes
 }
 
 fn testers(node: &Node, steps: &[Step]) -> Testers {

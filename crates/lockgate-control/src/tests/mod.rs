@@ -307,7 +307,9 @@ impl<'a> Agent<'a> {
             .unwrap();
         for wish in desired.promotions {
             for instruction in &wish.instructions {
-                if let Some((id, event)) = self.deployment.instruct(&wish.id, instruction) {
+                if let Some((id, event)) =
+                    self.deployment.instruct(&wish.id, instruction, self.bench.clock.now_ms())
+                {
                     self.write(&id, event);
                 }
             }
@@ -350,6 +352,8 @@ impl<'a> Agent<'a> {
                 candidate_requests: 0,
                 counted_since: None,
                 candidate_errors: 0,
+                target_requests: 0,
+                target_errors: 0,
             };
             let Some((id, event)) = self.deployment.step(&seen) else { return };
             self.write(&id, event);

@@ -35,16 +35,18 @@ pub struct Inputs {
 
 /// A param is written once; the same value again is no change.
 async fn set_params(tx: &mut Tx, run: &str, params: &[KeyValue], alone: bool) -> Result<(), TrackingError> {
-    let mut changed: Vec<(&KeyValue, String)> = Vec::new();
+    let keys: Vec<&str> = params.iter().map(|param| param.key.as_str()).collect();
+    let mut known = tx.params_of(run, &keys).await?;
+    let (mut fresh, mut changed) = (Vec::new(), Vec::new());
     for param in params {
-        match tx.param(run, &param.key).await? {
-            None => tx.insert_param(run, param).await?,
+        match known.remove(&param.key) {
+            None => fresh.push(param),
             Some(old) if old == param.value => {}
             Some(old) => changed.push((param, old)),
         }
     }
     match changed.as_slice() {
-        [] => Ok(()),
+        [] => Ok(tx.insert_params(run, &fresh).await?),
         [(param, old)] if alone => Err(TrackingError::invalid(format!(
             "Changing param values is not allowed. Param with key='{}' was already logged with value='{old}' for run \
              ID='{run}'. Attempted logging new value '{}'.",
@@ -80,15 +82,13 @@ async fn known_models(tx: &mut Tx, metrics: &[Metric]) -> Result<(), TrackingErr
     Ok(())
 }
 
-async fn set_tag(tx: &mut Tx, run: &str, tag: &KeyValue) -> Result<(), TrackingError> {
-    if tag.key == NAME_TAG {
-        // A run keeps its name rather than have none.
-        if tag.value.is_empty() {
-            return Ok(());
-        }
-        tx.update_run(run, &RunUpdate { name: Some(tag.value.clone()), ..RunUpdate::default() }).await?;
+async fn set_tags(tx: &mut Tx, run: &str, mut tags: Vec<KeyValue>) -> Result<(), TrackingError> {
+    // A run keeps its name rather than have none.
+    tags.retain(|tag| tag.key != NAME_TAG || !tag.value.is_empty());
+    if let Some(name) = tags.iter().rfind(|tag| tag.key == NAME_TAG).map(|tag| tag.value.clone()) {
+        tx.update_run(run, &RunUpdate { name: Some(name), ..RunUpdate::default() }).await?;
     }
-    Ok(tx.set_run_tag(run, tag).await?)
+    Ok(tx.set_run_tags(run, &tags).await?)
 }
 
 impl Tracking {
@@ -113,10 +113,7 @@ impl Tracking {
                 known_models(tx, &metrics).await?;
                 set_params(tx, &run, &params, alone).await?;
                 tx.log_metrics(experiment, &run, &metrics).await?;
-                for tag in &tags {
-                    set_tag(tx, &run, tag).await?;
-                }
-                Ok(())
+                set_tags(tx, &run, tags).await
             })
         })
         .await
@@ -140,7 +137,7 @@ impl Tracking {
                 runs::active(tx, &run).await?;
                 let tags = tx.run(&run).await?.map(|run| run.tags).unwrap_or_default();
                 let old = tags.into_iter().find(|tag| tag.key == key).map(|tag| tag.value);
-                Ok(tx.set_run_tag(&run, &KeyValue { key, value: change(old) }).await?)
+                Ok(tx.set_run_tags(&run, &[KeyValue { key, value: change(old) }]).await?)
             })
         })
         .await

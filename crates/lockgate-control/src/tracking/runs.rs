@@ -8,6 +8,7 @@ use super::{
 use lockgate_core::actor::Actor;
 use lockgate_core::clock::Millis;
 use lockgate_store::Conn;
+use std::collections::BTreeMap;
 
 /// The tag that equals a run's name.
 pub(super) const NAME_TAG: &str = "mlflow.runName";
@@ -113,7 +114,7 @@ impl Tracking {
                 if !tags.iter().any(|tag| tag.key == NAME_TAG) {
                     tags.push(KeyValue { key: NAME_TAG.to_owned(), value: name.clone() });
                 }
-                let run = Run {
+                let mut run = Run {
                     artifact_uri: places::of_run(&experiment.artifact_location, &run_id),
                     run_id: run_id.clone(),
                     experiment_id: experiment.id,
@@ -132,10 +133,12 @@ impl Tracking {
                     model_outputs: Vec::new(),
                 };
                 tx.insert_run(&run).await?;
-                for tag in &tags {
-                    tx.set_run_tag(&run_id, tag).await?;
-                }
-                tx.run(&run_id).await?.ok_or_else(|| missing(&run_id))
+                tx.set_run_tags(&run_id, &tags).await?;
+                // Of several tags with one key the last one counts.
+                let last: BTreeMap<String, String> =
+                    tags.into_iter().map(|tag| (tag.key, tag.value)).collect();
+                run.tags = last.into_iter().map(|(key, value)| KeyValue { key, value }).collect();
+                Ok(run)
             })
         })
         .await
@@ -189,7 +192,7 @@ impl Tracking {
                 active(tx, &id).await?;
                 tx.update_run(&id, &update).await?;
                 if let Some(name) = update.name {
-                    tx.set_run_tag(&id, &KeyValue { key: NAME_TAG.to_owned(), value: name }).await?;
+                    tx.set_run_tags(&id, &[KeyValue { key: NAME_TAG.to_owned(), value: name }]).await?;
                 }
                 row(tx, &id).await
             })

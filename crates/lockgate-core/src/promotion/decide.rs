@@ -176,6 +176,7 @@ impl Promotion {
                         matches!(self.stage, Stage::Rolling { .. } | Stage::RollingBack { .. })
                     }
                     InstructionKind::Switch => self.waits_for_switch(),
+                    InstructionKind::Drill => self.stage == Stage::Confirmed,
                     InstructionKind::Rollback => {
                         matches!(
                             self.stage,
@@ -189,6 +190,7 @@ impl Promotion {
                         InstructionKind::Resume => "resumed",
                         InstructionKind::Abort => "aborted",
                         InstructionKind::Rollback => "rolled back",
+                        InstructionKind::Drill => "drilled (only what serves and is confirmed can be)",
                         InstructionKind::Switch => {
                             "switched (only a preview `by hand` waits for that, once its smoke test has passed)"
                         }

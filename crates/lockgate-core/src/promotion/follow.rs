@@ -110,6 +110,14 @@ impl Promotion {
                 };
                 Some(Stage::RolledBack { cause, seal: *seal })
             }
+            RolloutEvent::DrillStarted { instruction, .. }
+            | RolloutEvent::DrillRefused { instruction, .. } => {
+                self.done(instruction);
+                None
+            }
+            RolloutEvent::DrillApplied { .. }
+            | RolloutEvent::DrillTurned { .. }
+            | RolloutEvent::DrillEnded { .. } => None,
             RolloutEvent::FailoverDecided { .. } => Some(Stage::FailingOver),
             RolloutEvent::OnBackup => Some(Stage::OnBackup),
             RolloutEvent::Stranded { summary } => Some(Stage::Stranded { summary: summary.clone() }),
@@ -127,7 +135,10 @@ impl Promotion {
         self.instructions.iter().filter(move |i| match i.kind {
             InstructionKind::Pause => !paused,
             InstructionKind::Resume => paused,
-            InstructionKind::Abort | InstructionKind::Rollback | InstructionKind::Switch => true,
+            InstructionKind::Abort
+            | InstructionKind::Rollback
+            | InstructionKind::Switch
+            | InstructionKind::Drill => true,
         })
     }
 

@@ -1,6 +1,6 @@
 //! Carrying an event out. Every event has an effect in every state, or none: nothing here can fail.
 
-use super::{Deployment, Phase, Rollout, Serving, Status};
+use super::{Deployment, Drill, Leg, Phase, Rollout, Serving, Status};
 use crate::clock::Millis;
 use crate::event::RolloutEvent;
 use crate::id::PromotionId;
@@ -49,6 +49,7 @@ impl Deployment {
             }
             RolloutEvent::RollbackDecided { cause, target, epoch, .. } => {
                 self.epoch = *epoch;
+                self.drill = None;
                 let phase = Phase::RollingBack {
                     cause: cause.clone(),
                     target: target.clone(),
@@ -65,10 +66,30 @@ impl Deployment {
             RolloutEvent::RolledBack { .. } => self.end_rollback(),
             RolloutEvent::FailoverDecided { summary, epoch } => {
                 self.epoch = *epoch;
+                self.drill = None;
                 self.begin_or_set(promotion, Phase::FailingOver { summary: summary.clone() });
             }
             RolloutEvent::OnBackup => self.fail_over("the backup had to take over"),
             RolloutEvent::Stranded { summary } => self.fail_over(summary),
+            RolloutEvent::DrillStarted { target, epoch, instruction } => {
+                self.epoch = *epoch;
+                self.drill_told = Some(instruction.id.clone());
+                self.drill = Some(Drill { target: target.clone(), decided: now, leg: Leg::Leaving });
+            }
+            RolloutEvent::DrillRefused { instruction, .. } => {
+                self.drill_told = Some(instruction.id.clone());
+            }
+            RolloutEvent::DrillApplied { requests, errors, .. } => {
+                self.set_leg(Leg::Away { since: now, before: (*requests, *errors) });
+            }
+            RolloutEvent::DrillTurned { away, failed, epoch } => {
+                self.epoch = *epoch;
+                self.set_leg(Leg::Returning { since: now, away: *away, failed: failed.clone() });
+            }
+            RolloutEvent::DrillEnded { drilled } => {
+                self.drill = None;
+                self.drilled = Some(drilled.clone());
+            }
         }
     }
 
@@ -117,6 +138,12 @@ impl Deployment {
                 self.active = Some(Rollout::new(promotion.clone(), serving.plan.clone(), phase));
             }
             (None, None) => {}
+        }
+    }
+
+    fn set_leg(&mut self, leg: Leg) {
+        if let Some(drill) = &mut self.drill {
+            drill.leg = leg;
         }
     }
 

@@ -1,6 +1,7 @@
 //! What follows from what a person says, and where a rollback goes.
 
 use super::{Deployment, Phase, Status};
+use crate::clock::Millis;
 use crate::event::{Cause, Instruction, InstructionKind, RolloutEvent};
 use crate::id::PromotionId;
 use crate::plan::Revision;
@@ -12,7 +13,12 @@ impl Deployment {
         &self,
         promotion: &PromotionId,
         instruction: &Instruction,
+        now: Millis,
     ) -> Option<(PromotionId, RolloutEvent)> {
+        if instruction.kind == InstructionKind::Drill {
+            let serving = self.serving.as_ref().filter(|s| s.promotion == *promotion)?;
+            return self.begin_drill(instruction, now).map(|event| (serving.promotion.clone(), event));
+        }
         let cause = || Cause::Person { by: instruction.by.clone(), reason: instruction.reason.clone() };
         if let Some(active) = &self.active {
             if active.promotion == *promotion {

@@ -56,7 +56,7 @@ impl Deployment {
             Status::Held { since, reason } => (*since, Some(reason.as_str())),
         };
         let plan = &active.plan.rollout;
-        let (step, next) = (plan.steps.get(index)?, plan.steps.get(index + 1)?);
+        let step = plan.steps.get(index)?;
         let waited = seen.now - since;
         if waited < step.hold_ms {
             return None;
@@ -89,12 +89,6 @@ impl Deployment {
         if seen.candidate != Readiness::Ready {
             return hold("its workers are not ready".to_owned(), false);
         }
-        Some(RolloutEvent::StepEntered {
-            step: index + 1,
-            weight: next.weight,
-            shadow: next.shadow,
-            epoch: self.epoch + 1,
-            judgement: None,
-        })
+        self.enter(active, index + 1, None)
     }
 }

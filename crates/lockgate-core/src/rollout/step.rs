@@ -3,8 +3,9 @@
 use super::{Deployment, Observation, Phase, QUIET_MS, Readiness, Rollout, Serving, Status};
 use crate::clock::Millis;
 use crate::event::{Cause, RolloutEvent, Seal};
+use crate::guard::Judgement;
 use crate::id::PromotionId;
-use crate::plan::{OnInconclusive, Revision};
+use crate::plan::{OnInconclusive, Revision, Step};
 use crate::route::WHOLE;
 
 /// Why a step waits though its guards are content.
@@ -40,7 +41,11 @@ impl Deployment {
             }
             None => {
                 let serving = self.serving.as_ref()?;
-                self.keep(serving, seen).map(|e| (serving.promotion.clone(), e))
+                let event = match &self.drill {
+                    Some(drill) => self.rehearse(drill, serving, seen),
+                    None => self.keep(serving, seen),
+                };
+                event.map(|e| (serving.promotion.clone(), e))
             }
         }
     }
@@ -59,15 +64,7 @@ impl Deployment {
         let control = !compared || seen.serving == Readiness::Ready;
         let backup = active.plan.backup.is_none() || seen.backup == Readiness::Ready;
         if seen.candidate == Readiness::Ready && control && backup {
-            let (weight, shadow) =
-                active.plan.rollout.steps.first().map_or((WHOLE, 0), |s| (s.weight, s.shadow));
-            return Some(RolloutEvent::StepEntered {
-                step: 0,
-                weight,
-                shadow,
-                epoch: self.epoch + 1,
-                judgement: None,
-            });
+            return self.enter(active, 0, None);
         }
         (seen.now - since > active.plan.rollout.prepare_ms).then(|| {
             let late = [
@@ -80,6 +77,27 @@ impl Deployment {
             RolloutEvent::Aborted {
                 reason: format!("{} was not ready within {seconds} s", late.join(" and ")),
             }
+        })
+    }
+
+    /// Enters a step. Where the environment only observes, a step that would give users the candidate's answers ends the rollout
+    /// instead, with what was seen: but for the first release, for nothing else could answer.
+    pub(super) fn enter(
+        &self,
+        active: &Rollout,
+        step: usize,
+        judgement: Option<Judgement>,
+    ) -> Option<RolloutEvent> {
+        let next = active.plan.rollout.steps.get(step)?;
+        if active.plan.rollout.observe && self.serving.is_some() && !next.moves_nobody() {
+            return Some(RolloutEvent::Aborted { reason: observed(next, judgement.as_ref()) });
+        }
+        Some(RolloutEvent::StepEntered {
+            step,
+            weight: next.weight,
+            shadow: next.shadow,
+            epoch: self.epoch + 1,
+            judgement,
         })
     }
 
@@ -127,7 +145,6 @@ impl Deployment {
             return hold("the shares of units don't fit the weights, so the comparison is void".to_owned());
         }
         if seen.judgement.all_not_worse() {
-            let next = plan.steps.get(index + 1)?;
             if self.serving.is_some() && self.failed_over.is_none() && seen.serving != Readiness::Ready {
                 return hold(
                     "what serves now is not ready, and to be no worse than that proves nothing".to_owned(),
@@ -139,13 +156,7 @@ impl Deployment {
             if seen.candidate != Readiness::Ready {
                 return hold("its workers are not ready".to_owned());
             }
-            return Some(RolloutEvent::StepEntered {
-                step: index + 1,
-                weight: next.weight,
-                shadow: next.shadow,
-                epoch: self.epoch + 1,
-                judgement: Some(seen.judgement.clone()),
-            });
+            return self.enter(active, index + 1, Some(seen.judgement.clone()));
         }
         let names: Vec<String> = seen.judgement.unknown().iter().map(ToString::to_string).collect();
         let names = if names.is_empty() { "any guard".to_owned() } else { names.join(", ") };
@@ -201,7 +212,7 @@ impl Deployment {
         })
     }
 
-    fn keep(&self, serving: &Serving, seen: &Observation) -> Option<RolloutEvent> {
+    pub(super) fn keep(&self, serving: &Serving, seen: &Observation) -> Option<RolloutEvent> {
         if self.failed_over.is_some() {
             return None;
         }
@@ -220,6 +231,18 @@ impl Deployment {
         let over = serving.probation_until.is_some_and(|until| seen.now >= until);
         (over && seen.serving == Readiness::Ready).then_some(RolloutEvent::Confirmed)
     }
+}
+
+/// What an environment that only observes says in the place of a step.
+fn observed(next: &Step, judgement: Option<&Judgement>) -> String {
+    let share = f64::from(next.weight) * 100.0 / f64::from(WHOLE);
+    let proven: Vec<String> = judgement
+        .into_iter()
+        .flat_map(|j| j.readings.iter().filter(|r| r.required))
+        .map(|r| format!("{} not worse ({})", r.guard, r.summary))
+        .collect();
+    let why = if proven.is_empty() { String::new() } else { format!(": {}", proven.join("; ")) };
+    format!("observed only, and no user met it; it would have got {share}% of the users now{why}")
 }
 
 /// Why a rollout must go back at once, if it must: harm comes before every other rule.

@@ -1,6 +1,6 @@
 //! Short ways to plans, judgements and observations, and their random forms.
 
-use lockgate_core::clock::Millis;
+use lockgate_core::clock::{Entropy, Millis};
 use lockgate_core::digest::Digest;
 use lockgate_core::event::{Instruction, InstructionKind};
 use lockgate_core::gate::{Envelope, GateSpec};
@@ -103,6 +103,7 @@ pub(crate) fn plan(n: u32, baseline: Option<Revision>, backup: bool) -> Plan {
             batch_rows: None,
             smoke: n.is_multiple_of(5).then(|| Smoke { run: "true".to_owned(), timeout_ms: 1000 }),
             testers: Testers::Nobody,
+            observe: false,
         },
         data: BTreeMap::new(),
         python: None,
@@ -115,12 +116,23 @@ pub(crate) fn plan(n: u32, baseline: Option<Revision>, backup: bool) -> Plan {
     }
 }
 
-pub(crate) fn instruction(n: u32, kind: InstructionKind) -> Instruction {
+/// The `n`th instruction, given at `now`.
+pub(crate) fn instruction(n: u32, kind: InstructionKind, now: Millis) -> Instruction {
     Instruction {
-        id: CommandId::new(format!("cm_{n:026}")).unwrap(),
+        id: CommandId::generate(now, &Number(n)),
         kind,
         by: person("ann"),
         reason: "because".to_owned(),
+    }
+}
+
+/// Ids that follow one another within a millisecond.
+struct Number(u32);
+
+impl Entropy for Number {
+    fn fill(&self, buf: &mut [u8]) {
+        buf.fill(0);
+        buf[..4].copy_from_slice(&self.0.to_be_bytes());
     }
 }
 
@@ -187,6 +199,8 @@ pub(crate) fn calm(now: Millis) -> Observation {
         last_candidate_request: None,
         candidate_requests: 7,
         candidate_errors: 1,
+        target_requests: 0,
+        target_errors: 0,
         counted_since: None,
     }
 }
@@ -232,6 +246,8 @@ pub(crate) fn any_observation() -> impl Strategy<Value = Observation> {
             last_candidate_request: (n > 4).then_some(START),
             candidate_requests: n * 100,
             candidate_errors: n,
+            target_requests: n * 10,
+            target_errors: n / 2,
             counted_since: None,
             ..calm(0)
         },
@@ -257,5 +273,6 @@ pub(crate) fn any_kind() -> impl Strategy<Value = InstructionKind> {
         1 => Just(InstructionKind::Abort),
         1 => Just(InstructionKind::Rollback),
         2 => Just(InstructionKind::Switch),
+        2 => Just(InstructionKind::Drill),
     ]
 }

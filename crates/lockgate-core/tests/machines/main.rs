@@ -5,6 +5,7 @@
 mod bluegreen;
 mod build;
 mod deployment;
+mod drill;
 mod journal;
 mod pair;
 mod promotion;

@@ -176,7 +176,7 @@ impl Pair {
                 self.told += 1;
                 let id = promotion_id(self.asked.saturating_sub(*age));
                 if self.promotions.contains_key(&id) {
-                    self.command(&id, &Command::Instruct(instruction(self.told, *kind)));
+                    self.command(&id, &Command::Instruct(instruction(self.told, *kind, self.run.now)));
                 }
             }
             Act::Report { entries } => self.report(*entries),

@@ -40,7 +40,7 @@ fn any_command(hash: Digest) -> impl Strategy<Value = Command> {
         1 => Just(Command::Cancel),
         1 => Just(Command::Supersede { by: promotion_id(2) }),
         1 => Just(Command::ServeAgain { after: promotion_id(2) }),
-        1 => any_kind().prop_map(|kind| Command::Instruct(instruction(1, kind))),
+        1 => any_kind().prop_map(|kind| Command::Instruct(instruction(1, kind, START))),
     ]
 }
 

@@ -6,7 +6,7 @@ use lockgate_core::gate::Outcome;
 use lockgate_core::guard::{Judgement, Verdict};
 use lockgate_core::id::PromotionId;
 use lockgate_core::plan::{Revision, Switch};
-use lockgate_core::rollout::{Deployment, Observation, Phase, Readiness, Status};
+use lockgate_core::rollout::{Deployment, Leg, Observation, Phase, Readiness, Status};
 use lockgate_core::route::WHOLE;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -93,11 +93,14 @@ impl Rules {
             }
             RolloutEvent::RolledBack { .. } => verified(before, seen.unwrap()),
             RolloutEvent::Aborted { .. } => assert_eq!(shares(before), shares(after), "it had moved traffic"),
+            RolloutEvent::DrillStarted { .. } => assert!(before.can_drill().is_ok()),
+            RolloutEvent::DrillEnded { .. } => assert!(seen.unwrap().applied, "home, as was seen"),
             RolloutEvent::Started { .. } => assert!(!before.taken.contains(promotion), "taken on twice"),
             _ => {}
         }
         traffic(before, event, after);
         warm(after);
+        drill(after);
         for digest in shares(after).keys() {
             assert!(
                 !self.condemned.contains(digest),
@@ -224,6 +227,18 @@ fn traffic(before: &Deployment, event: &RolloutEvent, after: &Deployment) {
         let hopeless = after.backup.is_none() && after.serving.as_ref().is_none_or(|s| s.previous.is_none());
         assert!(hopeless, "nothing serves after {event:?}, though something could");
     }
+}
+
+/// A drill disturbs nothing else: it is alone, about what is confirmed, and between two releases that are warm.
+fn drill(after: &Deployment) {
+    let routed = after.routed();
+    let Some(drill) = &after.drill else { return };
+    let serving = after.serving.as_ref().unwrap();
+    assert!(after.active.is_none() && after.failed_over.is_none() && serving.probation_until.is_none());
+    assert!(after.wanted().iter().any(|w| w.digest() == drill.target.digest()), "the way back is not warm");
+    let is_home = matches!(drill.leg, Leg::Returning { .. });
+    let expected = if is_home { &serving.revision } else { &drill.target };
+    assert!(routed.split.is_none() && routed.main.map(Revision::digest) == Some(expected.digest()));
 }
 
 /// I4: what has traffic, what it would go back to and the backup are kept warm.

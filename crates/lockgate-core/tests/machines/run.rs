@@ -9,7 +9,7 @@ use lockgate_core::digest::Digest;
 use lockgate_core::event::{Instruction, InstructionKind, RolloutEvent, Smoked};
 use lockgate_core::gate::Outcome;
 use lockgate_core::id::PromotionId;
-use lockgate_core::plan::{OnInconclusive, Revision};
+use lockgate_core::plan::{OnInconclusive, Plan, Revision};
 use lockgate_core::rollout::{Deployment, Observation, Phase};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -54,7 +54,7 @@ pub(crate) struct Run {
     pub(crate) journal: Vec<Line>,
     pub(crate) now: Millis,
     pub(crate) offered: u32,
-    told: u32,
+    pub(crate) told: u32,
     rules: Rules,
     /// Whether the next kill really happens, to compare with a life without.
     pub(crate) mortal: bool,
@@ -92,6 +92,10 @@ impl Run {
     }
 
     pub(crate) fn offer(&mut self, backup: bool, on_inconclusive: OnInconclusive) -> Option<PromotionId> {
+        self.offer_with(backup, |plan| plan.rollout.on_inconclusive = on_inconclusive)
+    }
+
+    pub(crate) fn offer_with(&mut self, backup: bool, change: impl FnOnce(&mut Plan)) -> Option<PromotionId> {
         let next = self.offered + 1;
         let id = promotion_id(next);
         if !self.deployment.can_take(&id) {
@@ -99,7 +103,7 @@ impl Run {
         }
         self.offered = next;
         let mut plan = plan(next, self.baseline(), backup);
-        plan.rollout.on_inconclusive = on_inconclusive;
+        change(&mut plan);
         plan.validate().unwrap();
         self.record(id.clone(), RolloutEvent::Started { plan: Box::new(plan) }, None);
         Some(id)
@@ -135,6 +139,7 @@ impl Run {
             Phase::RollingBack { target, .. } => target.as_ref(),
             _ => None,
         });
+        let target = target.or(self.deployment.drill.as_ref().map(|d| &d.target));
         let is_broken = |r: Option<&Revision>| r.is_some_and(|r| self.broken.contains(&r.digest()));
         for (found, part) in [
             (is_broken(active.map(|a| &a.plan.revision)), &mut seen.candidate),
@@ -158,14 +163,14 @@ impl Run {
 
     pub(crate) fn tell(&mut self, promotion: &PromotionId, kind: InstructionKind) -> Instruction {
         self.told += 1;
-        let instruction = instruction(self.told, kind);
+        let instruction = instruction(self.told, kind, self.now);
         self.obey(promotion, &instruction);
         instruction
     }
 
     /// Does what an instruction says. The same one may come again: the agent keeps the server's list until there is another.
     pub(crate) fn obey(&mut self, promotion: &PromotionId, instruction: &Instruction) {
-        if let Some((promotion, event)) = self.deployment.instruct(promotion, instruction) {
+        if let Some((promotion, event)) = self.deployment.instruct(promotion, instruction, self.now) {
             self.record(promotion, event, None);
         }
     }

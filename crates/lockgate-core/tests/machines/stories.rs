@@ -3,7 +3,7 @@
 use crate::build::{HOLD, PREPARE, PROBATION, broken, not_worse, promotion_id, revision, worse};
 use crate::rules::shares;
 use crate::run::Run;
-use lockgate_core::event::InstructionKind;
+use lockgate_core::event::{InstructionKind, RolloutEvent};
 use lockgate_core::goal::{Direction, GoalSpec};
 use lockgate_core::guard::GuardSpec;
 use lockgate_core::id::PromotionId;
@@ -273,6 +273,43 @@ fn a_shadow_step_moves_no_user_and_ends_by_proof_alone() {
     (0..3).for_each(|_| run.after(HOLD, |seen| seen.judgement = worse()));
     assert!(run.events(&id).iter().any(|e| e == "rolled_back"), "{:?}", run.events(&id));
     assert!(all_on(&run, 3) && run.deployment.traffic().shadow == 0);
+}
+
+#[test]
+fn an_environment_that_only_observes_moves_nobody_and_says_what_it_would_have_done() {
+    let observing = |releases: u32| {
+        let mut run = serving(releases);
+        let id = run.offer_with(true, |plan| plan.rollout.observe = true).unwrap();
+        run.after(1, |_| {});
+        (run, id)
+    };
+    // The fourth release mirrors first, the fifth is previewed.
+    for releases in [3, 4] {
+        let (mut run, id) = observing(releases);
+        assert!(all_on(&run, releases), "{:?}", run.events(&id));
+        (0..4).for_each(|_| {
+            run.after(2 * HOLD, |seen| seen.judgement = not_worse());
+            run.tell(&id, InstructionKind::Switch);
+        });
+        let (_, last, _) = run.journal.last().unwrap();
+        let RolloutEvent::Aborted { reason } = last else { panic!("{last:?}") };
+        assert!(reason.starts_with("observed only") && reason.contains("of the users now"), "{reason}");
+        assert_eq!(reason.contains("errors not worse"), releases == 3, "{reason}");
+        assert!(all_on(&run, releases) && run.deployment.active.is_none());
+        assert!(!run.events(&id).iter().any(|e| e == "promoted"));
+    }
+    let (mut run, id) = observing(3);
+    (0..3).for_each(|_| run.after(HOLD, |seen| seen.judgement = worse()));
+    assert!(run.events(&id).iter().any(|e| e == "rolled_back") && all_on(&run, 3));
+    // What has nothing to observe with is no plan, and the first release has to serve, for nothing else can.
+    let mut plan = crate::build::plan(2, Some(revision(1)), true);
+    plan.rollout.observe = true;
+    assert!(plan.validate().unwrap_err().contains("only observes"));
+    let mut first = Run::new();
+    first.offered = 4;
+    first.offer_with(false, |plan| plan.rollout.observe = true).unwrap();
+    (0..4).for_each(|_| first.after(2 * HOLD, |seen| seen.judgement = not_worse()));
+    assert!(all_on(&first, 5), "{:?}", first.deployment);
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod elsewhere;
 mod health;
 mod log;
 mod port;
+pub mod usage;
 
 pub use health::Expect;
 use lockgate_core::route::WorkerAddress;

@@ -5,7 +5,7 @@ use super::{CHUNK, places, rows_of, tuples};
 use crate::conn::{Conn, Query, Row, Tx, int, query, query_dynamic, real, text};
 use crate::error::{StoreError, no_nul};
 use crate::statements::statements;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 statements! {
     HISTORY = "SELECT run_id, key, value, is_nan, logged_at, step FROM metrics WHERE run_id = $1 AND key = $2 \
@@ -23,7 +23,6 @@ statements! {
     SET_TAG = "INSERT INTO run_tags (run_id, key, value) VALUES ($1, $2, $3) \
                ON CONFLICT (run_id, key) DO UPDATE SET value = excluded.value";
     DELETE_TAG = "DELETE FROM run_tags WHERE run_id = $1 AND key = $2";
-    PARAM = "SELECT value FROM params WHERE run_id = $1 AND key = $2";
     INSERT_PARAM = "INSERT INTO params (run_id, key, value) VALUES ($1, $2, $3)";
     MODEL_METRIC = "INSERT INTO logged_model_metrics (model_id, run_id, key, logged_at, step, value, is_nan, \
                     dataset_name, dataset_digest) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
@@ -81,9 +80,9 @@ fn newest(metrics: &[Metric]) -> Vec<&Metric> {
     found.into_values().collect()
 }
 
-/// A statement for one row, for so many.
-fn points_text(sql: &str, columns: usize, rows: usize) -> String {
-    sql.replacen(&places(0, columns), &tuples(rows, columns), 1)
+/// A statement for one row, for so many, whose values come after so many others.
+fn points_text(sql: &str, before: usize, columns: usize, rows: usize) -> String {
+    sql.replacen(&places(0, columns), &tuples(before, rows, columns), 1)
 }
 
 fn bind_points(
@@ -168,13 +167,26 @@ impl Conn {
         self.fetch_all(statement.bind(limit)).await?.iter().map(metric).collect()
     }
 
-    /// The value of one param.
+    /// The values of these params of a run, where it has them.
     ///
     /// # Errors
     /// Where the database can't be read.
-    pub async fn param(&mut self, run: &str, key: &str) -> Result<Option<String>, StoreError> {
-        let row = self.fetch_optional(query(PARAM).bind(run.to_owned()).bind(key.to_owned())).await?;
-        row.map(|row| text(&row, "value")).transpose()
+    pub async fn params_of(
+        &mut self,
+        run: &str,
+        keys: &[&str],
+    ) -> Result<BTreeMap<String, String>, StoreError> {
+        let mut found = BTreeMap::new();
+        for chunk in keys.chunks(CHUNK) {
+            let among = places(1, chunk.len());
+            let sql = format!("SELECT key, value FROM params WHERE run_id = $1 AND key IN {among}");
+            let statement = query_dynamic(self.nameless(sql)).bind(run.to_owned());
+            let statement = chunk.iter().fold(statement, |statement, key| statement.bind((*key).to_owned()));
+            for row in self.fetch_all(statement).await? {
+                found.insert(text(&row, "key")?, text(&row, "value")?);
+            }
+        }
+        Ok(found)
     }
 
     /// The metrics of logged models.
@@ -212,8 +224,17 @@ impl Tx {
             no_nul("a metric's key", &metric.key)?;
         }
         let (all, newest): (Vec<&Metric>, _) = (metrics.iter().collect(), newest(metrics));
-        self.insert_points(INSERT_METRICS, 6, (experiment, run), &all).await?;
-        self.insert_points(UPSERT_LATEST, 7, (experiment, run), &newest).await?;
+        if self.is_sqlite() || all.len() > CHUNK {
+            self.insert_points(INSERT_METRICS, 6, (experiment, run), &all).await?;
+            self.insert_points(UPSERT_LATEST, 7, (experiment, run), &newest).await?;
+        } else if !all.is_empty() {
+            // One way to PostgreSQL and back costs as much as both statements.
+            let points = points_text(INSERT_METRICS, 0, 6, all.len());
+            let latest = points_text(UPSERT_LATEST, 6 * all.len(), 7, newest.len());
+            let statement = query_dynamic(format!("WITH points AS ({points}) {latest}"));
+            let statement = bind_points(statement, 6, (experiment, run), &all);
+            self.execute(bind_points(statement, 7, (experiment, run), &newest)).await?;
+        }
         for metric in metrics {
             if let Some(model) = &metric.model_id {
                 self.log_model_metric(run, model, metric).await?;
@@ -264,7 +285,7 @@ impl Tx {
     ) -> Result<u64, StoreError> {
         let mut added = 0;
         for chunk in points.chunks(CHUNK) {
-            let statement = query_dynamic(self.nameless(points_text(sql, columns, chunk.len())));
+            let statement = query_dynamic(self.nameless(points_text(sql, 0, columns, chunk.len())));
             added += self.execute(bind_points(statement, columns, (experiment, run), chunk)).await?;
         }
         Ok(added)
@@ -281,26 +302,42 @@ impl Tx {
         self.execute(statement.bind(name).bind(digest)).await
     }
 
-    /// Adds a param that the run doesn't have.
+    /// Adds params that the run doesn't have, each key once.
     ///
     /// # Errors
-    /// Where the run has it.
-    pub async fn insert_param(&mut self, run: &str, param: &KeyValue) -> Result<(), StoreError> {
-        no_nul("a param's key", &param.key)?;
-        no_nul("a param's value", &param.value)?;
-        let statement = query(INSERT_PARAM).bind(run.to_owned()).bind(param.key.clone());
-        self.execute(statement.bind(param.value.clone())).await.map(|_| ())
+    /// Where the run has one of them.
+    pub async fn insert_params(&mut self, run: &str, params: &[&KeyValue]) -> Result<(), StoreError> {
+        for param in params {
+            no_nul("a param's key", &param.key)?;
+            no_nul("a param's value", &param.value)?;
+        }
+        self.insert_pairs(INSERT_PARAM, run, params).await
     }
 
-    /// Sets a tag.
+    /// Sets tags; of several with one key the last one counts.
     ///
     /// # Errors
-    /// Where it can't be stored.
-    pub async fn set_run_tag(&mut self, run: &str, tag: &KeyValue) -> Result<(), StoreError> {
-        no_nul("a tag's key", &tag.key)?;
-        no_nul("a tag's value", &tag.value)?;
-        let statement = query(SET_TAG).bind(run.to_owned()).bind(tag.key.clone()).bind(tag.value.clone());
-        self.execute(statement).await.map(|_| ())
+    /// Where they can't be stored.
+    pub async fn set_run_tags(&mut self, run: &str, tags: &[KeyValue]) -> Result<(), StoreError> {
+        for tag in tags {
+            no_nul("a tag's key", &tag.key)?;
+            no_nul("a tag's value", &tag.value)?;
+        }
+        // One statement can't change a row twice.
+        let last: BTreeMap<&str, &KeyValue> = tags.iter().map(|tag| (tag.key.as_str(), tag)).collect();
+        let tags: Vec<&KeyValue> = last.into_values().collect();
+        self.insert_pairs(SET_TAG, run, &tags).await
+    }
+
+    async fn insert_pairs(&mut self, sql: &str, run: &str, pairs: &[&KeyValue]) -> Result<(), StoreError> {
+        for chunk in pairs.chunks(CHUNK) {
+            let statement = query_dynamic(self.nameless(points_text(sql, 0, 3, chunk.len())));
+            let bind = |statement: Query, pair: &&KeyValue| {
+                statement.bind(run.to_owned()).bind(pair.key.clone()).bind(pair.value.clone())
+            };
+            self.execute(chunk.iter().fold(statement, bind)).await?;
+        }
+        Ok(())
     }
 
     /// Removes a tag; says whether there was one.

@@ -66,9 +66,9 @@ fn places(before: usize, count: usize) -> String {
     format!("({})", list.join(", "))
 }
 
-/// `rows` tuples of `columns` places each, for one `INSERT`.
-fn tuples(rows: usize, columns: usize) -> String {
-    let list: Vec<String> = (0..rows).map(|row| places(row * columns, columns)).collect();
+/// `rows` tuples of `columns` places each, after `before` others, for one `INSERT`.
+fn tuples(before: usize, rows: usize, columns: usize) -> String {
+    let list: Vec<String> = (0..rows).map(|row| places(before + row * columns, columns)).collect();
     list.join(", ")
 }
 

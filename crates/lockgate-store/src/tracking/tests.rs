@@ -70,9 +70,9 @@ async fn four_runs(bench: &Bench) -> crate::Store {
                 tx.log_metrics(1, "a", &[point("m", 0.5, 0), point("m", 0.1, 1)]).await?;
                 tx.log_metrics(1, "b", &[point("m", f64::NAN, 0)]).await?;
                 tx.log_metrics(1, "c", &[point("m", 0.9, 0)]).await?;
-                tx.insert_param("a", &pair("depth", "Ten_x")).await?;
-                tx.insert_param("c", &pair("depth", "tenyx")).await?;
-                tx.set_run_tag("a", &pair("t", "1")).await?;
+                tx.insert_params("a", &[&pair("depth", "Ten_x")]).await?;
+                tx.insert_params("c", &[&pair("depth", "tenyx")]).await?;
+                tx.set_run_tags("a", &[pair("t", "1")]).await?;
                 Ok::<_, StoreError>(())
             })
         })
@@ -253,7 +253,7 @@ both_engines! {
 
     async fn a_text_that_postgresql_can_not_hold_is_refused(bench: Bench) {
         let store = four_runs(&bench).await;
-        let refused = store.write(|tx| Box::pin(async move { tx.set_run_tag("a", &pair("k", "a\0b")).await })).await;
+        let refused = store.write(|tx| Box::pin(async move { tx.set_run_tags("a", &[pair("k", "a\0b")]).await })).await;
         assert!(matches!(refused, Err(StoreError::Invalid { .. })));
     }
 }

@@ -205,7 +205,7 @@ impl Tx {
             no_nul("a trace's key", &pair.key)?;
         }
         for chunk in pairs.chunks(CHUNK) {
-            let mut statement = query_dynamic(sql.replacen(ONE_ROW, &tuples(chunk.len(), 3), 1));
+            let mut statement = query_dynamic(sql.replacen(ONE_ROW, &tuples(0, chunk.len(), 3), 1));
             for pair in chunk {
                 statement =
                     statement.bind(trace.to_owned()).bind(pair.key.clone()).bind(without_nul(&pair.value));

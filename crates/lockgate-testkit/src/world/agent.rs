@@ -147,7 +147,9 @@ impl Agent {
 
     fn serve(&mut self, wish: &Wish, around: &mut Surroundings<'_>) -> Result<(), String> {
         for instruction in &wish.instructions {
-            if let Some((promotion, event)) = self.deployment.instruct(&wish.id, instruction) {
+            if let Some((promotion, event)) =
+                self.deployment.instruct(&wish.id, instruction, around.now + self.offset)
+            {
                 self.record(&promotion, event, around)?;
             }
         }
@@ -212,11 +214,14 @@ impl Agent {
             Phase::RollingBack { target, .. } => target.as_ref(),
             _ => None,
         });
+        let drill = self.deployment.drill.as_ref();
+        let target = target.or(drill.map(|d| &d.target));
         let probation = self.deployment.on_probation().map(|(serving, _)| &serving.revision);
         let candidate = active.map(|a| &a.plan.revision);
         let backup = active.and_then(|a| a.plan.backup.as_ref()).or(self.deployment.backup.as_ref());
         let readiness = |revision: Option<&Revision>| readiness(revision, around.releases);
-        let last_sent = candidate.or(probation).and_then(|c| around.last_sent.get(&c.release));
+        let drilled = drill.and(serving).map(|s| &s.revision);
+        let last_sent = candidate.or(probation).or(drilled).and_then(|c| around.last_sent.get(&c.release));
         let routes = Routes::of(&self.deployment);
         Observation {
             now: around.now + self.offset,
@@ -231,6 +236,8 @@ impl Agent {
             last_candidate_request: last_sent.map(|at| at + self.offset),
             candidate_requests: seen.requests,
             candidate_errors: seen.errors,
+            target_requests: 0,
+            target_errors: 0,
             counted_since: None,
         }
     }

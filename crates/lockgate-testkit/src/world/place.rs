@@ -135,6 +135,7 @@ impl Place {
             batch_rows: None,
             smoke: None,
             testers: Testers::Nobody,
+            observe: false,
         }
     }
 }

@@ -56,6 +56,14 @@ pub(crate) fn of_event(line: &Line, releases: &BTreeMap<String, Release>) -> Opt
         RolloutEvent::FailoverDecided { summary, .. } => format!("fails over: {summary}"),
         RolloutEvent::OnBackup => "the backup serves; a person is needed".to_owned(),
         RolloutEvent::Stranded { summary } => format!("is stranded: {summary}"),
+        RolloutEvent::DrillStarted { target, .. } => format!("drills {}", name(&target.release, releases)),
+        RolloutEvent::DrillRefused { reason, .. } => format!("can't be drilled: {reason}"),
+        RolloutEvent::DrillApplied { took_ms, .. } => {
+            format!("drill: every gateway has it, after {took_ms} ms")
+        }
+        RolloutEvent::DrillTurned { failed: Some(why), .. } => format!("drill failed, goes home: {why}"),
+        RolloutEvent::DrillTurned { .. } => "drill: goes home".to_owned(),
+        RolloutEvent::DrillEnded { .. } => "drill: is home".to_owned(),
     };
     Some(format!("{} {words}", short(&line.promotion)))
 }

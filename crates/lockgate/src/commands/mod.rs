@@ -3,6 +3,7 @@
 pub(crate) mod agent;
 pub(crate) mod db;
 pub(crate) mod demo;
+pub(crate) mod drill;
 pub(crate) mod import;
 pub(crate) mod look;
 pub(crate) mod predict;

@@ -3,7 +3,7 @@
 use super::{Importer, experiments, new};
 use crate::tracking::exchange::convert::{dataset_input, metric};
 use crate::tracking::exchange::{Fate, Outcome, Pairs, PointsRecord, RunRecord, pairs_of, run_record};
-use crate::tracking::{Run, RunStatus, RunUpdate, Tracking, TrackingError, places};
+use crate::tracking::{KeyValue, Run, RunStatus, RunUpdate, Tracking, TrackingError, places};
 use lockgate_store::Tx;
 
 fn row(tx: &Tx, record: &RunRecord, by: &Importer) -> Result<Run, TrackingError> {
@@ -83,9 +83,7 @@ pub(super) async fn take(
     }
     let run = row(tx, record, by)?;
     tx.insert_run(&run).await?;
-    for param in &run.params {
-        tx.insert_param(&run.run_id, param).await?;
-    }
+    tx.insert_params(&run.run_id, &run.params.iter().collect::<Vec<_>>()).await?;
     add(tracking, tx, &run).await?;
     Ok(new())
 }
@@ -113,20 +111,17 @@ fn has_gone_on(found: &Run, record: &RunRecord) -> bool {
 async fn go_on(tracking: &Tracking, tx: &mut Tx, run: &Run) -> Result<Outcome, TrackingError> {
     let (status, end_time) = (Some(run.status.clone()), run.end_time);
     tx.update_run(&run.run_id, &RunUpdate { status, end_time, name: None }).await?;
-    for param in &run.params {
-        if tx.param(&run.run_id, &param.key).await?.is_none() {
-            tx.insert_param(&run.run_id, param).await?;
-        }
-    }
+    let keys: Vec<&str> = run.params.iter().map(|param| param.key.as_str()).collect();
+    let known = tx.params_of(&run.run_id, &keys).await?;
+    let fresh: Vec<&KeyValue> = run.params.iter().filter(|param| !known.contains_key(&param.key)).collect();
+    tx.insert_params(&run.run_id, &fresh).await?;
     add(tracking, tx, run).await?;
     Ok(new())
 }
 
 /// Adds what may be added twice.
 async fn add(tracking: &Tracking, tx: &mut Tx, run: &Run) -> Result<(), TrackingError> {
-    for tag in &run.tags {
-        tx.set_run_tag(&run.run_id, tag).await?;
-    }
+    tx.set_run_tags(&run.run_id, &run.tags).await?;
     for input in &run.datasets {
         tx.log_dataset(run, &tracking.new_id(), input).await?;
     }

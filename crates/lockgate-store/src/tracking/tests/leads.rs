@@ -11,11 +11,11 @@ async fn many_runs(bench: &Bench) -> Store {
             for i in 0..1_100_i32 {
                 let id = format!("r{i}");
                 tx.insert_run(&new_run(&id, NOON + i64::from(i / 3))).await?;
-                tx.insert_param(&id, &pair("common", "x")).await?;
+                tx.insert_params(&id, &[&pair("common", "x")]).await?;
                 if i % 200 == 7 {
-                    tx.insert_param(&id, &pair("rare", "y")).await?;
-                    tx.set_run_tag(&id, &pair("mlflow.parentRunId", "r1")).await?;
-                    tx.set_run_tag(&id, &pair("long", &"z".repeat(entity::INDEXED + 1))).await?;
+                    tx.insert_params(&id, &[&pair("rare", "y")]).await?;
+                    tx.set_run_tags(&id, &[pair("mlflow.parentRunId", "r1")]).await?;
+                    tx.set_run_tags(&id, &[pair("long", &"z".repeat(entity::INDEXED + 1))]).await?;
                 }
                 let value = if i % 4 == 3 { f64::NAN } else { f64::from(i % 550) };
                 if i % 4 != 1 {
