@@ -114,7 +114,7 @@ mod tests {
             revision: Digest::of(b"revision"),
             release: Digest::of(b"release"),
             worker,
-            status: WorkerStatus { state: WorkerState::Ready, pid, restarts: 3 },
+            status: WorkerStatus { state: WorkerState::Ready, pid, restarts: 3, returns: 0, doubts: 0 },
         }
     }
 
