@@ -206,8 +206,9 @@ def test_a_server_that_somebody_else_runs_serves_what_it_is_pinned_to_and_its_lo
     try:
         wait_for("it to be back", lambda: post(url, TENSOR)[0] == 200, 60)
         assert values(url)[0] == pytest.approx([4.0, 1.0], abs=1e-6)
+        wait_for("that to be told", lambda: side()["workers"] == [1, 2], 10)
         # The second address has been down all the time.
-        assert side()["workers"] == [1, 2] and "127.0.0.1:9: it takes no connections" in side()["trouble"], side()
+        assert "127.0.0.1:9: it takes no connections" in side()["trouble"], side()
     finally:
         server.stop()
     wait_for("its loss to be told", lambda: side()["workers"] == [0, 2], 60)
@@ -342,6 +343,33 @@ def test_a_stream_of_a_release_that_is_replaced_goes_on_as_long_as_streams_may(o
     lasted = time.monotonic() - begun
     assert not done and 19 < lasted < 30 and 55 < len(words) < 80, (lasted, len(words))
     assert replaced < 17, f"the promotion took {replaced} s, so nothing is proven"
+
+
+def test_a_client_that_reads_nothing_keeps_no_way_back_open_beyond_the_limit(outside, llm):
+    before = outside.serves("production")
+    [digest] = {released(outside, f"llm@{fault}")[0] for fault in ("none", "better")} - {before}
+    promotion = outside.json("promote", digest[7:19], "--env", "production")["id"]
+    happened = lambda what: any(e["what"] == what for e in outside.rollout(promotion))  # noqa: E731
+    wait_for("its first step", lambda: happened("step_settled"), 60)
+    silent = None
+    for number in range(100):
+        # A hundred megabytes, of which nobody takes any.
+        chat = Chat(llm, "something long and verbosely", f"silent-{number}")
+        if chat.headers["x-lockgate-variant"] == "candidate":
+            silent = chat
+            break
+        chat.reply.close()
+        chat.connection.close()
+    begun = time.monotonic()
+    assert silent, "no request was drawn into the candidate"
+    outside.ok("abort", promotion, "--reason", "to see it")
+    # A stream may take 20 s.
+    wait_for("the seal", lambda: happened("rolled_back"), 60)
+    lasted = time.monotonic() - begun
+    assert 15 < lasted < 30, lasted
+    assert outside.serves("production") == before
+    _, done = silent.rest()
+    assert not done
 
 
 def test_a_gate_that_asks_rows_is_refused_where_only_texts_are_answered(outside, llm):

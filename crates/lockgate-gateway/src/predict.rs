@@ -310,7 +310,8 @@ impl Pending {
         };
         let own =
             given.served.as_ref().is_some_and(|s| s.role == Role::Baseline) && reply.status().is_success();
-        let kept = given.body.clone().filter(|_| own && error.is_none());
+        let comparable = own && error.is_none() && given.unexamined.is_none();
+        let kept = given.body.clone().filter(|_| comparable);
         let form = BodyForm::of(reply.headers());
         let protocol = self.protocol;
         let streamed = passing.is_some();

@@ -60,7 +60,7 @@ pub(crate) struct Unit {
 pub(crate) struct Primary {
     pub(crate) outcome: Outcome,
     pub(crate) started_us: u64,
-    /// The answer's bytes, where the baseline itself answered well.
+    /// The answer's bytes, where the baseline itself answered well and can be read.
     pub(crate) body: Option<Bytes>,
     /// How they are written.
     pub(crate) form: BodyForm,

@@ -233,6 +233,40 @@ async fn a_mirrored_answer_is_judged_by_its_end() {
 }
 
 #[tokio::test]
+async fn what_can_t_be_read_is_compared_with_nothing() {
+    let world = start(options());
+    let (upstream, new) =
+        (Upstream::start().await, Worker::start(world.dir.path(), "n", Behave::Predict("1".to_owned())));
+    let old = upstream.variant(ServerProtocol::Oip, 60_000);
+    let new = Variant { revision: digest("revision of r2"), ..variant("r2", 2, &[&new]) };
+    world.publish(mirroring(old, new, WHOLE)).await;
+    for (packing, compared) in [("br", false), ("identity", true)] {
+        let head = format!(
+            "HTTP/1.1 200 OK\r\n{JSON}content-encoding: {packing}\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{{}}"
+        );
+        let serving = async {
+            loop {
+                let (_, mut server) = upstream.asked().await;
+                server.write_all(head.as_bytes()).await.unwrap();
+            }
+        };
+        let asking = async {
+            for number in 0..60 {
+                assert_eq!(world.client().await.infer(&format!("{packing}-{number}")).await.status, 200);
+            }
+            // What is mirrored is mirrored by then.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        };
+        tokio::select! {
+            () = serving => {}
+            () = asking => {}
+        }
+        let seen = world.gateway.stats(&model()).unwrap().shadow.unwrap();
+        assert_eq!(seen.samples.total() > 0, compared, "{seen:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_goes_on_and_on_is_late_where_its_client_takes_all_of_it() {
     let world = start(options());
     let upstream = brought(&world, ServerProtocol::Openai, 500).await;

@@ -1,7 +1,7 @@
 """A server that speaks as much of OpenAI's API as a test needs. Its words are its weights: `words.json` beside it.
 
-It answers in ten words, each a piece of a stream: in a hundred where it is told something long, and at 0.3 s a word where it is told
-to go slowly. Weights with the fault `break` break off, those with `error` say in the stream that they failed.
+It answers in ten words, each a piece of a stream: in a hundred where it is told something long, at 0.3 s a word where it is told
+to go slowly, and with a megabyte behind each word where it is told to be verbose. Weights with the fault `break` break off, those with `error` say in the stream that they failed.
 """
 
 import argparse
@@ -59,7 +59,7 @@ class Handler(BaseHTTPRequestHandler):
                 if number == 3 and WEIGHTS["fault"] == "error":
                     self.chunk(json.dumps({"error": {"message": "out of memory"}}))
                     break
-                self.chunk(self.event(word))
+                self.chunk(self.event(word, "x" * 2**20 if "verbosely" in text else ""))
                 time.sleep(pause)
             self.chunk("[DONE]")
             self.wfile.write(b"0\r\n\r\n")
@@ -67,8 +67,8 @@ class Handler(BaseHTTPRequestHandler):
             print("the client went away", flush=True)
             self.close_connection = True
 
-    def event(self, word):
-        choice = {"index": 0, "delta": {"content": word + " "}, "finish_reason": None}
+    def event(self, word, more=""):
+        choice = {"index": 0, "delta": {"content": word + " " + more}, "finish_reason": None}
         chunk = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": NAME, "choices": [choice]}
         return json.dumps(chunk)
 
