@@ -52,6 +52,8 @@ mod reconciler;
 mod releases;
 mod routing;
 mod server;
+#[cfg(test)]
+mod testing;
 
 pub use error::AgentError;
 pub use evidence::Trust;
@@ -61,6 +63,7 @@ use fleet::{Fleet, FleetOptions};
 use handover::{Door, Predecessor, SERVE_WITHIN};
 use journal::Journal;
 use lockgate_blob::BlobStore;
+use lockgate_core::bearer::Tokens;
 use lockgate_core::clock::{Clock, Entropy};
 use lockgate_core::gate::PublicKey;
 use lockgate_core::id::EnvironmentName;
@@ -115,6 +118,8 @@ pub struct AgentOptions {
     pub server: String,
     /// Its bearer token.
     pub token: String,
+    /// The tokens that `/feedback` takes, where it takes none without.
+    pub feedback_tokens: Option<Tokens>,
     /// The keys of other environments that it trusts.
     pub trust: Trust,
     /// Where the paths of its datasets start from.
@@ -281,6 +286,7 @@ async fn open(
     let gateway_options = GatewayOptions {
         threads: options.threads,
         preview_key: Some(preview_key.clone()),
+        feedback_tokens: options.feedback_tokens,
         ..GatewayOptions::new(options.listen, options.environment.to_string())
     };
     let deps = Deps { clock: clock.clone(), entropy: entropy.clone(), log: sink, listener: options.listener };

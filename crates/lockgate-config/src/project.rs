@@ -147,6 +147,9 @@ pub struct ResolvedEnvironment {
     /// The gateway's port, where the file says one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub port: Option<u16>,
+    /// The file with the tokens that `/feedback` takes, where it takes none without.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub feedback_token_file: Option<String>,
     /// Worker processes for each release.
     pub workers: u32,
     /// How long one attempt of a request may take, in milliseconds.

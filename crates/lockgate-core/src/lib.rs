@@ -4,6 +4,7 @@
 //!
 //! | module | subject |
 //! |---|---|
+//! | [`bearer`] | bearer tokens that are checked where they arrive |
 //! | [`clock`] | time and randomness as arguments |
 //! | [`id`] | typed names and ids |
 //! | [`digest`] | SHA-256 digests and canonical JSON (RFC 8785) |
@@ -26,6 +27,7 @@
 
 pub mod access;
 pub mod actor;
+pub mod bearer;
 pub mod clock;
 pub mod digest;
 pub mod entry;

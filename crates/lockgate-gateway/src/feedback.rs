@@ -2,10 +2,12 @@
 //! answers when that is done, and never makes a prediction wait for it.
 
 use crate::answer::{self, Reply, failed, json, wrong_method};
+use crate::body;
 use crate::intake;
 use crate::log::Protocol;
 use crate::reactor::Reactor;
 use hyper::body::Incoming;
+use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Method, Request, StatusCode};
 use lockgate_wire::feedback::{Feedback, Item, Wrong, parse};
 use serde_json::{Value, json};
@@ -54,6 +56,8 @@ pub enum TellStatus {
     Unknown,
     /// Something else was said before, and stands.
     Conflict,
+    /// As much was said of this prediction as may be.
+    TooMany,
     /// It could not be kept.
     Failed,
 }
@@ -65,6 +69,7 @@ impl TellStatus {
             Self::Known => "known",
             Self::Unknown => "unknown",
             Self::Conflict => "conflict",
+            Self::TooMany => "too_many",
             Self::Failed => "failed",
         }
     }
@@ -74,6 +79,7 @@ impl TellStatus {
             Self::Recorded | Self::Known => StatusCode::OK,
             Self::Unknown => StatusCode::NOT_FOUND,
             Self::Conflict => StatusCode::CONFLICT,
+            Self::TooMany => StatusCode::BAD_REQUEST,
             Self::Failed => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -83,6 +89,10 @@ impl TellStatus {
 pub(crate) async fn handle(reactor: &Rc<Reactor>, request: Request<Incoming>) -> Reply {
     if request.method() != Method::POST {
         return wrong_method("POST", Protocol::Oip);
+    }
+    if !may_speak(reactor, request.headers()) {
+        body::discard(request.into_body());
+        return unauthorized();
     }
     let refused = |status, message: &str| failed(status, message, Protocol::Oip);
     let body = match intake::whole(reactor, request.into_body(), LARGEST, too_large).await {
@@ -103,6 +113,19 @@ pub(crate) async fn handle(reactor: &Rc<Reactor>, request: Request<Incoming>) ->
         }
     };
     if many { several(&items, told) } else { one(items, told) }
+}
+
+fn may_speak(reactor: &Reactor, headers: &HeaderMap) -> bool {
+    let shown = headers.get(AUTHORIZATION).map_or(&[][..], HeaderValue::as_bytes);
+    reactor.options.feedback_tokens.as_ref().is_none_or(|tokens| tokens.authorize(shown))
+}
+
+fn unauthorized() -> Reply {
+    let message =
+        "feedback takes this environment's token here: send the header `authorization: Bearer TOKEN`";
+    let mut reply = failed(StatusCode::UNAUTHORIZED, message, Protocol::Oip);
+    reply.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"feedback\""));
+    reply
 }
 
 fn too_large(most: usize) -> String {

@@ -1,6 +1,7 @@
 //! How a gateway is set up.
 
 use crate::GatewayError;
+use lockgate_core::bearer::Tokens;
 use lockgate_core::preview::PreviewKey;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -46,6 +47,8 @@ pub struct GatewayOptions {
     pub breaker: BreakerOptions,
     /// What preview tokens are made and checked with; without it none is good.
     pub preview_key: Option<PreviewKey>,
+    /// What `/feedback` asks for; without it whoever reaches it may say what came of a prediction.
+    pub feedback_tokens: Option<Tokens>,
 }
 
 /// The local breaker: the last line of defence, coarse and quick. The guards are the judges.
@@ -80,6 +83,7 @@ impl GatewayOptions {
             shadow_inflight: 4,
             breaker: BreakerOptions { units: 20, limit: 0.5 },
             preview_key: None,
+            feedback_tokens: None,
         }
     }
 

@@ -214,6 +214,9 @@ pub(crate) struct Agent {
     /// File with its bearer token
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: PathBuf,
+    /// File with the tokens that `/feedback` takes, one in each line [default: it takes none, and answers everybody]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) feedback_token_file: Option<PathBuf>,
     /// Folder with the public keys of earlier environments, `<environment>.pem`
     #[arg(long, value_name = "DIR")]
     pub(crate) trust: Option<PathBuf>,

@@ -86,6 +86,11 @@ pub(crate) const ENVIRONMENT: &[Key] = &[
         "MLflow's stage of what serves here. Default: `Staging` for an environment of the name `staging`, `Production` for `production` and `prod`.",
     ),
     Key::new("port", Shape::Integer(1, 65_535), "The gateway's port."),
+    Key::new(
+        "feedback_token_file",
+        Shape::Text(Format::Any),
+        "A file with the tokens that `/feedback` takes, one in each line; without it whoever reaches the gateway may say what came of a prediction. `lockgate up` hands it to the agent; one that is started by itself gets `--feedback-token-file`.",
+    ),
     Key::new("workers", Shape::Integer(1, 1_000), "Worker processes for each release (1)."),
     Key::new("timeout", Shape::Text(Format::Duration), "How long one attempt of a request may take (2s)."),
     Key::new("memory", Shape::Text(Format::Bytes), "Memory limit of one worker; none if it isn't written."),

@@ -61,6 +61,7 @@ pub(crate) fn environment(
             .collect(),
         stage: node.text_at("stage").or(stage_by_name(&name)).map(str::to_owned),
         port: reader.whole("port"),
+        feedback_token_file: node.text_at("feedback_token_file").map(str::to_owned),
         workers: reader.whole("workers").unwrap_or(1),
         timeout_ms: u64::try_from(reader.positive_duration("timeout", 2 * SECOND)).unwrap_or(0),
         memory_bytes: node.text_at("memory").and_then(|text| bytes(text).ok()).unwrap_or(0),

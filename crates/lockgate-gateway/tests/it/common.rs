@@ -325,13 +325,19 @@ impl Client {
         self.send(Request::post(path).body(Full::new(body.into())).unwrap()).await
     }
 
+    pub(crate) async fn post_with(
+        &mut self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Got {
+        let request = headers.iter().fold(Request::post(path), |r, (name, value)| r.header(*name, *value));
+        self.send(request.body(Full::new(body.into())).unwrap()).await
+    }
+
     /// A prediction with these headers.
     pub(crate) async fn with(&mut self, path: &str, headers: &[(&str, &str)]) -> Got {
-        let mut request = Request::post(path);
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        self.send(request.body(Full::new(Bytes::from_static(BODY.as_bytes()))).unwrap()).await
+        self.post_with(path, headers, BODY).await
     }
 
     /// A prediction for one unit.

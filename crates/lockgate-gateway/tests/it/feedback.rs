@@ -1,8 +1,9 @@
 //! `POST /feedback`: what is read, what goes to the keeper, and what it answers.
 
 use crate::common::*;
+use lockgate_core::bearer::Tokens;
 use lockgate_core::route::RouteTable;
-use lockgate_gateway::{Deps, FeedbackCall, Gateway, LogSink, TellStatus, Told};
+use lockgate_gateway::{Deps, FeedbackCall, Gateway, GatewayOptions, LogSink, TellStatus, Told};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use tokio::sync::mpsc::Receiver;
@@ -11,6 +12,10 @@ const ID: &str = "01M8AY7JZFMHB6BY6FXZAJM00";
 
 /// A gateway whose feedback goes to the test.
 fn kept() -> (World, Receiver<FeedbackCall>) {
+    kept_with(options())
+}
+
+fn kept_with(options: GatewayOptions) -> (World, Receiver<FeedbackCall>) {
     let (log, records) = LogSink::channel(1_000);
     let (log, calls) = log.with_feedback();
     let deps = Deps {
@@ -19,7 +24,7 @@ fn kept() -> (World, Receiver<FeedbackCall>) {
         log,
         listener: None,
     };
-    let gateway = Gateway::start(options(), RouteTable::default(), deps).unwrap();
+    let gateway = Gateway::start(options, RouteTable::default(), deps).unwrap();
     gateway.open();
     (World { gateway, records, dir: tempfile::tempdir().unwrap() }, calls)
 }
@@ -39,6 +44,7 @@ fn play(mut calls: Receiver<FeedbackCall>) -> tokio::task::JoinHandle<usize> {
                 Some('2') => told(TellStatus::Known, Some("a note")),
                 Some('3') => told(TellStatus::Unknown, Some("no such prediction")),
                 Some('4') => told(TellStatus::Conflict, Some("it is 1")),
+                Some('6') => told(TellStatus::TooMany, Some("no more names")),
                 _ => told(TellStatus::Failed, None),
             });
             answer.send(all.collect()).unwrap();
@@ -62,6 +68,7 @@ async fn one_is_answered_by_what_became_of_it() {
         (3, 404, "no such"),
         (4, 409, "it is 1"),
         (5, 503, "failed"),
+        (6, 400, "no more names"),
     ] {
         let got = client.post("/feedback", says(last, r#", "outcome": 1"#)).await;
         assert_eq!(got.status, status, "{}", got.text());
@@ -82,7 +89,7 @@ async fn one_is_answered_by_what_became_of_it() {
     assert_eq!(client.get("/feedback").await.status, 405);
     drop(client);
     drop(world);
-    assert_eq!(keeper.await.unwrap(), 5);
+    assert_eq!(keeper.await.unwrap(), 6);
 }
 
 #[tokio::test]
@@ -105,6 +112,32 @@ async fn several_are_answered_each_and_are_no_success_unless_all_are_kept() {
     assert_eq!(words, ["recorded", "unknown", "wrong"]);
     assert!(json["error"].as_str().unwrap().contains("2 of 3"));
     assert_eq!(client.post("/feedback", with(&[1, 5])).await.status, 503);
+}
+
+#[tokio::test]
+async fn where_a_token_is_asked_for_nobody_speaks_without_it_and_predictions_need_none() {
+    let tokens = Tokens::parse("the-first-of-two-tokens\nthe-second-of-two-tokens").unwrap();
+    let (world, calls) = kept_with(GatewayOptions { feedback_tokens: Some(tokens), ..options() });
+    let keeper = play(calls);
+    let mut client = world.client().await;
+    let body = || says(1, r#", "outcome": 1"#);
+    for headers in [
+        &[][..],
+        &[("authorization", "Bearer the-third-of-two-tokens")],
+        &[("authorization", "the-first-of-two-tokens")],
+    ] {
+        let got = client.post_with("/feedback", headers, body()).await;
+        assert_eq!(got.status, 401, "{}", got.text());
+        assert!(got.header("www-authenticate").starts_with("Bearer"));
+        assert!(got.text().contains("authorization: Bearer"), "{}", got.text());
+    }
+    for good in ["Bearer the-first-of-two-tokens", "bearer the-second-of-two-tokens"] {
+        assert_eq!(client.post_with("/feedback", &[("authorization", good)], body()).await.status, 200);
+    }
+    assert_eq!(client.get("/v2/health/live").await.status, 200);
+    drop(client);
+    drop(world);
+    assert_eq!(keeper.await.unwrap(), 2, "what was refused went to nobody");
 }
 
 #[tokio::test]

@@ -5,14 +5,17 @@ use crate::exit::Exit;
 use crate::world;
 use anyhow::Context as _;
 use lockgate_agent::{AgentOptions, Trust};
+use lockgate_core::bearer::Tokens;
 use lockgate_core::id::EnvironmentName;
 use std::path::Path;
 
 /// What has to happen while the process has one thread only.
 pub(crate) fn enclose(args: &cli::Agent) -> anyhow::Result<String> {
     std::fs::create_dir_all(&args.home).with_context(|| format!("can't make {}", args.home.display()))?;
-    let secrets =
-        std::iter::once(&args.token_file).chain(&args.trust).filter_map(|p| std::path::absolute(p).ok());
+    let secrets = std::iter::once(&args.token_file)
+        .chain(&args.trust)
+        .chain(&args.feedback_token_file)
+        .filter_map(|p| std::path::absolute(p).ok());
     lockgate_agent::fence::hide(secrets.collect());
     match &args.fence {
         None => Ok(format!("own folder, own key, own process; {}", lockgate_agent::fence::gates())),
@@ -21,10 +24,18 @@ pub(crate) fn enclose(args: &cli::Agent) -> anyhow::Result<String> {
     }
 }
 
+/// The tokens that `/feedback` takes. Where they can't be read nothing starts, for it would answer everybody.
+pub(crate) fn feedback_tokens(path: &Path) -> anyhow::Result<Tokens> {
+    let what = || format!("the file of feedback tokens {}", path.display());
+    let text = std::fs::read_to_string(path).with_context(|| format!("{} can't be read", what()))?;
+    Tokens::parse(&text).with_context(|| format!("{} is not right", what()))
+}
+
 /// `agent`
 pub(crate) async fn agent(args: &cli::Agent, server: &str, isolation: String) -> anyhow::Result<Exit> {
     let token = std::fs::read_to_string(&args.token_file)
         .with_context(|| format!("the token file {} can't be read", args.token_file.display()))?;
+    let feedback_tokens = args.feedback_token_file.as_deref().map(feedback_tokens).transpose()?;
     let trust = match &args.trust {
         Some(dir) => Trust::read(dir)?,
         None => Trust::default(),
@@ -48,6 +59,7 @@ pub(crate) async fn agent(args: &cli::Agent, server: &str, isolation: String) ->
         take_over: args.take_over,
         server: server.to_owned(),
         token: token.trim().to_owned(),
+        feedback_tokens,
         trust,
         data: args.data.clone().unwrap_or_else(|| Path::new(".").to_owned()),
         isolation,

@@ -95,6 +95,8 @@ struct Layout {
     project_dir: PathBuf,
     server: SocketAddr,
     gateways: Vec<(String, SocketAddr)>,
+    /// The files of tokens that environments' `/feedback` takes.
+    feedback_tokens: BTreeMap<String, PathBuf>,
 }
 
 impl Layout {
@@ -107,7 +109,18 @@ impl Layout {
             let own = environment.port.or(next).context("there are not enough ports above the server's")?;
             gateways.push((environment.name.to_string(), at(own)));
         }
-        Ok(Self { state, project_dir: ctx.project_dir()?, server: at(port), gateways })
+        let project_dir = ctx.project_dir()?;
+        let mut feedback_tokens = BTreeMap::new();
+        for environment in &project.environments {
+            if let Some(file) = &environment.feedback_token_file {
+                let path = project_dir.join(file);
+                // Told here: an agent that finds out has a log that nobody looks at yet.
+                super::agent::feedback_tokens(&path)
+                    .with_context(|| format!("`feedback_token_file` of [env.{}]", environment.name))?;
+                feedback_tokens.insert(environment.name.to_string(), path);
+            }
+        }
+        Ok(Self { state, project_dir, server: at(port), gateways, feedback_tokens })
     }
 
     fn home(&self, environment: &str) -> PathBuf {
@@ -207,12 +220,23 @@ impl Layout {
                     text(self.own_library(&home, library)?),
                     "--server".to_owned(),
                     format!("http://{}", self.server),
-                ],
+                ]
+                .into_iter()
+                .chain(self.feedback_args(name))
+                .collect(),
                 health: format!("http://{address}/v2/health/live"),
                 log: self.state.join(format!("logs/agent-{name}.log")),
             });
         }
         Ok(roles)
+    }
+
+    /// What tells an agent which tokens its `/feedback` takes.
+    fn feedback_args(&self, environment: &str) -> Vec<String> {
+        let file = self.feedback_tokens.get(environment);
+        file.into_iter()
+            .flat_map(|path| ["--feedback-token-file".to_owned(), path.to_string_lossy().into_owned()])
+            .collect()
     }
 
     /// The library inside the agent's own folder, as it may look nowhere else in the state folder: a hard link.
