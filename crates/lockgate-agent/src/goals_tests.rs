@@ -1,42 +1,16 @@
 use super::*;
 use crate::judge::{Evidence, Goals, judge_with};
+use crate::testing;
+use lockgate_core::goal::{Direction, GoalSpec, Sides};
 use lockgate_core::guard::{Judgement, Verdict};
-use lockgate_core::plan::{OnInconclusive, Step};
 use lockgate_stats::decision::Peaks;
 
 fn goal(gain: f64) -> GoalSpec {
-    GoalSpec {
-        metric: "outcome".to_owned(),
-        direction: Direction::Up,
-        gain,
-        rollback_by: 0.0,
-        least: 0.0,
-        most: 1.0,
-        within_ms: Some(1_000),
-        missing: None,
-    }
+    GoalSpec { gain, within_ms: Some(1_000), ..testing::goal() }
 }
 
 fn plan(goal: GoalSpec) -> RolloutPlan {
-    RolloutPlan {
-        steps: vec![Step::ab(5_000, 0), Step::live(WHOLE, 0)],
-        guards: [(GuardName::new("conversion").unwrap(), GuardSpec::Goal(goal))].into(),
-        unit_header: None,
-        alpha_rollback: 0.05,
-        alpha_promote: 0.05,
-        alpha_sample_ratio: 0.001,
-        deadline_ms: 0,
-        on_inconclusive: OnInconclusive::Hold,
-        probation_ms: 0,
-        prepare_ms: 1000,
-        workers: 1,
-        timeout_ms: 1000,
-        memory_bytes: 0,
-        batch_rows: None,
-        smoke: None,
-        testers: lockgate_core::plan::Testers::Nobody,
-        observe: false,
-    }
+    testing::ab(goal)
 }
 
 fn draw(unit: u64, candidate: bool) -> Draw {
@@ -97,11 +71,14 @@ fn a_loss_that_is_excluded_suffices_where_that_is_asked() {
 }
 
 #[test]
-fn each_unit_counts_once_in_time_and_where_its_own_side_answered() {
+fn each_unit_counts_once_in_time_and_for_its_own_side() {
     let plan = plan(goal(0.0));
     let mut book = GoalBook::new(&plan);
     let one = draw(7, true);
     book.drawn(&one);
+    // Nobody answered it, and still its outcome is its side's.
+    let unanswered = Draw { unit: 8, answered: false, ..one };
+    book.drawn(&unanswered);
     let mut say = |draw: &Draw, name, number, at| book.outcome(draw, name, number, at);
     assert_eq!(say(&one, "clicks", Some(1.0), 10), None, "no goal asks for it");
     assert_eq!(say(&one, "outcome", None, 10), Some(Err(NotCounted::NoNumber)));
@@ -109,14 +86,14 @@ fn each_unit_counts_once_in_time_and_where_its_own_side_answered() {
     assert_eq!(say(&one, "outcome", Some(1.0), 1_000), Some(Ok(())));
     let again = Draw { candidate: false, ..one };
     assert_eq!(say(&again, "outcome", Some(1.0), 10), Some(Err(NotCounted::UnitCounted)));
-    let unanswered = Draw { unit: 8, answered: false, ..one };
-    assert_eq!(say(&unanswered, "outcome", Some(1.0), 10), Some(Err(NotCounted::NotAnswered)));
+    assert_eq!(say(&unanswered, "outcome", Some(1.0), 10), Some(Ok(())));
     for weight in [0, WHOLE] {
         let alone = Draw { unit: 8, weight, ..one };
         assert_eq!(say(&alone, "outcome", Some(1.0), 10), Some(Err(NotCounted::NotCompared)));
     }
     let numbers = &book.numbers(&plan)[&GuardName::new("conversion").unwrap()];
-    assert_eq!(numbers.reading.labelled, Sides { candidate: 1, baseline: 0 });
+    assert_eq!(numbers.reading.labelled, Sides { candidate: 2, baseline: 0 });
+    assert_eq!(numbers.reading.failed, Sides::default());
     assert!(numbers.words.contains("1 came too late"), "{}", numbers.words);
 }
 
@@ -213,15 +190,248 @@ fn where_what_is_missing_is_an_outcome_each_unit_counts_when_its_time_is_over() 
             );
         }
     }
-    assert!(!book.mature(1_000), "no unit's time is over");
+    assert!(!book.advance(1_000), "no unit's time is over");
     assert_eq!(book.numbers(&plan)[&name].reading.labelled, Sides::default());
-    assert!(book.mature(1_001));
+    assert!(book.advance(1_001));
     assert_eq!(book.numbers(&plan)[&name].reading.labelled, Sides { candidate: 50, baseline: 50 });
-    book.mature(5_000);
+    book.advance(5_000);
     let late = Draw { at: 0, ..draw(0, true) };
-    assert_eq!(book.outcome(&late, "outcome", Some(1.0), 5_000), Some(Err(NotCounted::UnitCounted)));
+    assert_eq!(book.outcome(&late, "outcome", Some(1.0), 5_000), Some(Err(NotCounted::Late)));
+    // In its own time, but its unit's is over: that began with the unit's first prediction.
+    let again = Draw { at: 4_500, ..late };
+    book.drawn(&again);
+    assert_eq!(book.outcome(&again, "outcome", Some(1.0), 5_000), Some(Err(NotCounted::UnitOver)));
     let found = judged(&plan, &book, true);
     assert!(found.all_not_worse() && !found.sample_ratio_mismatch, "{found:#?}");
     let means = found.readings[0].goal.as_ref().unwrap().means.unwrap();
     assert!((means.0 - 0.6).abs() < 1e-9 && (means.1 - 0.2).abs() < 1e-9, "{means:?}");
+}
+
+/// What a goal says of a book.
+fn reading(plan: &RolloutPlan, book: &GoalBook) -> lockgate_core::goal::GoalReading {
+    book.numbers(plan)[&GuardName::new("conversion").unwrap()].reading.clone()
+}
+
+#[test]
+fn a_side_that_fails_its_bad_cases_does_not_look_good() {
+    let plan = plan(goal(0.0));
+    let mut book = GoalBook::new(&plan);
+    // Three in ten cases are bad ones, for whoever has them. The candidate fails exactly these, and nobody tells an outcome of
+    // what was not answered.
+    let draws: Vec<(Draw, bool)> = (0..4_000)
+        .map(|unit| {
+            let (one, is_bad) = (draw(unit, unit % 2 == 0), unit / 2 * 37 % 100 < 30);
+            (Draw { answered: !(one.candidate && is_bad), ..one }, is_bad)
+        })
+        .collect();
+    draws.iter().for_each(|(one, _)| book.drawn(one));
+    assert_eq!(reading(&plan, &book).labelled.sum(), 0, "failures come as late as outcomes do");
+    for (one, is_bad) in draws.iter().filter(|(one, _)| one.answered) {
+        assert_eq!(book.outcome(one, "outcome", Some(if *is_bad { 0.0 } else { 1.0 }), 10), Some(Ok(())));
+    }
+    let found = judged(&plan, &book, true);
+    assert!(!found.all_not_worse() && found.worst().is_none(), "{found:#?}");
+    assert!(!found.sample_ratio_mismatch, "failures are no outcomes that are missing");
+    let goal = reading(&plan, &book);
+    // All but those behind which nothing was answered.
+    assert!(goal.failed.candidate >= 590 && goal.failed.baseline == 0, "{:?}", goal.failed);
+    let (candidate, baseline) = goal.means.unwrap();
+    assert!((candidate - baseline).abs() < 0.01, "{candidate} and {baseline}");
+    assert!(found.readings[0].summary.contains("got no good answer, which counts as the worst"));
+}
+
+#[test]
+fn failures_count_as_often_as_outcomes_come() {
+    let plan = plan(goal(0.0));
+    let mut book = GoalBook::new(&plan);
+    // Both sides fail one in five; one in four of the others is told of.
+    for unit in 0..8_000 {
+        let one = Draw { answered: unit / 2 % 5 != 0, ..draw(unit, unit % 2 == 0) };
+        book.drawn(&one);
+        if one.answered && unit.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 62 == 0 {
+            book.outcome(&one, "outcome", Some(1.0), 10);
+        }
+    }
+    let goal = reading(&plan, &book);
+    let (failed, told) = (goal.failed.sum() as f64, (goal.labelled.sum() - goal.failed.sum()) as f64);
+    assert!((failed / told - 0.25).abs() < 0.03, "{failed} and {told}");
+    assert_eq!(goal.void, None);
+}
+
+#[test]
+fn a_unit_that_was_answered_in_the_end_is_no_failure() {
+    let plan = plan(goal(0.0));
+    let mut book = GoalBook::new(&plan);
+    let failed = |unit| Draw { answered: false, ..draw(unit, true) };
+    book.drawn(&failed(1));
+    book.drawn(&failed(2));
+    let behind = draw(3, false);
+    book.drawn(&behind);
+    // The first one's client tries again.
+    let again = Draw { at: 5, ..draw(1, true) };
+    assert_eq!(book.needs(&again), Needed::Always);
+    book.drawn(&again);
+    assert_eq!(book.needs(&again), Needed::Within);
+    assert_eq!(book.outcome(&behind, "outcome", Some(1.0), 10), Some(Ok(())));
+    assert_eq!(reading(&plan, &book).failed, Sides { candidate: 1, baseline: 0 });
+    assert_eq!(book.outcome(&again, "outcome", Some(1.0), 10), Some(Ok(())));
+    assert_eq!(book.outcome(&failed(2), "outcome", Some(1.0), 10), Some(Err(NotCounted::UnitCounted)));
+}
+
+#[test]
+fn a_failure_is_the_worst_also_where_nothing_said_is_good() {
+    // Fewer complaints are better, and no complaint is none.
+    let plan = plan(GoalSpec { direction: Direction::Down, missing: Some(0.0), ..goal(0.0) });
+    let mut book = GoalBook::new(&plan);
+    book.drawn(&draw(1, true));
+    book.drawn(&Draw { answered: false, ..draw(2, false) });
+    assert!(book.advance(1_001));
+    let goal = reading(&plan, &book);
+    assert_eq!((goal.means, goal.failed), (Some((1.0, 0.0)), Sides { candidate: 0, baseline: 1 }));
+}
+
+#[test]
+fn outcomes_of_what_a_unit_met_after_the_share_moved_it_are_not_its_first_sides() {
+    let plan = plan(GoalSpec { missing: Some(0.0), ..goal(0.0) });
+    let mut book = GoalBook::new(&plan);
+    let before = Draw { weight: 1_000, ..draw(1, false) };
+    let moved = Draw { at: 100, ..draw(1, true) };
+    let (stayed, stays) = (Draw { unit: 2, ..before }, Draw { unit: 2, candidate: false, ..moved });
+    [before, stayed, moved, stays].iter().for_each(|one| book.drawn(one));
+    // Neither of who moved nor of who stayed: all that was said of predictions at the first share counts, and nothing else.
+    for later in [moved, stays] {
+        assert_eq!(book.outcome(&later, "outcome", Some(1.0), 200), Some(Err(NotCounted::Moved)));
+    }
+    assert_eq!(book.outcome(&stayed, "outcome", Some(1.0), 200), Some(Ok(())));
+    book.advance(1_001);
+    let goal = reading(&plan, &book);
+    assert_eq!(goal.labelled, Sides { candidate: 0, baseline: 2 });
+    let counts: Vec<(u32, Vec<(u32, u64)>)> =
+        goal.counts.iter().map(|c| (c.weight, c.baseline.clone())).collect();
+    assert_eq!(counts, [(1_000, vec![(0, 1), (1_000, 1)])]);
+}
+
+#[test]
+fn what_was_void_once_stays_void_and_a_misfit_here_does_not_make_good_for_one_there() {
+    let plan = plan(goal(0.0));
+    let mut book = GoalBook::new(&plan);
+    let draws: Vec<Draw> = (0..600).map(|unit| draw(unit, unit % 2 == 0)).collect();
+    draws.iter().for_each(|one| book.drawn(one));
+    let tell = |book: &mut GoalBook, candidate: bool| {
+        for one in draws.iter().filter(|one| one.candidate == candidate) {
+            assert_eq!(book.outcome(one, "outcome", Some(1.0), 10), Some(Ok(())));
+        }
+    };
+    tell(&mut book, true);
+    assert!(reading(&plan, &book).void.is_some());
+    tell(&mut book, false);
+    assert!(
+        reading(&plan, &book).void.is_some(),
+        "as many of both in the end, but it was no sample on the way"
+    );
+    assert!(judged(&plan, &book, true).sample_ratio_mismatch);
+
+    let mut book = GoalBook::new(&plan);
+    for (weight, of_ten, part) in [(1_000, 1, [10, 5]), (5_000, 5, [5, 10])] {
+        for n in 0..6_000_u64 {
+            let one = Draw { weight, ..draw(n + u64::from(weight) * 10_000, n % 10 < of_ten) };
+            book.drawn(&one);
+            // At the first share the candidate's outcomes come twice as often, at the second half as often.
+            if n / 10 % 10 < if one.candidate { part[0] } else { part[1] } {
+                book.outcome(&one, "outcome", Some(1.0), 10);
+            }
+        }
+    }
+    let goal = reading(&plan, &book);
+    assert!(goal.void.is_some(), "{goal:?}");
+}
+
+mod again {
+    //! A book that is made again from what was kept is the same, whatever happened in between.
+
+    use super::*;
+    use proptest::prelude::*;
+
+    const WITHIN: i64 = 50;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        /// Time goes on.
+        Tick(i64),
+        /// A prediction of a unit ends, which began so long ago.
+        Draw { unit: u64, ago: i64, answered: bool },
+        /// Something is said of one of the predictions so far.
+        Say { of: usize, good: bool },
+        /// The share grows.
+        Grow,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => (0..30_i64).prop_map(Step::Tick),
+            6 => (0..12_u64, 0..70_i64, any::<bool>()).prop_map(|(unit, ago, answered)| Step::Draw { unit, ago, answered }),
+            4 => (any::<usize>(), any::<bool>()).prop_map(|(of, good)| Step::Say { of, good }),
+            1 => Just(Step::Grow),
+        ]
+    }
+
+    /// What was written down.
+    enum Kept {
+        Drawn { draw: Draw, noted: i64, needed: Needed },
+        Said { draw: Draw, value: f64, at: i64 },
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_made_again_is_the_same(missing in prop::option::of(0..2_u8), steps in prop::collection::vec(step(), 0..120)) {
+            let spec = GoalSpec { missing: missing.map(f64::from), within_ms: Some(WITHIN), ..goal(0.0) };
+            let plan = plan(spec);
+            let (mut live, mut kept) = (GoalBook::new(&plan), Vec::new());
+            let (mut now, mut weight) = (1_000_i64, 1_000_u32);
+            let mut draws: Vec<Draw> = Vec::new();
+            for step in steps {
+                // As the keeper does: the time first, then what happened.
+                live.advance(now);
+                match step {
+                    Step::Tick(by) => now += by,
+                    Step::Grow => weight = (weight * 2).min(8_000),
+                    Step::Draw { unit, ago, answered } => {
+                        let draw = Draw { weight, candidate: unit * 800 < u64::from(weight), answered, unit, at: now - ago };
+                        let needed = live.needs(&draw);
+                        live.drawn(&draw);
+                        draws.push(draw);
+                        kept.push(Kept::Drawn { draw, noted: now, needed });
+                    }
+                    Step::Say { of, good } => {
+                        let Some(draw) = (!draws.is_empty()).then(|| draws[of % draws.len()]) else { continue };
+                        let value = if good { 1.0 } else { 0.0 };
+                        live.outcome(&draw, "outcome", Some(value), now);
+                        kept.push(Kept::Said { draw, value, at: now });
+                    }
+                }
+            }
+            live.advance(now);
+            let said: Vec<Draw> = kept.iter().filter_map(|k| match k { Kept::Said { draw, .. } => Some(*draw), Kept::Drawn { .. } => None }).collect();
+            let mut again = GoalBook::new(&plan);
+            for one in &kept {
+                match one {
+                    // What was forgotten, as its time is over and nothing was said of it.
+                    Kept::Drawn { draw, needed: Needed::Within, .. } if draw.at < now - WITHIN && !said.contains(draw) => {}
+                    Kept::Drawn { needed: Needed::Never, .. } => {}
+                    Kept::Drawn { draw, noted, .. } => {
+                        again.advance(*noted);
+                        again.drawn(draw);
+                    }
+                    Kept::Said { draw, value, at } => {
+                        again.advance(*at);
+                        again.outcome(draw, "outcome", Some(*value), *at);
+                    }
+                }
+            }
+            again.advance(now);
+            prop_assert_eq!(live.numbers(&plan), again.numbers(&plan));
+            let bits = |book: &GoalBook| book.mismatches().iter().map(|e| e.to_bits()).collect::<Vec<_>>();
+            prop_assert_eq!(bits(&live), bits(&again));
+        }
+    }
 }

@@ -123,7 +123,7 @@ pub struct Goals {
     pub needed: bool,
     /// Each goal's numbers; none where nothing is known yet.
     pub numbers: BTreeMap<GuardName, GoalNumbers>,
-    /// Evidence that the units that were answered, or whose outcome came, don't fit the shares.
+    /// The most evidence there ever was that the units that were assigned, or whose outcome came, don't fit the shares.
     pub mismatches: Vec<f64>,
 }
 
@@ -253,10 +253,12 @@ pub fn judge_with(plan: &RolloutPlan, evidence: &Evidence, goals: &Goals, peaks:
         .collect();
     // Mirrored requests go to both sides: there is no share that they could miss.
     let users = evidence.live();
-    let ratio = if users.compared { srm::log_e_stepped(&users.segments(|c| c.drawn)) } else { 0.0 };
-    // Units must fit the shares when they are drawn, answered, and when their outcomes come: a mean of e-values is one.
-    let stages: Vec<f64> = std::iter::once(ratio).chain(goals.mismatches.iter().copied()).collect();
-    let ratio = merge::mean(&stages).unwrap_or(ratio);
+    let ratio = if users.compared { srm::log_e_each(&users.segments(|c| c.drawn)) } else { 0.0 };
+    // Units must fit the shares when they are drawn, when they are known of, and when their outcomes come. Where a goal's units
+    // missed them once they have missed them for good, so these are peaks, whose mean is no e-value: each stage has its part of
+    // the error rate instead.
+    let stages = 1.0 + goals.mismatches.len() as f64;
+    let ratio = goals.mismatches.iter().copied().fold(ratio, f64::max) - stages.ln();
     let look = Look { guards: &guards, log_e_sample_ratio: ratio, min_bake_over: true, peaks: *peaks };
     let now = evidence.now();
     let units = |of: fn(&Weighed) -> u64| now.sum(of);

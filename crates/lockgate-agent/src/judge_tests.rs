@@ -1,41 +1,23 @@
 use super::*;
-use lockgate_core::plan::{OnInconclusive, Step, Testers};
+use crate::testing;
+use lockgate_core::plan::Step;
 
 fn plan() -> RolloutPlan {
-    let name = |n: &str| GuardName::new(n).unwrap();
-    RolloutPlan {
-        steps: vec![Step::live(2500, 0), Step::live(10_000, 0)],
-        guards: [
-            (name("errors"), GuardSpec::Rate { worse_by: 0.5, rollback_by: 0.2, floor: 0.005 }),
-            (
-                name("latency"),
-                GuardSpec::Latency {
-                    p99_ms: Some(50.0),
-                    worse_by: 0.2,
-                    rollback_by: 0.05,
-                    floor_ms: 1.0,
-                    warmup_ms: None,
-                },
-            ),
-            (name("constant"), GuardSpec::Constant { rollback_by: 2.0 }),
-        ]
-        .into(),
-        unit_header: None,
-        alpha_rollback: 0.05,
-        alpha_promote: 0.05,
-        alpha_sample_ratio: 0.001,
-        deadline_ms: 0,
-        on_inconclusive: OnInconclusive::Hold,
-        probation_ms: 0,
-        prepare_ms: 1000,
-        workers: 1,
-        timeout_ms: 1000,
-        memory_bytes: 0,
-        batch_rows: None,
-        smoke: None,
-        testers: Testers::Nobody,
-        observe: false,
-    }
+    let latency = GuardSpec::Latency {
+        p99_ms: Some(50.0),
+        worse_by: 0.2,
+        rollback_by: 0.05,
+        floor_ms: 1.0,
+        warmup_ms: None,
+    };
+    testing::plan(
+        vec![Step::live(2500, 0), Step::live(10_000, 0)],
+        [
+            ("errors", GuardSpec::Rate { worse_by: 0.5, rollback_by: 0.2, floor: 0.005 }),
+            ("latency", latency),
+            ("constant", GuardSpec::Constant { rollback_by: 2.0 }),
+        ],
+    )
 }
 
 fn seen(candidate: Counts, baseline: Counts) -> Evidence {

@@ -4,6 +4,10 @@
 //! file every [`FLUSH_EVERY`] or [`FLUSH_ROWS`]; what a crash may lose is what was collected since. Files are named by the
 //! times of their first and last record, so that a prediction is found by the time in its id.
 
+mod search;
+
+pub(crate) use search::Search;
+
 use crate::AgentError;
 use crate::bodies::{self, Kind};
 use crate::outcomes::Outcomes;
@@ -16,8 +20,8 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -45,6 +49,8 @@ pub(crate) struct PredictionLog {
     pending: Arc<Mutex<Vec<LogRecord>>>,
     /// Who wants to know which predictions rollouts drew.
     outcomes: Option<Arc<Outcomes>>,
+    /// How many searches there were.
+    turn: Arc<AtomicUsize>,
 }
 
 impl PredictionLog {
@@ -56,7 +62,7 @@ impl PredictionLog {
         outcomes: Option<Arc<Outcomes>>,
     ) -> (Self, std::thread::JoinHandle<()>) {
         let records = Arc::new(Mutex::new(records));
-        let log = Self { folder, records, pending: Arc::default(), outcomes };
+        let log = Self { folder, records, pending: Arc::default(), outcomes, turn: Arc::default() };
         let writer = log.clone();
         let thread = std::thread::spawn(move || writer.collect());
         (log, thread)
@@ -162,46 +168,13 @@ impl PredictionLog {
             if at.zip(span(&path)).is_some_and(|(at, (first, last))| at + 60_000 < first || at > last) {
                 continue;
             }
-            if let Some(found) = find_in(&path, id)? {
-                return Ok(Some(found));
+            match find_in(&path, id) {
+                Ok(Some(found)) => return Ok(Some(found)),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%error, "a file of the prediction log is passed over"),
             }
         }
         Ok(None)
-    }
-}
-
-impl PredictionLog {
-    /// Which of these predictions there are. Reads each file once, and no more of it than ids.
-    pub(crate) fn known(&self, ids: &[String]) -> Result<HashSet<String>, AgentError> {
-        self.drain();
-        let mut missing: BTreeMap<&str, i64> =
-            ids.iter().filter_map(|id| Some((id.as_str(), ulid_ms(id)?))).collect();
-        let mut found = HashSet::new();
-        for record in self.lock().iter() {
-            if missing.remove(record.id.as_str()).is_some() {
-                found.insert(record.id.clone());
-            }
-        }
-        let days: BTreeSet<String> = missing
-            .values()
-            // A file is named by its first record's day, and holds some seconds.
-            .flat_map(|at| [at - 60_000, *at].map(|at| lockgate_core::clock::rfc3339(at)[..10].to_owned()))
-            .collect();
-        for path in days.iter().map(|day| self.folder.join(format!("date={day}"))).filter(|day| day.is_dir())
-        {
-            for file in day_files(&path)? {
-                let near =
-                    |at: i64| span(&file).is_none_or(|(first, last)| at + 60_000 >= first && at <= last);
-                if missing.values().any(|at| near(*at)) {
-                    for id in ids_in(&file)? {
-                        if missing.remove(id.as_str()).is_some() {
-                            found.insert(id);
-                        }
-                    }
-                }
-            }
-        }
-        Ok(found)
     }
 }
 
@@ -388,7 +361,7 @@ mod tests {
     use lockgate_gateway::{BodyForm, Protocol};
     use std::sync::mpsc::sync_channel;
 
-    fn record(id: &str, at_ms: i64) -> LogRecord {
+    pub(super) fn record(id: &str, at_ms: i64) -> LogRecord {
         LogRecord {
             id: id.to_owned(),
             at_ms,
@@ -419,17 +392,17 @@ mod tests {
         let (log, thread) = PredictionLog::start(dir.path().to_owned(), receiver, None);
         for number in 0..500 {
             let id = format!("01M8AY7JZFMHB6BY6FXZAJM{number:03}");
-            sender.send(record(&id, 1_795_663_590_383)).unwrap();
+            sender.send(record(&id, 1_795_663_580_143)).unwrap();
             assert_eq!(log.find(&id).unwrap().unwrap()["served"], "baseline", "{id}");
         }
         assert_eq!(log.find("01M8AY7JZFMHB6BY6FXZAJMXXX").unwrap(), None);
         let ids = ["01M8AY7JZFMHB6BY6FXZAJM007", "01M8AY7JZFMHB6BY6FXZAJMXXX"].map(str::to_owned);
-        assert_eq!(log.known(&ids).unwrap(), [ids[0].clone()].into());
+        assert_eq!(log.search(&[ids.to_vec()]).found, [ids[0].clone()].into());
         drop(sender);
         thread.join().unwrap();
         // The end of the channel wrote everything into a file.
         assert!(log.lock().is_empty());
-        assert_eq!(log.known(&ids).unwrap(), [ids[0].clone()].into());
+        assert_eq!(log.search(&[ids.to_vec()]).found, [ids[0].clone()].into());
         let found = log.find("01M8AY7JZFMHB6BY6FXZAJM499").unwrap().unwrap();
         assert_eq!((&found["unit"], &found["latency_us"]), (&"case 1".into(), &700.into()));
         assert_eq!(
@@ -446,7 +419,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (sender, receiver) = sync_channel(10);
         let (_, thread) = PredictionLog::start(dir.path().to_owned(), receiver, None);
-        let good = record("01M8AY7JZFMHB6BY6FXZAJM001", 1_795_663_590_383);
+        let good = record("01M8AY7JZFMHB6BY6FXZAJM001", 1_795_663_580_143);
         let refused = LogRecord { status: 400, assigned: Role::Baseline, ..good.clone() };
         let by_candidate = LogRecord { status: 400, served: Some(Role::Candidate), ..good.clone() };
         let given_up = LogRecord { status: 499, served: None, ..refused.clone() };

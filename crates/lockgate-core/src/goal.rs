@@ -61,6 +61,26 @@ pub struct Sides {
     pub baseline: u64,
 }
 
+impl Sides {
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// One more of a side.
+    pub fn add(&mut self, is_candidate: bool) {
+        let side = if is_candidate { &mut self.candidate } else { &mut self.baseline };
+        *side += 1;
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn sum(&self) -> u64 {
+        self.candidate + self.baseline
+    }
+}
+
 /// What a goal's evidence was made from: enough to make it again, bit for bit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GoalReading {
@@ -68,10 +88,14 @@ pub struct GoalReading {
     pub gain: f64,
     /// The loss that had to be exceeded to roll back.
     pub rollback_by: f64,
-    /// Units that were answered by the side that they were drawn into, at shares at which there is something to compare.
-    pub answered: Sides,
-    /// Units whose outcome came, and counted.
+    /// Units that were drawn into each side at shares at which there is something to compare.
+    #[serde(alias = "answered")]
+    pub assigned: Sides,
+    /// Units that count: those whose outcome came, and those that failed.
     pub labelled: Sides,
+    /// Units that got no good answer, and count as the worst outcome.
+    #[serde(skip_serializing_if = "Sides::is_none", default)]
+    pub failed: Sides,
     /// Mean outcomes as shares of the range, of which more is better.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub means: Option<(f64, f64)>,
@@ -101,6 +125,15 @@ pub struct GoalCount {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn readings_of_the_versions_before_are_read() {
+        let text = r#"{"gain":0.0,"rollback_by":0.0,"answered":{"candidate":3,"baseline":4},
+            "labelled":{"candidate":1,"baseline":2},"counts":[]}"#;
+        let reading: GoalReading = serde_json::from_str(text).unwrap();
+        assert_eq!((reading.assigned.sum(), reading.failed), (7, Sides::default()));
+        assert!(!serde_json::to_string(&reading).unwrap().contains("failed"));
+    }
 
     #[test]
     fn outcomes_are_shares_of_their_range_and_more_is_better() {

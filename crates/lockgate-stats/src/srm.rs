@@ -50,12 +50,30 @@ pub fn log_e(counts: &[u64], shares: &[f64], concentration: f64) -> Result<f64, 
 
 /// Evidence that the units don't fit weights that changed on the way: two-sided thinning at ratio 1 over *all* units, each
 /// segment's events being its units. Always finite; 0 without units. One misfit is looked for in all segments: where the
-/// candidate got too much in one and too little in another, [`log_e`] of one segment sees more.
+/// candidate got too much in one and too little in another, [`log_e_each`] sees more.
 #[must_use]
 pub fn log_e_stepped(units: &[Segment]) -> f64 {
     let sides = [Side::Worse, Side::NotWorse].map(|side| thinning::log_e(units, 1.0, side));
     // Two finite numbers always have a mean; without one nothing is known.
     merge::mean(&sides).unwrap_or(0.0)
+}
+
+/// Evidence that the units don't fit weights that changed on the way, in whichever direction each segment misses its own: two
+/// misfits that cancel each other are two. Half of it is [`log_e_stepped`] of all segments; the `k`-th alone gets
+/// `1/(2k(k+1))`, and what is left is for segments that are yet to come, whose evidence is 1. So the shares are known before
+/// anything is seen, however many segments there will be, and the mean is an e-process as each of its parts is. Segments come in
+/// the order in which they began. Always finite; 0 without units.
+#[must_use]
+pub fn log_e_each(units: &[Segment]) -> f64 {
+    let mut parts = vec![(log_e_stepped(units), 0.5)];
+    let mut left = 0.5;
+    for (k, segment) in (1_u32..).map(f64::from).zip(units) {
+        let share = 0.5 / (k * (k + 1.0));
+        parts.push((log_e_stepped(std::slice::from_ref(segment)), share));
+        left -= share;
+    }
+    parts.push((0.0, left.max(0.0)));
+    merge::weighted_mean(&parts).unwrap_or(0.0)
 }
 
 /// `(1+d) ln(1+d) - d` for `d >= -1`, by its series near 0.

@@ -1,21 +1,29 @@
 //! Outcomes that come after the prediction, and which predictions of rollouts they are about.
 
-use crate::conn::{Conn, Row, Tx, int, opt_text, query, signed, text};
+use crate::conn::{Conn, Row, Tx, int, opt_text, query, text};
 use crate::error::{StoreError, no_nul};
 use crate::statements::statements;
 use lockgate_core::clock::Millis;
+use std::ops::Range;
+
+/// How many things may be said of one prediction in all.
+pub const NAMES: i64 = 32;
 
 statements! {
-    DRAW = "INSERT INTO drawn (id, promotion, weight, candidate, answered, unit, at) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (id) DO NOTHING";
-    DRAWN = "SELECT id, promotion, weight, candidate, answered, unit, at FROM drawn WHERE id = $1";
-    DRAWN_FOR = "SELECT id, promotion, weight, candidate, answered, unit, at FROM drawn WHERE promotion = $1 ORDER BY at, id";
-    FORGET = "DELETE FROM drawn WHERE promotion = $1";
+    DRAW = "INSERT INTO drawn (id, promotion, weight, candidate, answered, unit, at, noted, kept, seq) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (id) DO NOTHING";
+    DRAWN = "SELECT id, promotion, weight, candidate, answered, unit, at, noted, kept, seq FROM drawn WHERE id = $1";
+    DRAWN_AFTER = "SELECT id, promotion, weight, candidate, answered, unit, at, noted, kept, seq FROM drawn WHERE promotion = $1 AND seq > $2 ORDER BY seq LIMIT $3";
+    FORGET = "DELETE FROM drawn WHERE id IN (SELECT id FROM drawn WHERE promotion = $1 LIMIT $2)";
+    FORGET_PASSED = "DELETE FROM drawn WHERE id IN (SELECT d.id FROM drawn d WHERE d.promotion = $1 AND d.kept = 0 AND d.at >= $2 AND d.at < $3 AND NOT EXISTS (SELECT 1 FROM feedback f WHERE f.prediction = d.id) LIMIT $4)";
     PROMOTIONS = "SELECT DISTINCT promotion FROM drawn ORDER BY promotion";
-    NEXT = "SELECT COALESCE(MAX(seq), -1) + 1 FROM feedback";
+    LAST_SAID = "SELECT COALESCE(MAX(seq), -1) FROM feedback";
+    LAST_DRAWN = "SELECT COALESCE(MAX(seq), -1) FROM drawn";
     SAY = "INSERT INTO feedback (prediction, name, number, words, at, seq) VALUES ($1, $2, $3, $4, $5, $6)";
     SAID = "SELECT prediction, name, number, words, at FROM feedback WHERE prediction = $1 AND name = $2";
     SAID_OF = "SELECT prediction, name, number, words, at FROM feedback WHERE prediction = $1 ORDER BY name";
-    SAID_FOR = "SELECT f.prediction AS prediction, f.name AS name, f.number AS number, f.words AS words, f.at AS at FROM feedback f JOIN drawn d ON d.id = f.prediction WHERE d.promotion = $1 ORDER BY f.seq";
+    NAMES_OF = "SELECT COUNT(*) FROM feedback WHERE prediction = $1";
+    // Feedback is kept for good, a rollout's predictions are not: its order leads, so that a page reads no more than itself.
+    SAID_AFTER = "SELECT f.prediction AS prediction, f.name AS name, f.number AS number, f.words AS words, f.at AS said, f.seq AS seq, d.id AS id, d.promotion AS promotion, d.weight AS weight, d.candidate AS candidate, d.answered AS answered, d.unit AS unit, d.at AS at, d.noted AS noted, d.kept AS kept FROM feedback f CROSS JOIN drawn d WHERE d.id = f.prediction AND d.promotion = $1 AND f.seq > $2 ORDER BY f.seq LIMIT $3";
 }
 
 /// A prediction that was drawn into a side of a rollout.
@@ -29,12 +37,16 @@ pub struct Drawn {
     pub weight: u32,
     /// Whether it was drawn into the candidate's side.
     pub candidate: bool,
-    /// Whether that side answered it well.
+    /// Whether it got a good answer.
     pub answered: bool,
     /// A hash of its unit.
     pub unit: u64,
     /// When it was asked for.
     pub at: Millis,
+    /// When it became known.
+    pub noted: Millis,
+    /// Whether it is needed for as long as its rollout is followed.
+    pub kept: bool,
 }
 
 /// What can be said of a prediction.
@@ -68,6 +80,8 @@ pub enum Kept {
     Known(Feedback),
     /// Something else was said before, and stands.
     Other(Feedback),
+    /// As many things as may be ([`NAMES`]) were said of this prediction before.
+    Full,
 }
 
 fn drawn(row: &Row) -> Result<Drawn, StoreError> {
@@ -85,6 +99,8 @@ fn drawn(row: &Row) -> Result<Drawn, StoreError> {
         answered: int(row, "answered")? == 1,
         unit: int(row, "unit")?.cast_unsigned(),
         at: int(row, "at")?,
+        noted: int(row, "noted")?,
+        kept: int(row, "kept")? == 1,
     })
 }
 
@@ -101,6 +117,12 @@ fn feedback(row: &Row) -> Result<Feedback, StoreError> {
     })
 }
 
+/// Something said, its number, and the prediction it is about: what both have a column for is the prediction's.
+fn said_of(row: &Row) -> Result<(i64, (Feedback, Drawn)), StoreError> {
+    let said = Feedback { at: int(row, "said")?, ..feedback(row)? };
+    Ok((int(row, "seq")?, (said, drawn(row)?)))
+}
+
 impl Conn {
     /// A prediction that was drawn, by its id.
     ///
@@ -112,13 +134,19 @@ impl Conn {
         row.as_ref().map(drawn).transpose()
     }
 
-    /// All predictions that a rollout drew, oldest first.
+    /// The next predictions that a rollout drew, in the order of their numbers: those above `after`, and at most `most`.
     ///
     /// # Errors
     /// Where the database can't be read.
-    pub async fn drawn_for(&mut self, promotion: &str) -> Result<Vec<Drawn>, StoreError> {
-        let rows = self.fetch_all(query(DRAWN_FOR).bind(promotion.to_owned())).await?;
-        rows.iter().map(drawn).collect()
+    pub async fn drawn_after(
+        &mut self,
+        promotion: &str,
+        after: i64,
+        most: i64,
+    ) -> Result<Vec<(i64, Drawn)>, StoreError> {
+        let of = query(DRAWN_AFTER).bind(promotion.to_owned()).bind(after).bind(most);
+        let rows = self.fetch_all(of).await?;
+        rows.iter().map(|row| Ok((int(row, "seq")?, drawn(row)?))).collect()
     }
 
     /// The promotions of which predictions are kept.
@@ -140,22 +168,39 @@ impl Conn {
         rows.iter().map(feedback).collect()
     }
 
-    /// All that was said of a rollout's predictions, in the order in which it came.
+    /// What was said next of a rollout's predictions, and of which, in the order in which it came: what has a number above `after`,
+    /// and at most `most`.
     ///
     /// # Errors
     /// Where the database can't be read.
-    pub async fn feedback_for(&mut self, promotion: &str) -> Result<Vec<Feedback>, StoreError> {
-        let rows = self.fetch_all(query(SAID_FOR).bind(promotion.to_owned())).await?;
-        rows.iter().map(feedback).collect()
+    pub async fn feedback_after(
+        &mut self,
+        promotion: &str,
+        after: i64,
+        most: i64,
+    ) -> Result<Vec<(i64, (Feedback, Drawn))>, StoreError> {
+        let of = query(SAID_AFTER).bind(promotion.to_owned()).bind(after).bind(most);
+        let rows = self.fetch_all(of).await?;
+        rows.iter().map(said_of).collect()
+    }
+
+    /// The first number that neither a prediction nor anything said has.
+    ///
+    /// # Errors
+    /// Where the database can't be read.
+    pub async fn next_event(&mut self) -> Result<i64, StoreError> {
+        let (said, drawn) = (self.scalar(query(LAST_SAID)).await?, self.scalar(query(LAST_DRAWN)).await?);
+        // Those from before both had one order have numbers below 0.
+        Ok(said.max(drawn).map_or(0, |last| last.saturating_add(1).max(0)))
     }
 }
 
 impl Tx {
-    /// Keeps a prediction that was drawn; once.
+    /// Keeps a prediction that was drawn, under its number; once.
     ///
     /// # Errors
     /// Where the database can't be written.
-    pub async fn draw(&mut self, one: &Drawn) -> Result<(), StoreError> {
+    pub async fn draw(&mut self, one: &Drawn, seq: i64) -> Result<(), StoreError> {
         let query = query(DRAW)
             .bind(one.id.clone())
             .bind(one.promotion.clone())
@@ -163,23 +208,43 @@ impl Tx {
             .bind(i64::from(one.candidate))
             .bind(i64::from(one.answered))
             .bind(one.unit.cast_signed())
-            .bind(one.at);
+            .bind(one.at)
+            .bind(one.noted)
+            .bind(i64::from(one.kept))
+            .bind(seq);
         self.execute(query).await.map(|_| ())
     }
 
-    /// Forgets the predictions that a rollout drew. What was said of them stays.
+    /// Forgets at most so many of the predictions that a rollout drew; says how many. What was said of them stays.
     ///
     /// # Errors
     /// Where the database can't be written.
-    pub async fn forget_drawn(&mut self, promotion: &str) -> Result<(), StoreError> {
-        self.execute(query(FORGET).bind(promotion.to_owned())).await.map(|_| ())
+    pub async fn forget_drawn(&mut self, promotion: &str, most: i64) -> Result<u64, StoreError> {
+        self.execute(query(FORGET).bind(promotion.to_owned()).bind(most)).await
     }
 
-    /// Writes down what was said of a prediction, unless something was said of it by this name before: the first stands.
+    /// Forgets at most so many of the predictions that a rollout drew in this time, of which nothing was said and that are not
+    /// needed for longer; says how many.
+    ///
+    /// # Errors
+    /// Where the database can't be written.
+    pub async fn forget_passed(
+        &mut self,
+        promotion: &str,
+        during: Range<Millis>,
+        most: i64,
+    ) -> Result<u64, StoreError> {
+        let passed =
+            query(FORGET_PASSED).bind(promotion.to_owned()).bind(during.start).bind(during.end).bind(most);
+        self.execute(passed).await
+    }
+
+    /// Writes down what was said of a prediction, under its number, unless something was said of it by this name before
+    /// (the first stands) or enough by other names.
     ///
     /// # Errors
     /// Where a text can't be stored, or the database can't be written.
-    pub async fn say(&mut self, one: &Feedback) -> Result<Kept, StoreError> {
+    pub async fn say(&mut self, one: &Feedback, seq: i64) -> Result<Kept, StoreError> {
         no_nul("a prediction's id", &one.prediction)?;
         no_nul("an outcome's name", &one.name)?;
         let (number, words) = match &one.value {
@@ -195,14 +260,17 @@ impl Tx {
             let same = before.value == one.value;
             return Ok(if same { Kept::Known(before) } else { Kept::Other(before) });
         }
-        let next = self.scalar(query(NEXT)).await?.unwrap_or(0);
+        let names = self.scalar(query(NAMES_OF).bind(one.prediction.clone())).await?.unwrap_or(0);
+        if names >= NAMES {
+            return Ok(Kept::Full);
+        }
         let query = query(SAY)
             .bind(one.prediction.clone())
             .bind(one.name.clone())
             .bind(number)
             .bind(words)
             .bind(one.at)
-            .bind(signed("an outcome's number", next.cast_unsigned())?);
+            .bind(seq);
         self.execute(query).await?;
         Ok(Kept::New)
     }

@@ -89,7 +89,7 @@ impl Reconciler {
         };
         let stats = self.stats(model, &judged.promotion);
         self.follow_latency(model, &judged, stats.as_ref());
-        let goals = self.shared.outcomes.goals(&judged.promotion, &judged.plan.rollout, judged.step.ab);
+        let goals = self.shared.outcomes.goals(&judged.promotion, judged.step.ab);
         let peaks = self.peaks.entry(judged.promotion.clone()).or_default();
         let judgement = judged.judge(stats.as_ref(), &goals, peaks);
         self.judgements.insert(model.clone(), judgement.clone());

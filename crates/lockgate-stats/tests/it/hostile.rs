@@ -24,6 +24,7 @@ fn nothing_is_nothing_known() {
         assert_eq!(rate::log_e(0, 0, 0.01, side), 0.0);
     }
     assert_eq!(srm::log_e_stepped(&[]), 0.0);
+    assert_within(srm::log_e_each(&[]), 0.0, 1e-12, "no segments");
     assert_within(srm::log_e(&[0, 0], &[0.1, 0.9], 100.0).unwrap(), 0.0, 1e-12, "no units");
     assert_eq!(merge::mean(&[]), Err(StatsError::Empty));
     assert_eq!(merge::smallest(&[]), Err(StatsError::Empty));
@@ -62,6 +63,7 @@ fn huge_counts_stay_finite_and_right() {
                 }
             }
             assert!(srm::log_e_stepped(&[segment(weight, a, b)]).is_finite());
+            assert!(srm::log_e_each(&[segment(weight, a, b), segment(0.5, b, a)]).is_finite());
         }
         for side in [Bound::Above, Bound::Below] {
             for bound in [1e-300, 0.005, 0.5, 1.0 - 1e-15] {
@@ -113,6 +115,20 @@ fn nonsense_for_a_sample_ratio_is_refused() {
     // Shares need not add up to 1.
     let scaled = srm::log_e(&[40, 60], &[50.0, 50.0], 100.0).unwrap();
     assert_close(scaled, srm::log_e(&[40, 60], &[0.5, 0.5], 100.0).unwrap(), "scaled shares");
+}
+
+#[test]
+fn misfits_that_cancel_each_other_are_seen_segment_by_segment() {
+    // Too much at one share and too little at the other: in sum nothing is missing.
+    let crossed = [segment(0.1, 1_300, 8_700), segment(0.5, 4_700, 5_300)];
+    assert!(srm::log_e_stepped(&crossed) < 1_000f64.ln());
+    assert!(srm::log_e_each(&crossed) > 1_000f64.ln());
+    let fair = [segment(0.1, 1_000, 9_000), segment(0.5, 5_020, 4_980)];
+    assert!(srm::log_e_each(&fair) < 0.0);
+    // What all segments show together is seen too, though none shows it alone.
+    let many: Vec<Segment> = (0..20).map(|_| segment(0.5, 560, 500)).collect();
+    assert!(many.iter().all(|one| srm::log_e_each(std::slice::from_ref(one)) < 2.0));
+    assert!(srm::log_e_each(&many) > 1_000f64.ln());
 }
 
 #[test]

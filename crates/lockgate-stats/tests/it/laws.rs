@@ -144,6 +144,18 @@ fn sample_ratio_has_a_mean_of_one_under_the_null() {
 }
 
 #[test]
+fn a_sample_ratio_of_several_segments_has_a_mean_of_one_under_the_null() {
+    let mean: f64 = (0..=8)
+        .flat_map(|a| (0..=5).map(move |b| (a, b)))
+        .map(|(a, b)| {
+            let units = [one(0.2, a, 8 - a), one(0.5, b, 5 - b)].concat();
+            binomial(8, a, 0.2) * binomial(5, b, 0.5) * srm::log_e_each(&units).exp()
+        })
+        .sum();
+    assert_within(mean, 1.0, 1e-9, "two segments");
+}
+
+#[test]
 fn sides_mirror_each_other() {
     // Swapping the variants turns a ratio into its inverse.
     for (weight, a, b, ratio) in [(0.3, 17, 40, 1.4), (0.05, 0, 9, 0.7), (0.5, 80, 80, 1.0)] {
