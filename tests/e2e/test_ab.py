@@ -177,6 +177,24 @@ def test_feedback_is_answered_by_what_became_of_it(ab):
     assert row["feedback"]["right"]["value"] == 1 and row["feedback"]["label"]["value"] == "cat"
 
 
+def test_a_token_is_asked_for_where_the_environment_has_one(ab):
+    file = ab.folder / "feedback-tokens"
+    file.write_text("# which clients send since May\nthe-token-of-may-4711\n")
+    ab.start_agent("late", more=("--feedback-token-file", str(file)))
+    say = lambda headers: post(f"{ab.gateway('late')}/feedback", {"prediction_id": "01M8AY7JZFMHB6BY6FXZAJM001", "right": 1}, headers)  # noqa: E731
+    for headers in ({}, {"Authorization": "Bearer the-token-of-april-4711"}, {"Authorization": "the-token-of-may-4711"}):
+        status, _, body = say(headers)
+        assert status == 401 and b"authorization: Bearer" in body, body
+    assert say({"Authorization": "Bearer the-token-of-may-4711"})[0] == 404
+    assert get(f"{ab.gateway('late')}/v2/health/live")[0] == 200
+    ab.end("agent-late")
+    # One that can't read its tokens starts for nobody, rather than for everybody.
+    file.write_text("short")
+    agent = ab.start_agent("late", wait=False, more=("--feedback-token-file", str(file)))
+    assert agent.wait(30) != 0
+    ab.children.pop("agent-late")
+
+
 def test_a_better_release_wins(ab):
     with Told(ab.gateway("tested")) as traffic:
         wait_for("traffic", lambda: len(traffic.since()) > 100)

@@ -98,6 +98,7 @@ both_engines! {
 
     async fn predictions_from_before_they_had_an_order_come_first_by_their_times(bench: Bench) {
         if bench.is_sqlite() {
+            std::fs::create_dir_all(bench.folder().join("deep")).unwrap();
             std::fs::write(bench.file(), "").unwrap();
         }
         let place = Place::parse(&bench.url).unwrap();
