@@ -261,6 +261,29 @@ run = "c"
 }
 
 #[test]
+fn the_file_of_feedback_tokens_is_inherited_unless_it_is_taken_out_and_is_no_part_of_a_revision() {
+    let text = r#"
+project = "p"
+[model.delay]
+task = "regression"
+[env.eu]
+feedback_token_file = "/run/secrets/feedback"
+[env.us]
+like = "eu"
+[env.open]
+like = "eu"
+feedback_token_file = { remove = true }
+"#;
+    let project = read(text);
+    let of = |name: &str| project.environment(&env(name)).unwrap().feedback_token_file.clone();
+    let file = Some("/run/secrets/feedback".to_owned());
+    assert_eq!([of("eu"), of("us"), of("open")], [file.clone(), file, None]);
+    let digest =
+        |name: &str| project.configuration_digest(&env(name), &ModelName::new("delay").unwrap()).unwrap();
+    assert_eq!(digest("eu"), digest("open"));
+}
+
+#[test]
 fn a_preview_lets_testers_in_unless_it_says_otherwise_and_nothing_else_does() {
     let text = r#"
 project = "p"
