@@ -92,14 +92,14 @@ def test_all_traffic_goes_there_and_home_and_no_request_is_lost(place):
     assert place.serves("calm") == place.releases["good2"]
     entry = [e for e in place.audit() if e["action"] == "rollout:drill"]
     assert entry and entry[-1]["effect"] == "allow" and entry[-1]["reason"] == "it is Friday"
-    assert re.search(r"drilled \d+ (second|minute)s? ago: verified after \d+ ms", plan(place)), plan(place)
+    assert re.search(r"from v\d+ to v\d+, was drilled \d+ (second|minute)s? ago: verified after \d+ ms", plan(place)), plan(place)
 
 
 def plan(place):
     return place.ok("plan", place.releases["good"][7:19], "--env", "calm", codes=(2,))
 
 
-def test_an_agent_killed_during_a_drill_ends_it_and_users_are_home(place):
+def test_an_agent_killed_during_a_drill_ends_it_as_failed_and_users_are_home(place):
     before = place.json("drill", "calm", "--last")["last"]["at"]
     with Traffic(place.gateway("calm"), RPS):
         asking = threading.Thread(target=place.run, args=("drill", "calm"))
@@ -112,7 +112,9 @@ def test_an_agent_killed_during_a_drill_ends_it_and_users_are_home(place):
             lambda: (d := place.json("drill", "calm", "--last"))["last"]["at"] != before and not d["under_way"] and d,
         )
     asking.join(100)
-    assert "failed" not in done["last"], done
+    assert "started again" in done["last"]["failed"], done
+    again = place.run("drill", "calm", "--last")
+    assert again.returncode == 1 and "FAILED: the agent was started again meanwhile" in again.stdout, again.stdout
     status, got, _ = post(f"{place.gateway('calm')}/v2/models/toy/infer", ROWS)
     assert status == 200 and got["x-lockgate-release"] == place.releases["good2"][7:19]
 
@@ -123,7 +125,7 @@ def test_what_workers_take_is_measured(place):
     wait_for("a reading", lambda: b"lockgate_worker_resident_bytes{" in get(f"{place.gateway('calm')}/metrics")[2])
     text = get(f"{place.gateway('calm')}/metrics")[2].decode()
     release = place.releases["good2"][7:19]
-    labels = rf'\{{environment="calm",model="toy",release="{release}",worker="0"\}}'
+    labels = rf'\{{environment="calm",model="toy",release="{release}",revision="[0-9a-f]+",worker="0"\}}'
 
     def number(name):
         return float(re.search(rf"^{name}{labels} (\S+)$", text, re.M)[1])

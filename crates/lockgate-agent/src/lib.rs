@@ -237,7 +237,9 @@ async fn in_office(
             }
         };
         if tasks.as_ref().is_some_and(|tasks| !tasks.is_settled()) {
-            tracing::warn!("a way back is not written down yet, so nobody may take over now");
+            tracing::warn!(
+                "a drill is under way, or a way back not written down yet, so nobody may take over now"
+            );
             successor.refuse().await;
             continue;
         }

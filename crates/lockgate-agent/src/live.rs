@@ -170,7 +170,9 @@ pub(crate) fn view(
 }
 
 fn sides(shared: &Shared, model: &ModelName, deployment: &Deployment) -> Vec<LiveSide> {
-    let traffic = deployment.traffic();
+    // In a drill people see where users are; otherwise what serves, also on probation, where it is routed as a candidate.
+    let drilled = deployment.drill.is_some();
+    let traffic = if drilled { deployment.routed() } else { deployment.traffic() };
     let candidate_share = traffic.split.map_or(0.0, |(_, weight, _)| share(weight));
     let main_is_backup = traffic.main.zip(traffic.backup).is_some_and(|(m, b)| m.digest() == b.digest());
     let mut sides = Vec::new();
@@ -182,6 +184,10 @@ fn sides(shared: &Shared, model: &ModelName, deployment: &Deployment) -> Vec<Liv
     }
     if let Some(main) = traffic.main {
         add(Role::Baseline, main, 1.0 - candidate_share);
+    }
+    let away = deployment.serving.as_ref().filter(|s| drilled && traffic.main != Some(&s.revision));
+    if let Some(serving) = away {
+        add(Role::Baseline, &serving.revision, 0.0);
     }
     if let Some(backup) = traffic.backup.filter(|_| !main_is_backup) {
         add(Role::Backup, backup, 0.0);

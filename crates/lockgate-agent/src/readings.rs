@@ -87,6 +87,7 @@ fn readings(seen: &[Seen], groups: &BTreeMap<u32, Usage>, own: Option<Usage>) ->
     let workers = seen.iter().map(|one| WorkerReading {
         model: one.model.clone(),
         release: one.release,
+        revision: one.revision,
         worker: one.worker,
         is_ready: one.status.state == WorkerState::Ready,
         restarts: one.status.restarts,

@@ -79,7 +79,7 @@ pub(crate) struct Ends {
     pub(crate) reported: Arc<Notify>,
     /// Whether everything serves, where an agent takes over from another.
     pub(crate) serving: Option<channel::Sender<Serving>>,
-    /// Whether everything that was decided is written down.
+    /// Whether everything that was decided is written down, and no drill is under way.
     pub(crate) settled: channel::Sender<bool>,
     /// What runs beside the loop, and ends with it.
     pub(crate) jobs: Jobs,
@@ -127,7 +127,9 @@ impl Reconciler {
         loop {
             self.look().await;
             self.ends.settled.send_if_modified(|settled| {
-                let now = self.unwritten.is_empty();
+                // A drill is at its end in a moment; a successor that has to load everything first would leave users there.
+                let drills = self.deployments.values().any(|d| d.drill.is_some());
+                let now = self.unwritten.is_empty() && !drills;
                 std::mem::replace(settled, now) != now
             });
             if tokio::time::timeout(LOOK_EVERY, stop.wait_for(|stop| *stop)).await.is_ok() {
@@ -187,7 +189,7 @@ impl Reconciler {
     /// Why something can't serve that has traffic.
     fn failed(&self) -> Option<String> {
         let revisions = self.deployments.values().flat_map(|d| {
-            let traffic = d.traffic();
+            let traffic = d.routed();
             let candidate = traffic.split.filter(|(_, weight, _)| *weight > 0);
             traffic.main.into_iter().chain(candidate.map(|(revision, ..)| revision))
         });
@@ -253,8 +255,12 @@ impl Reconciler {
         promotion: &PromotionId,
         event: RolloutEvent,
     ) -> Result<(), AgentError> {
-        let is_back =
-            matches!(event, RolloutEvent::RollbackDecided { .. } | RolloutEvent::FailoverDecided { .. });
+        let is_back = matches!(
+            event,
+            RolloutEvent::RollbackDecided { .. }
+                | RolloutEvent::FailoverDecided { .. }
+                | RolloutEvent::DrillTurned { .. }
+        );
         let written = self.record(model, promotion, event.clone()).await;
         if written.is_ok() {
             self.unwritten.remove(model);
@@ -293,8 +299,9 @@ impl Reconciler {
     async fn serve(&mut self, desired: &DesiredPromotion) -> Result<(), AgentError> {
         let model = desired.plan.model.clone();
         for instruction in &desired.instructions {
-            let now = self.shared.clock.now_ms();
-            let event = self.deployments.get(&model).and_then(|d| d.instruct(&desired.id, instruction, now));
+            let way_back = self.way_back(&model);
+            let event =
+                self.deployments.get(&model).and_then(|d| d.instruct(&desired.id, instruction, &way_back));
             if let Some((promotion, event)) = event {
                 self.decided(&model, &promotion, event).await?;
                 self.publish().await?;

@@ -9,7 +9,7 @@ use lockgate_core::access::{Action, Target, authorize};
 use lockgate_core::actor::{Actor, ActorKind};
 use lockgate_core::clock::Millis;
 use lockgate_core::entry::{Resource, ResourceKind};
-use lockgate_core::event::Event;
+use lockgate_core::event::{Event, InstructionKind};
 use lockgate_core::gate::{Envelope, PublicKey};
 use lockgate_core::id::{EnvironmentName, GateName, ModelName, PrincipalId};
 use lockgate_core::promotion::{Promotion, Stage};
@@ -185,10 +185,10 @@ impl Control {
         }
         // Read first, so that a change while the answer is put together makes the next question return at once.
         let version = *version.borrow_and_update();
-        let place = environment.clone();
+        let (place, now) = (environment.clone(), self.clock.now_ms());
         let here = self
             .store
-            .read(move |conn| Box::pin(async move { desired_promotions(conn, &place).await }))
+            .read(move |conn| Box::pin(async move { desired_promotions(conn, &place, now).await }))
             .await?;
         let queries = lock(&self.agents.queries)
             .open
@@ -318,6 +318,7 @@ impl Control {
 async fn desired_promotions(
     conn: &mut Conn,
     environment: &EnvironmentName,
+    now: Millis,
 ) -> Result<Vec<DesiredPromotion>, ControlError> {
     let wanted = Wanted { environment: Some(environment), stages: &CONCERNS, ..Wanted::default() };
     let mut here = states::promotions(conn, &wanted).await?;
@@ -328,7 +329,10 @@ async fn desired_promotions(
         }
     }
     let mut desired = Vec::new();
-    for promotion in here {
+    for mut promotion in here {
+        // Judged by the clock that stamped it: a drill happens now or not at all.
+        let fresh = promotion.asked_to_drill(now).map(|drill| drill.id.clone());
+        promotion.instructions.retain(|i| i.kind != InstructionKind::Drill || Some(&i.id) == fresh.as_ref());
         let task = match &promotion.stage {
             Stage::Gating => Task::Gates { gates: promotion.missing_gates() },
             Stage::Rolling { .. } => {

@@ -27,6 +27,9 @@ impl Control {
         authorize(actor, Action::RolloutDrill, Target::Environment(environment))?;
         let deployment = self.drillable(environment, model).await?;
         let refuse = |why: &str| ControlError::conflict(format!("`{environment}` can't be drilled: {why}"));
+        if self.project().await?.environment(environment).is_some_and(|e| e.observe) {
+            return Err(refuse("it only observes, and a drill would move its users"));
+        }
         deployment.can_drill().map_err(refuse)?;
         if !self.is_connected(environment) {
             return Err(refuse("its agent is not there, and a drill happens now or not at all"));
@@ -68,8 +71,9 @@ impl Control {
             environment: environment.clone(),
             model: model.clone(),
             promotion: promotion.clone(),
-            pending: asked.pending().any(|i| i.kind == InstructionKind::Drill),
+            pending: asked.asked_to_drill(self.clock.now_ms()).is_some(),
             under_way: deployment.drill.is_some(),
+            refused: deployment.drill_told.and_then(|told| told.refused),
             words: deployment.drilled.as_ref().map(words).unwrap_or_default(),
             last: deployment.drilled,
         })
@@ -114,7 +118,7 @@ pub(crate) fn words(drilled: &Drilled) -> String {
     let seen = match &drilled.away {
         None => String::new(),
         Some(away) if away.requests == 0 => format!(
-            "; no request went to what serves after {} ms, verified after {} ms; nobody asked meanwhile, so no answer was seen",
+            "; no request went to what serves after {} ms, verified after {} ms; no answer of {target} was seen meanwhile",
             away.last_request_ms, away.verified_ms
         ),
         Some(away) => format!(
@@ -132,17 +136,19 @@ pub(crate) fn words(drilled: &Drilled) -> String {
 /// When the way back was drilled last, for a plan.
 pub(crate) fn last(deployment: &Deployment, now: Millis) -> String {
     let Some(drilled) = &deployment.drilled else {
-        let never = "never drilled";
+        let never = "the way back here now was never drilled";
         return match deployment.can_drill() {
             Ok(_) => format!("{never} (lockgate drill rehearses it)"),
             Err(_) => never.to_owned(),
         };
     };
     let ago = ago(now - drilled.at);
+    let from = deployment.serving.as_ref().map_or(0, |s| s.revision.model_version);
+    let way = format!("the way back here now, from v{from} to v{}", drilled.target.model_version);
     match (&drilled.failed, &drilled.away) {
-        (Some(why), _) => format!("the last drill, {ago}, FAILED: {why}"),
-        (None, Some(away)) => format!("drilled {ago}: verified after {} ms", away.verified_ms),
-        (None, None) => format!("drilled {ago}"),
+        (Some(why), _) => format!("{way}, was drilled {ago} and FAILED: {why}"),
+        (None, Some(away)) => format!("{way}, was drilled {ago}: verified after {} ms", away.verified_ms),
+        (None, None) => format!("{way}, was drilled {ago}"),
     }
 }
 

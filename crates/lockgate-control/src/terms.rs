@@ -44,7 +44,7 @@ pub(crate) fn terms(plan: &Plan) -> Vec<Term> {
     all.extend("gate", gates, |spec: &GateSpec| spelled(&spec.question()));
     all.add("gates take", format!("at most {}", span(*gates_ms)));
     all.add("approval", approval(rule.as_ref()));
-    of_rollout(&mut all, rollout);
+    of_rollout(&mut all, rollout, plan.control().is_some());
     let none = || "none".to_owned();
     all.add(
         "backup",
@@ -58,7 +58,7 @@ pub(crate) fn terms(plan: &Plan) -> Vec<Term> {
     all.0
 }
 
-fn of_rollout(all: &mut Terms, rollout: &RolloutPlan) {
+fn of_rollout(all: &mut Terms, rollout: &RolloutPlan, compares: bool) {
     let RolloutPlan {
         steps,
         guards,
@@ -80,10 +80,12 @@ fn of_rollout(all: &mut Terms, rollout: &RolloutPlan) {
     } = rollout;
     all.add(ROLLOUT, shares(steps));
     if *observe {
-        all.add(
-            "observes",
-            "only: no user gets the release's answers; what would be decided is said and not done".to_owned(),
-        );
+        let words = if compares {
+            "only: no user gets the release's answers; what would be decided is said and not done"
+        } else {
+            "only, but for this first release: ALL users get its answers, for nothing else could answer"
+        };
+        all.add(OBSERVES, words.to_owned());
     }
     if steps.iter().any(Step::is_preview) {
         all.add("preview", preview(smoke.as_ref()));
@@ -130,8 +132,9 @@ fn of_rollout(all: &mut Terms, rollout: &RolloutPlan) {
     all.add("runs on", words);
 }
 
-/// The term that is another one where there is nothing to compare with, whatever the configuration says.
+/// The terms that are others where there is nothing to compare with, whatever the configuration says.
 const ROLLOUT: &str = "rollout";
+const OBSERVES: &str = "observes";
 
 #[derive(Default)]
 struct Terms(Vec<Term>);
@@ -168,7 +171,7 @@ pub(crate) fn changed(plan: &Plan, all: &[Promotion]) -> Vec<String> {
 
 fn differences(old: &Plan, new: &Plan) -> Vec<String> {
     let compares = old.control().is_some() && new.control().is_some();
-    let counts = |term: &&Term| compares || term.name != ROLLOUT;
+    let counts = |term: &&Term| compares || ![ROLLOUT, OBSERVES].contains(&term.name.as_str());
     let (old, new) = (terms(old), terms(new));
     let find = |all: &[Term], name: &str| all.iter().find(|t| t.name == name).map(|t| t.text.clone());
     let mut found = Vec::new();

@@ -202,6 +202,9 @@ pub struct DrillView {
     pub pending: bool,
     /// Whether one is under way.
     pub under_way: bool,
+    /// Why there was none when it was asked for last.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub refused: Option<String>,
     /// How the last one went, in words; empty where there was none.
     pub words: String,
     /// How the last one went.

@@ -351,6 +351,8 @@ pub enum RolloutEvent {
         target: Revision,
         /// The model's routing epoch from here on.
         epoch: u64,
+        /// Requests that the way back had answered until then, since the agent's start, and badly.
+        before: (u64, u64),
         /// The instruction.
         instruction: Instruction,
     },
@@ -365,10 +367,6 @@ pub enum RolloutEvent {
     DrillApplied {
         /// Milliseconds since the decision.
         took_ms: i64,
-        /// Requests that the way back had answered until then, since the agent's start.
-        requests: u64,
-        /// Bad answers among them.
-        errors: u64,
     },
     /// Enough was seen, or something failed: traffic goes home.
     DrillTurned {

@@ -26,12 +26,12 @@ mod instruct;
 mod preview;
 mod step;
 
-pub use drill::{Away, DRILL_MS, DRILL_STAY_MS, Drill, Drilled, Leg};
+pub use drill::{Away, DRILL_MS, DRILL_STAY_MS, Drill, Drilled, Leg, Told, WayBack};
 
 use crate::clock::Millis;
 use crate::event::{Cause, RolloutEvent, Smoked};
 use crate::guard::Judgement;
-use crate::id::{CommandId, ModelName, PromotionId};
+use crate::id::{ModelName, PromotionId};
 use crate::plan::{Plan, Revision, Smoke, Switch};
 use crate::route::WHOLE;
 use serde::{Deserialize, Serialize};
@@ -59,10 +59,10 @@ pub struct Deployment {
     /// The drill under way.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub drill: Option<Drill>,
-    /// The newest instruction to drill that was looked at: each is carried out or refused once.
+    /// What became of the newest instruction to drill.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub drill_told: Option<CommandId>,
-    /// How the last drill ended.
+    pub drill_told: Option<Told>,
+    /// How the last drill of what serves ended.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub drilled: Option<Drilled>,
     /// Promotions that were taken on once; never again.
@@ -246,6 +246,10 @@ pub struct Observation {
     pub target_requests: u64,
     /// Bad answers among them.
     pub target_errors: u64,
+    /// Whether requests are under way to it.
+    pub target_busy: bool,
+    /// When the agent was started.
+    pub began: Millis,
     /// Since when they are counted, where the agent was started again during the rollout.
     pub counted_since: Option<Millis>,
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The version of this protocol. A server refuses an agent of another one with a sentence.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// What an agent says first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

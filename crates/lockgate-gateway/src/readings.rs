@@ -22,6 +22,8 @@ pub struct WorkerReading {
     pub model: ModelName,
     /// The release that it serves.
     pub release: Digest,
+    /// The release with its configuration: the same release may run under two.
+    pub revision: Digest,
     /// Its number among the release's workers.
     pub worker: u32,
     /// Whether it can serve.
@@ -85,8 +87,13 @@ pub(crate) fn write(out: &mut Text, readings: &Readings) {
     }
     let each = |out: &mut Text, name: &str, value: &dyn Fn(&WorkerReading) -> Option<f64>| {
         for w in &readings.workers {
-            let (release, number) = (w.release.short(), w.worker.to_string());
-            let labels = [("model", w.model.as_str()), ("release", &release), ("worker", &number)];
+            let (release, revision, number) = (w.release.short(), w.revision.short(), w.worker.to_string());
+            let labels = [
+                ("model", w.model.as_str()),
+                ("release", &release),
+                ("revision", &revision),
+                ("worker", &number),
+            ];
             if let Some(value) = value(w) {
                 out.line(name, &labels, value);
             }
@@ -114,6 +121,7 @@ mod tests {
         let worker = |worker, process: Option<ProcessReading>| WorkerReading {
             model: "delay".parse().unwrap(),
             release: Digest::of(b"r"),
+            revision: Digest::of(b"v"),
             worker,
             is_ready: process.is_some(),
             restarts: 2,
@@ -123,9 +131,12 @@ mod tests {
         let workers = vec![worker(0, Some(process)), worker(1, None)];
         write(&mut out, &Readings { own: Some(process), workers });
         let text = out.into_string();
-        let release = Digest::of(b"r").short();
-        let labels =
-            |n| format!("{{environment=\"prod\",model=\"delay\",release=\"{release}\",worker=\"{n}\"}}");
+        let (release, revision) = (Digest::of(b"r").short(), Digest::of(b"v").short());
+        let labels = |n| {
+            format!(
+                "{{environment=\"prod\",model=\"delay\",release=\"{release}\",revision=\"{revision}\",worker=\"{n}\"}}"
+            )
+        };
         for line in [
             "process_cpu_seconds_total{environment=\"prod\"} 1.5".to_owned(),
             "process_open_fds{environment=\"prod\"} 7".to_owned(),

@@ -7,7 +7,7 @@ use crate::reconciler::preparing::Preparing;
 use lockgate_core::guard::Judgement;
 use lockgate_core::id::{ModelName, PromotionId};
 use lockgate_core::plan::Revision;
-use lockgate_core::rollout::{Deployment, Observation, Phase, Readiness};
+use lockgate_core::rollout::{Deployment, Observation, Phase, Readiness, WayBack};
 use lockgate_core::route::Role;
 use lockgate_gateway::RolloutStats;
 use std::sync::PoisonError;
@@ -41,6 +41,7 @@ impl Reconciler {
         let drilled = drill.and_then(|_| deployment?.serving.as_ref()).map(|s| &s.revision);
         let probation = deployment.and_then(Deployment::on_probation).map(|(serving, _)| serving);
         let candidate = active.map(|a| &a.plan.revision).or(probation.map(|s| &s.revision)).or(drilled);
+        let target_busy = drill.is_some_and(|d| self.shared.gateway.inflight(&d.target.digest()) > 0);
         let backup =
             active.and_then(|a| a.plan.backup.as_ref()).or(deployment.and_then(|d| d.backup.as_ref()));
         let counted = active.map(|a| &a.promotion).or(probation.map(|s| &s.promotion));
@@ -65,6 +66,8 @@ impl Reconciler {
             candidate_errors: errors,
             target_requests,
             target_errors,
+            target_busy,
+            began: self.began,
             counted_since: counted.filter(|p| !self.counted.contains(*p)).map(|_| self.began),
         }
     }
@@ -72,6 +75,13 @@ impl Reconciler {
     /// The gateway's counts for one rollout; nothing where it counts for another one.
     fn stats(&self, model: &ModelName, promotion: &PromotionId) -> Option<RolloutStats> {
         self.shared.gateway.stats(model).filter(|s| s.salt == promotion.as_str())
+    }
+
+    /// What is known of where a drill would go.
+    pub(super) fn way_back(&self, model: &ModelName) -> WayBack {
+        let target = self.deployments.get(model).and_then(Deployment::way_back);
+        let answered = target.map_or((0, 0), |t| self.answered(model, t));
+        WayBack { readiness: self.readiness(target), answered }
     }
 
     /// Requests that a revision's release has answered as no candidate since the start, and badly.

@@ -23,7 +23,7 @@ use lockgate_core::id::{EnvironmentName, ModelName, PromotionId};
 use lockgate_core::plan::Revision;
 use lockgate_core::promotion::Promotion;
 use lockgate_core::release::{File, MANIFEST_VERSION, Manifest, Runtime};
-use lockgate_core::rollout::{Deployment, Observation, Readiness};
+use lockgate_core::rollout::{Deployment, Observation, Readiness, WayBack};
 use lockgate_core::schema::FeatureSchema;
 use lockgate_core::wire::{Hello, Mark, PROTOCOL, Position, Report, Reported, Task, Welcome};
 use lockgate_store::{Store, StoreOptions};
@@ -306,10 +306,9 @@ impl<'a> Agent<'a> {
             .await
             .unwrap();
         for wish in desired.promotions {
+            let way_back = WayBack { readiness: Readiness::Ready, answered: (0, 0) };
             for instruction in &wish.instructions {
-                if let Some((id, event)) =
-                    self.deployment.instruct(&wish.id, instruction, self.bench.clock.now_ms())
-                {
+                if let Some((id, event)) = self.deployment.instruct(&wish.id, instruction, &way_back) {
                     self.write(&id, event);
                 }
             }
@@ -354,6 +353,8 @@ impl<'a> Agent<'a> {
                 candidate_errors: 0,
                 target_requests: 0,
                 target_errors: 0,
+                target_busy: false,
+                began: 0,
             };
             let Some((id, event)) = self.deployment.step(&seen) else { return };
             self.write(&id, event);

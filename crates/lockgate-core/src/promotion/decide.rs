@@ -176,7 +176,9 @@ impl Promotion {
                         matches!(self.stage, Stage::Rolling { .. } | Stage::RollingBack { .. })
                     }
                     InstructionKind::Switch => self.waits_for_switch(),
-                    InstructionKind::Drill => self.stage == Stage::Confirmed,
+                    InstructionKind::Drill => {
+                        self.stage == Stage::Confirmed && self.asked_to_drill(now).is_none()
+                    }
                     InstructionKind::Rollback => {
                         matches!(
                             self.stage,
@@ -190,7 +192,9 @@ impl Promotion {
                         InstructionKind::Resume => "resumed",
                         InstructionKind::Abort => "aborted",
                         InstructionKind::Rollback => "rolled back",
-                        InstructionKind::Drill => "drilled (only what serves and is confirmed can be)",
+                        InstructionKind::Drill => {
+                            "drilled (only what serves and is confirmed can be, by one drill at a time)"
+                        }
                         InstructionKind::Switch => {
                             "switched (only a preview `by hand` waits for that, once its smoke test has passed)"
                         }

@@ -3,6 +3,7 @@
 use super::{Approval, Evidence, Held, Promotion, RolloutView, Stage, Until};
 use crate::clock::Millis;
 use crate::event::{Cause, Instruction, InstructionKind, PromotionEvent, RolloutEvent};
+use crate::rollout::DRILL_MS;
 
 impl Promotion {
     /// Carries an event out.
@@ -39,7 +40,11 @@ impl Promotion {
             PromotionEvent::Instructed { instruction } => {
                 // What was said last holds: an older one that the agent had no use for must not come up again.
                 let forward = |k| matches!(k, InstructionKind::Pause | InstructionKind::Resume);
-                self.instructions.retain(|i| !(forward(i.kind) && forward(instruction.kind)));
+                let drill = |k| k == InstructionKind::Drill;
+                self.instructions.retain(|i| {
+                    !(forward(i.kind) && forward(instruction.kind)
+                        || drill(i.kind) && drill(instruction.kind))
+                });
                 self.instructions.push(instruction.clone());
                 None
             }
@@ -140,6 +145,14 @@ impl Promotion {
             | InstructionKind::Switch
             | InstructionKind::Drill => true,
         })
+    }
+
+    /// The drill that was asked for, and that the agent has not begun and still may: nobody wants one at night that was asked for
+    /// in the evening.
+    #[must_use]
+    pub fn asked_to_drill(&self, now: Millis) -> Option<&Instruction> {
+        let fresh = |i: &&Instruction| i.kind == InstructionKind::Drill && now - i.id.made() <= DRILL_MS;
+        self.pending().find(fresh)
     }
 
     /// Whether it stands still until a person says something, and nobody has yet.

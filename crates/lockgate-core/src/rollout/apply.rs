@@ -1,6 +1,6 @@
 //! Carrying an event out. Every event has an effect in every state, or none: nothing here can fail.
 
-use super::{Deployment, Drill, Leg, Phase, Rollout, Serving, Status};
+use super::{Deployment, Drill, Leg, Phase, Rollout, Serving, Status, Told};
 use crate::clock::Millis;
 use crate::event::RolloutEvent;
 use crate::id::PromotionId;
@@ -71,17 +71,16 @@ impl Deployment {
             }
             RolloutEvent::OnBackup => self.fail_over("the backup had to take over"),
             RolloutEvent::Stranded { summary } => self.fail_over(summary),
-            RolloutEvent::DrillStarted { target, epoch, instruction } => {
+            RolloutEvent::DrillStarted { target, epoch, before, instruction } => {
                 self.epoch = *epoch;
-                self.drill_told = Some(instruction.id.clone());
-                self.drill = Some(Drill { target: target.clone(), decided: now, leg: Leg::Leaving });
+                self.drill_told = Some(Told { id: instruction.id.clone(), refused: None });
+                let before = *before;
+                self.drill = Some(Drill { target: target.clone(), decided: now, before, leg: Leg::Leaving });
             }
-            RolloutEvent::DrillRefused { instruction, .. } => {
-                self.drill_told = Some(instruction.id.clone());
+            RolloutEvent::DrillRefused { reason, instruction } => {
+                self.drill_told = Some(Told { id: instruction.id.clone(), refused: Some(reason.clone()) });
             }
-            RolloutEvent::DrillApplied { requests, errors, .. } => {
-                self.set_leg(Leg::Away { since: now, before: (*requests, *errors) });
-            }
+            RolloutEvent::DrillApplied { .. } => self.set_leg(Leg::Away { since: now }),
             RolloutEvent::DrillTurned { away, failed, epoch } => {
                 self.epoch = *epoch;
                 self.set_leg(Leg::Returning { since: now, away: *away, failed: failed.clone() });
@@ -98,6 +97,8 @@ impl Deployment {
         // What was broken is nothing to go back to: the backup is.
         let previous = self.serving.take().filter(|_| self.failed_over.is_none()).map(|s| s.revision);
         self.failed_over = None;
+        // Another release, and another way back: what was rehearsed is not theirs.
+        self.drilled = None;
         self.serving = Some(Serving {
             revision: Revision { promotion: Some(active.promotion.clone()), ..active.plan.revision.clone() },
             promotion: active.promotion,
@@ -116,11 +117,13 @@ impl Deployment {
         }
         // What served went back, and so traffic goes where it went, even after a failover.
         self.failed_over = None;
+        self.drilled = None;
         self.serving = target.and_then(|revision| Serving::again(revision, active.plan));
     }
 
     fn fail_over(&mut self, why: &str) {
         let Some(active) = self.active.take() else { return };
+        self.drilled = None;
         self.failed_over = Some(why.to_owned());
         let Some(serving) = self.serving.take_if(|s| s.promotion == active.promotion) else { return };
         // What served has ended. It only stays where there is nothing else that traffic could go to.

@@ -1,23 +1,22 @@
 //! What follows from what a person says, and where a rollback goes.
 
-use super::{Deployment, Phase, Status};
-use crate::clock::Millis;
+use super::{Deployment, Phase, Status, WayBack};
 use crate::event::{Cause, Instruction, InstructionKind, RolloutEvent};
 use crate::id::PromotionId;
 use crate::plan::Revision;
 
 impl Deployment {
-    /// What follows from a person's instruction to `promotion`'s rollout.
+    /// What follows from a person's instruction to `promotion`'s rollout; `way_back` is what is known of [`Self::way_back`].
     #[must_use]
     pub fn instruct(
         &self,
         promotion: &PromotionId,
         instruction: &Instruction,
-        now: Millis,
+        way_back: &WayBack,
     ) -> Option<(PromotionId, RolloutEvent)> {
         if instruction.kind == InstructionKind::Drill {
             let serving = self.serving.as_ref().filter(|s| s.promotion == *promotion)?;
-            return self.begin_drill(instruction, now).map(|event| (serving.promotion.clone(), event));
+            return self.begin_drill(instruction, way_back).map(|event| (serving.promotion.clone(), event));
         }
         let cause = || Cause::Person { by: instruction.by.clone(), reason: instruction.reason.clone() };
         if let Some(active) = &self.active {

@@ -81,7 +81,7 @@ impl Deployment {
     }
 
     /// Enters a step. Where the environment only observes, a step that would give users the candidate's answers ends the rollout
-    /// instead, with what was seen: but for the first release, for nothing else could answer.
+    /// instead, with what was seen: but where nothing else could answer.
     pub(super) fn enter(
         &self,
         active: &Rollout,
@@ -89,7 +89,7 @@ impl Deployment {
         judgement: Option<Judgement>,
     ) -> Option<RolloutEvent> {
         let next = active.plan.rollout.steps.get(step)?;
-        if active.plan.rollout.observe && self.serving.is_some() && !next.moves_nobody() {
+        if active.plan.rollout.observe && self.main().is_some() && !next.moves_nobody() {
             return Some(RolloutEvent::Aborted { reason: observed(next, judgement.as_ref()) });
         }
         Some(RolloutEvent::StepEntered {

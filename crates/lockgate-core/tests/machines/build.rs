@@ -201,6 +201,8 @@ pub(crate) fn calm(now: Millis) -> Observation {
         candidate_errors: 1,
         target_requests: 0,
         target_errors: 0,
+        target_busy: false,
+        began: 0,
         counted_since: None,
     }
 }
@@ -248,6 +250,7 @@ pub(crate) fn any_observation() -> impl Strategy<Value = Observation> {
             candidate_errors: n,
             target_requests: n * 10,
             target_errors: n / 2,
+            target_busy: n % 3 == 0,
             counted_since: None,
             ..calm(0)
         },

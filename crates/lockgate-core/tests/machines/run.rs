@@ -10,7 +10,7 @@ use lockgate_core::event::{Instruction, InstructionKind, RolloutEvent, Smoked};
 use lockgate_core::gate::Outcome;
 use lockgate_core::id::PromotionId;
 use lockgate_core::plan::{OnInconclusive, Plan, Revision};
-use lockgate_core::rollout::{Deployment, Observation, Phase};
+use lockgate_core::rollout::{Deployment, Observation, Phase, Readiness, WayBack};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -168,9 +168,16 @@ impl Run {
         instruction
     }
 
+    fn way_back(&self) -> WayBack {
+        let target = self.deployment.way_back().map(Revision::digest);
+        let readiness =
+            if target.is_some_and(|t| self.broken.contains(&t)) { broken() } else { Readiness::Ready };
+        WayBack { readiness, answered: (0, 0) }
+    }
+
     /// Does what an instruction says. The same one may come again: the agent keeps the server's list until there is another.
     pub(crate) fn obey(&mut self, promotion: &PromotionId, instruction: &Instruction) {
-        if let Some((promotion, event)) = self.deployment.instruct(promotion, instruction, self.now) {
+        if let Some((promotion, event)) = self.deployment.instruct(promotion, instruction, &self.way_back()) {
             self.record(promotion, event, None);
         }
     }

@@ -10,7 +10,7 @@ use lockgate_core::event::{Instruction, RolloutEvent};
 use lockgate_core::guard::Judgement;
 use lockgate_core::id::PromotionId;
 use lockgate_core::plan::{Plan, Revision};
-use lockgate_core::rollout::{Deployment, Observation, Phase, Readiness};
+use lockgate_core::rollout::{Deployment, Observation, Phase, Readiness, WayBack};
 use std::collections::BTreeMap;
 
 /// How long a dead agent stays dead.
@@ -146,10 +146,10 @@ impl Agent {
     }
 
     fn serve(&mut self, wish: &Wish, around: &mut Surroundings<'_>) -> Result<(), String> {
+        let target = self.deployment.way_back();
+        let way_back = WayBack { readiness: readiness(target, around.releases), answered: (0, 0) };
         for instruction in &wish.instructions {
-            if let Some((promotion, event)) =
-                self.deployment.instruct(&wish.id, instruction, around.now + self.offset)
-            {
+            if let Some((promotion, event)) = self.deployment.instruct(&wish.id, instruction, &way_back) {
                 self.record(&promotion, event, around)?;
             }
         }
@@ -238,6 +238,8 @@ impl Agent {
             candidate_errors: seen.errors,
             target_requests: 0,
             target_errors: 0,
+            target_busy: false,
+            began: 0,
             counted_since: None,
         }
     }

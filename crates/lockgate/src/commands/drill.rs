@@ -64,7 +64,8 @@ pub(crate) async fn drill(ctx: &Context, args: &Args) -> anyhow::Result<Exit> {
     }
     if view.last.as_ref().map(|last| last.at) == before {
         bail!(
-            "there was no drill: something else came between\n  hint: lockgate why {} tells what",
+            "there was no drill: {}\n  hint: lockgate why {} tells what happened",
+            view.refused.as_deref().unwrap_or("the agent has not begun it in time"),
             view.promotion
         );
     }
