@@ -2,19 +2,19 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
+mod goals;
+mod servers;
+
 use lockgate_config::project::{Approve, BackupRef, ConfigurationError, Principal, Task};
 use lockgate_config::{Project, parse};
 use lockgate_core::gate::{GateSpec, Metric};
-use lockgate_core::goal::Direction;
 use lockgate_core::guard::GuardSpec;
 use lockgate_core::id::{EnvironmentName, ModelName};
 use lockgate_core::plan::{OnInconclusive, Smoke, Step, Switch, Testers};
-use lockgate_core::release::Runtime;
-use lockgate_core::server::ServerProtocol;
 use std::path::Path;
 
-const SMALL: &str = include_str!("fixtures/small-team.toml");
-const REGULATED: &str = include_str!("fixtures/regulated.toml");
+const SMALL: &str = include_str!("../fixtures/small-team.toml");
+const REGULATED: &str = include_str!("../fixtures/regulated.toml");
 
 fn read(text: &str) -> Project {
     parse(text, "lockgate.toml").unwrap_or_else(|e| panic!("{e}"))
@@ -424,104 +424,4 @@ fn brackets_in_texts_and_comments_are_not_nesting() {
         "project = \"p\" # {brackets}\n[env.a.vars]\nA = \"{brackets}\\\"{brackets}\"\nB = '{brackets}'\nC = \"\"\"{brackets}\n\"\"\"\n"
     ));
     assert_eq!(project.environments[0].vars.len(), 3);
-}
-
-#[test]
-fn a_goal_asks_for_a_gain_or_excludes_a_loss() {
-    let text = |guard: &str| {
-        format!(
-            "project = \"p\"\n[guard.conversion]\nkind = \"goal\"\n{guard}\n[env.a]\nrollout = [\"a/b 50% for 7d\", \"100%\"]\n"
-        )
-    };
-    let goal = |guard: &str| {
-        let project = read(&text(guard));
-        let GuardSpec::Goal(goal) = project.environment(&env("a")).unwrap().guards["conversion"].clone()
-        else {
-            panic!("a goal")
-        };
-        (goal, project.environment(&env("a")).unwrap().steps[0].clone())
-    };
-    let (usual, step) = goal("");
-    assert_eq!((usual.metric.as_str(), usual.direction), ("outcome", Direction::Up));
-    assert_eq!((usual.gain, usual.rollback_by, usual.least, usual.most), (0.0, 0.0, 0.0, 1.0));
-    assert_eq!((usual.within_ms, step), (None, Step::ab(5_000, 7 * 86_400_000)));
-    let (gain, _) =
-        goal("metric = \"minutes\"\ndirection = \"down\"\nmin_gain = \"1%\"\nwithin = \"2d\"\nmax = 60");
-    assert_eq!((gain.metric.as_str(), gain.direction, gain.most), ("minutes", Direction::Down, 60.0));
-    assert!(close(gain.gain, 0.01) && gain.within_ms == Some(2 * 86_400_000));
-    let (loss, _) = goal("max_loss = \"2%\"\nrollback_by = \"0.5%\"");
-    assert!(close(loss.gain, -0.02) && close(loss.rollback_by, 0.005));
-    for (guard, words) in [
-        ("min_gain = \"1%\"\nmax_loss = \"1%\"", "not both"),
-        ("max_loss = \"0%\"", "above 0%"),
-        ("min_gain = \"100%\"", "below 100%"),
-        ("max_loss = \"1%\"\nrollback_by = \"2%\"", "neither pass nor roll back"),
-        ("min = 2", "`max` must be above `min`"),
-        ("within = \"0s\"", "more than zero"),
-        ("missing = 0", "needs `within`"),
-        ("direction = \"left\"", "left"),
-    ] {
-        let wrong = lockgate_config::parse(&text(guard), "lockgate.toml").unwrap_err().to_string();
-        assert!(wrong.contains(words), "{guard}: {wrong}");
-    }
-}
-
-#[test]
-fn an_ab_step_without_a_goal_is_refused() {
-    let text = "project = \"p\"\n[env.a]\nrollout = [\"a/b 50% for 7d\", \"100%\"]\n";
-    let wrong = lockgate_config::parse(text, "lockgate.toml").unwrap_err().to_string();
-    assert!(wrong.contains("needs a guard of kind `goal`") && wrong.contains("POST /feedback"), "{wrong}");
-}
-
-#[test]
-fn a_server_of_the_team_s_own_is_read_with_its_defaults_and_gates_that_it_can_not_be_asked_are_told() {
-    let text = r#"
-project = "p"
-[model.rows]
-task = "binary"
-serve = { http = ["http://{A}:8000", "http://b:1"], protocol = "tfs", version = "7" }
-[model.texts]
-task = "other"
-[model.texts.serve]
-process = "serve {model} {port:grpc}"
-protocol = "openai"
-env = { X = "{name}" }
-start = "15m"
-tcp = true
-[env.dev]
-gates = { golden = {} }
-[gate.golden]
-kind = "parity"
-"#;
-    let project = read(text);
-    let serve = |name: &str| project.models[&ModelName::new(name).unwrap()].serve.clone().unwrap();
-    let Runtime::Http(http) = serve("rows") else { panic!() };
-    assert_eq!((http.server.model.as_str(), http.server.version.as_deref()), ("rows", Some("7")));
-    assert_eq!(http.addresses, ["http://{A}:8000", "http://b:1"]);
-    let Runtime::Process(process) = serve("texts") else { panic!() };
-    assert_eq!((process.start_ms, process.server.stream_ms, process.tcp), (900_000, 600_000, true));
-    assert_eq!(process.server.protocol, ServerProtocol::Openai);
-    let told: Vec<&str> = project.warnings.iter().map(|w| w.message.as_str()).collect();
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert!(told[0].contains("gate `golden` of `dev` can't be asked of `texts`"), "{told:?}");
-    // Where no model could be asked, it is a mistake.
-    let alone = text.split("[model.rows]").next().unwrap().to_owned()
-        + "[model.texts]"
-        + text.split("[model.texts]").nth(1).unwrap();
-    let error = parse(&alone, "lockgate.toml").unwrap_err().to_string();
-    assert!(error.contains("answers texts, not rows"), "{error}");
-}
-
-#[test]
-fn the_words_of_server_protocols_are_core_s() {
-    for (protocol, word) in ServerProtocol::ALL {
-        let text = format!(
-            "project = \"p\"\n[model.m]\ntask = \"other\"\nserve = {{ process = \"x\", protocol = \"{word}\" }}\n"
-        );
-        let project = read(&text);
-        let Some(Runtime::Process(process)) = &project.models[&ModelName::new("m").unwrap()].serve else {
-            panic!("{word}")
-        };
-        assert_eq!(process.server.protocol, protocol);
-    }
 }
