@@ -21,7 +21,7 @@ use hyper::http::response::Parts;
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, StatusCode, Uri};
 use lockgate_core::digest::Digest;
-use lockgate_core::route::Role;
+use lockgate_core::route::{Role, WorkerAddress};
 use lockgate_wire::oip::BINARY_HEADER;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -202,7 +202,7 @@ pub(crate) async fn send(reactor: &Reactor, model: &str, assigned: Role, out: &O
     let give_up = Instant::now() + reactor.options.hold;
     let mut own_error = None;
     let mut tries = 0_u64;
-    loop {
+    'table: loop {
         // The table of this moment: a side that was taken off it while the request waited gets no request any more.
         let Some(route) = reactor.route(model) else {
             return Outcome { end: End::Unreachable, error: own_error };
@@ -210,6 +210,10 @@ pub(crate) async fn send(reactor: &Reactor, model: &str, assigned: Role, out: &O
         let list = targets(reactor, &route, assigned);
         let mut broke = false;
         for (i, (side, upstream)) in list.iter().enumerate() {
+            if i > 0 && !reactor.is_current(&route) {
+                // Another table came while a worker was asked: what it took off gets no request any more.
+                continue 'table;
+            }
             if tries > 0 {
                 side.meter.retries.fetch_add(1, Ordering::Relaxed);
             }
@@ -286,38 +290,56 @@ impl At<'_> {
 /// Sends a tester's request to the side that runs `revision`, and nowhere else. What live traffic knows of its workers stays
 /// as it is, and so does the budget for retries.
 pub(crate) async fn send_only(reactor: &Reactor, model: &str, revision: &Digest, out: &Outbound) -> Outcome {
-    let none = Outcome { end: End::Unreachable, error: Some(ErrorClass::Connect) };
-    // The table of this moment, as for everybody.
-    let Some(route) = reactor.route(model) else { return none };
-    let Some(side) = route.all_sides().find(|side| side.revision == *revision) else { return none };
-    if let Some(refused) = server::refusal(side, out.protocol) {
-        return Outcome { error: failure(&refused), end: End::Answered(Box::new(refused)) };
+    let mut tried: Vec<WorkerAddress> = Vec::new();
+    let turn = reactor.turn();
+    loop {
+        // The table of this moment, as for everybody: the last try may have taken as long as a rollback.
+        let route = reactor.route(model);
+        let side = route.as_ref().and_then(|r| r.all_sides().find(|side| side.revision == *revision));
+        let Some((route, side)) = route.as_ref().zip(side) else { break };
+        if let Some(refused) = server::refusal(side, out.protocol) {
+            return Outcome { error: failure(&refused), end: End::Answered(Box::new(refused)) };
+        }
+        let count = side.workers.len();
+        let mut left = side.workers.iter().cycle().skip(turn % count.max(1)).take(count);
+        let Some(worker) = left.find(|worker| !tried.contains(worker)) else { break };
+        tried.push(worker.clone());
+        if let Some(outcome) = ask_only(reactor, route, side, worker, out).await {
+            return outcome;
+        }
     }
-    let (turn, count) = (reactor.turn(), side.workers.len());
-    for worker in side.workers.iter().cycle().skip(turn % count.max(1)).take(count) {
-        let upstream = reactor.upstream(worker);
-        let Some(request) = out.request(reactor, side, &upstream) else { break };
-        let sent = reactor.counters.meters.send(&side.flow, Instant::now());
-        let asked = exchange(&reactor.options, &upstream, request, side, out.protocol);
-        let failed = match tokio::time::timeout(route.timeout, asked).await {
-            Err(_) => Outcome { end: End::TimedOut, error: Some(ErrorClass::Timeout) },
-            Ok(Ok(exchanged)) => {
-                let answer = Answered::new(exchanged, side, sent);
-                let error = failure(&answer);
-                return Outcome { end: End::Answered(Box::new(answer)), error };
-            }
-            Ok(Err(Unanswered::Unsent(request))) => {
-                out.payload.put_back(request.into_body());
-                continue;
-            }
-            Ok(Err(Unanswered::Broke)) => Outcome { end: End::Unreachable, error: Some(ErrorClass::Connect) },
-        };
-        return match out.payload.broken() {
-            Some(broken) => Outcome { end: End::Client(broken), error: None },
-            None => failed,
-        };
-    }
-    none
+    Outcome { end: End::Unreachable, error: Some(ErrorClass::Connect) }
+}
+
+/// Sends a tester's request to one worker. None where it never left.
+async fn ask_only(
+    reactor: &Reactor,
+    route: &Route,
+    side: &Arc<Side>,
+    worker: &WorkerAddress,
+    out: &Outbound,
+) -> Option<Outcome> {
+    let upstream = reactor.upstream(worker);
+    let request = out.request(reactor, side, &upstream)?;
+    let sent = reactor.counters.meters.send(&side.flow, Instant::now());
+    let asked = exchange(&reactor.options, &upstream, request, side, out.protocol);
+    let failed = match tokio::time::timeout(route.timeout, asked).await {
+        Err(_) => Outcome { end: End::TimedOut, error: Some(ErrorClass::Timeout) },
+        Ok(Ok(exchanged)) => {
+            let answer = Answered::new(exchanged, side, sent);
+            let error = failure(&answer);
+            return Some(Outcome { end: End::Answered(Box::new(answer)), error });
+        }
+        Ok(Err(Unanswered::Unsent(request))) => {
+            out.payload.put_back(request.into_body());
+            return None;
+        }
+        Ok(Err(Unanswered::Broke)) => Outcome { end: End::Unreachable, error: Some(ErrorClass::Connect) },
+    };
+    Some(match out.payload.broken() {
+        Some(broken) => Outcome { end: End::Client(broken), error: None },
+        None => failed,
+    })
 }
 
 /// The workers to try, in order: the assigned side's, the baseline's, the backup's, and the candidate's where nothing else is
@@ -328,13 +350,15 @@ fn targets(reactor: &Reactor, route: &Route, assigned: Role) -> Vec<(Arc<Side>, 
     let last = alone.then_some(Role::Candidate);
     let mut list: Vec<(Arc<Side>, Rc<Upstream>)> = Vec::with_capacity(4);
     let mut down = Vec::new();
+    // One turn a request: one a side would leave a side's every second worker out where there are two.
+    let turn = reactor.turn();
     for role in [Some(assigned), Some(Role::Baseline), Some(Role::Backup), last].into_iter().flatten() {
         let Some(side) = route.side(role) else { continue };
         let known = list.iter().chain(&down).any(|(s, _): &(Arc<Side>, _)| s.role == role);
         if known {
             continue;
         }
-        let (turn, count) = (reactor.turn(), side.workers.len());
+        let count = side.workers.len();
         for worker in side.workers.iter().cycle().skip(turn % count.max(1)).take(count) {
             let upstream = reactor.upstream(worker);
             let place = if upstream.is_down(now) { &mut down } else { &mut list };

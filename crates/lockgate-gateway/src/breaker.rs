@@ -2,9 +2,22 @@
 //! sends the candidate's share to the baseline by itself, at once, and tells the agent, which adopts it.
 
 use crate::options::BreakerOptions;
+use lockgate_core::id::ModelName;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+
+/// A rollout whose breaker is open, so that a gateway that takes another one's place opens its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenBreaker {
+    /// The model.
+    pub model: ModelName,
+    /// The split's salt: the promotion.
+    pub salt: String,
+    /// Whether it is the one of mirrored requests.
+    pub mirrored: bool,
+}
 
 /// The latest different units of one arm.
 #[derive(Debug, Default)]
@@ -61,6 +74,11 @@ impl Breaker {
 
     pub(crate) fn is_open(&self) -> bool {
         self.open.load(Ordering::Acquire)
+    }
+
+    /// Opens it: what it would have to see was seen elsewhere.
+    pub(crate) fn trip(&self) {
+        self.open.store(true, Ordering::Release);
     }
 
     /// Notes how a unit fared. Gives back the candidate's (bad, units) once: when this opened the breaker.

@@ -1,5 +1,6 @@
 //! Starting, publishing tables, reading counts, stopping: the gateway as its agent holds it.
 
+use crate::breaker::OpenBreaker;
 use crate::hops::Name;
 use crate::large::Large;
 use crate::log::LogSink;
@@ -255,6 +256,18 @@ impl Gateway {
     /// What `/metrics` says of processes from now on.
     pub fn set_readings(&self, readings: Readings) {
         *self.core.readings.lock().unwrap_or_else(PoisonError::into_inner) = readings;
+    }
+
+    /// The newest rollouts whose breakers are open, for a gateway that takes this one's place.
+    #[must_use]
+    pub fn open_breakers(&self) -> Vec<OpenBreaker> {
+        self.core.counters.open_breakers()
+    }
+
+    /// Opens the breaker of a model's newest rollout, as it is at the gateway whose place this one takes. Whether this one
+    /// knows the rollout.
+    pub fn open_breaker(&self, open: &OpenBreaker) -> bool {
+        self.core.counters.open_breaker(open)
     }
 
     /// What was assigned to each side of a model since the start.

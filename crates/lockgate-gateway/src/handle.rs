@@ -11,7 +11,7 @@ use crate::predict::{self, Target};
 use crate::reactor::Reactor;
 use crate::repository;
 use crate::statistics;
-use crate::testers;
+use crate::testers::{self, View};
 use crate::tfs;
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -68,16 +68,30 @@ pub(crate) async fn handle(reactor: Rc<Reactor>, mut request: Request<Incoming>)
             _ => nothing(path),
         };
     }
-    let ready = reactor.is_ready();
+    let view = match testers::view(&reactor, request.headers()) {
+        Ok(view) => view,
+        Err((status, message)) => return failed(status, &message, Protocol::Oip),
+    };
+    of_gateway(&reactor, path, view.as_ref())
+}
+
+/// Questions about the gateway as a whole; for a tester, about the one side of the one model.
+fn of_gateway(reactor: &Reactor, path: &str, view: Option<&View>) -> Reply {
+    let names = || view.map_or_else(|| reactor.model_names(), |view| vec![view.route.model.to_string()]);
+    let ready = view.is_some() || reactor.is_ready();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     match path {
         "/v2/health/live" => json(StatusCode::OK, Bytes::from_static(b"{\"live\":true}")),
         "/v2/health/ready" => json(status, format!("{{\"ready\":{ready}}}")),
         "/ping" | "/health" => json(status, Bytes::from_static(b"\n")),
         "/version" => answer::text(StatusCode::OK, TEXT, VERSION),
-        "/v1/models" => tfs::list(&reactor),
+        "/v1/models" => tfs::list(&names()),
         "/v2" | "/v2/" => json(StatusCode::OK, server_metadata(VERSION)),
-        "/v2/models" => json(StatusCode::OK, repository::models(&reactor)),
+        "/v2/models" => json(StatusCode::OK, repository::models(&names())),
+        "/metrics" if view.is_some() => {
+            let message = "metrics are the whole gateway's: ask for them without a preview token or a side";
+            failed(StatusCode::BAD_REQUEST, message, Protocol::Oip)
+        }
         "/metrics" => answer::text(StatusCode::OK, "text/plain; version=0.0.4", reactor.metrics()),
         _ => nothing(path),
     }
@@ -99,7 +113,10 @@ async fn invocations(reactor: &Rc<Reactor>, request: Request<Incoming>) -> Reply
     if let Some(model) = tfs::target(&request) {
         return invoke(reactor, request, model).await;
     }
-    let names = reactor.model_names();
+    let names = match testers::model_names(reactor, request.headers()) {
+        Ok(names) => names,
+        Err((status, message)) => return failed(status, &message, Protocol::Mlflow),
+    };
     match names.as_slice() {
         [only] => invoke(reactor, request, only.clone()).await,
         [] => {
@@ -142,10 +159,7 @@ async fn of_model(reactor: &Rc<Reactor>, request: Request<Incoming>) -> Reply {
     let not_found = |message: String| failed(StatusCode::NOT_FOUND, &message, Protocol::Oip);
     // Triton's path for the statistics of all; a model of that name is still reached by its other paths.
     if request.uri().path() == "/v2/models/stats" && request.method() == Method::GET {
-        return match statistics::of(reactor, None) {
-            Ok(found) => json(StatusCode::OK, statistics::to_json(&found)),
-            Err(message) => not_found(message),
-        };
+        return stats(reactor, request.headers(), None);
     }
     let asked = match ModelPath::parse(request.uri().path()) {
         Ok(asked) => asked,
@@ -172,15 +186,19 @@ async fn of_model(reactor: &Rc<Reactor>, request: Request<Incoming>) -> Reply {
         {
             wrong_method("GET", Protocol::Oip)
         }
-        Verb::Stats => match statistics::of(reactor, Some((&model, version))) {
-            Ok(found) => json(StatusCode::OK, statistics::to_json(&found)),
-            Err(message) => not_found(message),
-        },
+        Verb::Stats => stats(reactor, request.headers(), Some((&model, version))),
         Verb::Metadata | Verb::Ready | Verb::Config => {
             let path = request.uri().path_and_query().cloned();
             let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
             ask(reactor, &request, path, &model, version).await
         }
+    }
+}
+
+fn stats(reactor: &Reactor, from: &HeaderMap, which: Option<(&str, Option<u64>)>) -> Reply {
+    match statistics::of(reactor, from, which) {
+        Ok(found) => json(StatusCode::OK, statistics::to_json(&found)),
+        Err((status, message)) => failed(status, &message, Protocol::Oip),
     }
 }
 

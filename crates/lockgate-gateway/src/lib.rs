@@ -82,6 +82,7 @@ mod testers;
 mod tfs;
 mod units;
 
+pub use breaker::OpenBreaker;
 pub use error::GatewayError;
 pub use examine::Unexamined;
 pub use feedback::{FeedbackCall, TellStatus, Told};

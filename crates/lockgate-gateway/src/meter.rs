@@ -193,6 +193,22 @@ pub(crate) struct Served {
     pub(crate) last_ms: u64,
 }
 
+impl Served {
+    fn add(&mut self, meter: &SideMeter) {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let [_, good, ..] = &meter.by_class;
+        let (good, all) = (read(good), meter.by_class.iter().map(read).sum::<u64>());
+        let (good_us, all_us) = (read(&meter.work.waited_us), read(&meter.latency_sum_us));
+        self.good += good;
+        self.good_us += good_us;
+        self.bad += all.saturating_sub(good);
+        self.bad_us += all_us.saturating_sub(good_us);
+        self.rows += read(&meter.work.rows);
+        self.model_us += read(&meter.work.model_us);
+        self.last_ms = self.last_ms.max(read(&meter.work.last_ms));
+    }
+}
+
 impl SideMeter {
     /// Counts one finished request.
     pub(crate) fn finish(&self, status: u16, latency_us: u64) {
@@ -305,24 +321,12 @@ impl Meters {
         of.into_iter().flatten().map(|((role, release), meter)| meter.read(*role, *release)).collect()
     }
 
-    /// What a release of a model answered so far.
-    pub(crate) fn served(&self, model: &ModelName, release: Digest) -> Served {
+    /// What a release of a model answered its users so far, and what another meter counted beside.
+    pub(crate) fn served(&self, model: &ModelName, release: Digest, beside: Option<&SideMeter>) -> Served {
         let sides = self.sides.lock().unwrap_or_else(PoisonError::into_inner);
         let of = sides.get(model).into_iter().flatten().filter(|((_, r), _)| *r == release);
         let mut sum = Served::default();
-        for (_, meter) in of {
-            let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-            let [_, good, ..] = &meter.by_class;
-            let (good, all) = (read(good), meter.by_class.iter().map(read).sum::<u64>());
-            let (good_us, all_us) = (read(&meter.work.waited_us), read(&meter.latency_sum_us));
-            sum.good += good;
-            sum.good_us += good_us;
-            sum.bad += all.saturating_sub(good);
-            sum.bad_us += all_us.saturating_sub(good_us);
-            sum.rows += read(&meter.work.rows);
-            sum.model_us += read(&meter.work.model_us);
-            sum.last_ms = sum.last_ms.max(read(&meter.work.last_ms));
-        }
+        of.map(|(_, meter)| &**meter).chain(beside).for_each(|meter| sum.add(meter));
         sum
     }
 

@@ -7,6 +7,7 @@ use crate::intake;
 use crate::log::Protocol;
 use crate::predict::{self, Target};
 use crate::reactor::Reactor;
+use crate::testers;
 use crate::tfs;
 use hyper::body::Incoming;
 use hyper::header::CONTENT_ENCODING;
@@ -39,8 +40,11 @@ pub(crate) async fn handle(reactor: &Rc<Reactor>, request: Request<Incoming>) ->
     let Some(endpoint) = ENDPOINTS.into_iter().find(|endpoint| *endpoint == path) else {
         return match path.strip_prefix("/v1/models") {
             Some(_) if !get => wrong_method("GET", Protocol::Openai),
-            Some("" | "/") => tfs::list(reactor),
-            Some(name) => one(reactor, name.trim_start_matches('/')),
+            Some(name) => match testers::model_names(reactor, request.headers()) {
+                Ok(names) if matches!(name, "" | "/") => tfs::list(&names),
+                Ok(names) => one(&names, name.trim_start_matches('/')),
+                Err((status, message)) => refuse(status, &message),
+            },
             None => {
                 let all = ENDPOINTS.join(", ");
                 refuse(
@@ -76,9 +80,9 @@ pub(crate) async fn handle(reactor: &Rc<Reactor>, request: Request<Incoming>) ->
     predict::forward(reactor, target, parts.method, &parts.headers, Payload::Whole(bytes)).await
 }
 
-fn one(reactor: &Reactor, name: &str) -> Reply {
+fn one(names: &[String], name: &str) -> Reply {
     let name = lockgate_wire::oip::decode(name).unwrap_or_default();
-    if reactor.route(&name).is_some() {
+    if names.iter().any(|known| *known == name) {
         return json(StatusCode::OK, model(&name));
     }
     refuse(StatusCode::NOT_FOUND, &format!("there is no model `{}` in this environment", shown(&name)))

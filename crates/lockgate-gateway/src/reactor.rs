@@ -95,6 +95,11 @@ impl Reactor {
         self.table.borrow().models.get(model).cloned()
     }
 
+    /// Whether a route is the table's of this moment.
+    pub(crate) fn is_current(&self, route: &Arc<Route>) -> bool {
+        self.table.borrow().models.get(route.model.as_str()).is_some_and(|now| Arc::ptr_eq(now, route))
+    }
+
     /// The models that are served, by name.
     pub(crate) fn model_names(&self) -> Vec<String> {
         let mut names: Vec<String> = self.table.borrow().models.keys().cloned().collect();

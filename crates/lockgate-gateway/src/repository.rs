@@ -4,6 +4,8 @@ use crate::answer::{Reply, failed, json, wrong_method};
 use crate::body::{self, Read};
 use crate::log::Protocol;
 use crate::reactor::Reactor;
+use crate::table::{Route, Side};
+use crate::testers::{self, View};
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use lockgate_core::route::Role;
@@ -34,20 +36,26 @@ impl Entry {
     }
 }
 
-/// All versions that are routed; only those that are ready, where asked for.
-pub(crate) fn index(reactor: &Reactor, only_ready: bool) -> Vec<Entry> {
+/// All versions that are routed, or the one that a tester's requests go to; only those that are ready, where asked for.
+pub(crate) fn index(reactor: &Reactor, view: Option<&View>, only_ready: bool) -> Vec<Entry> {
     let mut found: Vec<Entry> = Vec::new();
-    for route in reactor.model_names().iter().filter_map(|name| reactor.route(name)) {
-        for side in route.open_to_users() {
-            let (name, version) = (route.model.to_string(), side.model_version.to_string());
-            let ready = !side.workers.is_empty();
-            let reason = match side.role {
-                _ if !ready => "it has no worker yet",
-                Role::Baseline | Role::Candidate => "",
-                Role::Backup => "it stands by as the backup",
-            };
-            if !found.iter().any(|e| e.name == name && e.version == version) {
-                found.push(Entry { name, version, ready, reason });
+    let mut add = |route: &Route, side: &Side| {
+        let (name, version) = (route.model.to_string(), side.model_version.to_string());
+        let ready = !side.workers.is_empty();
+        let reason = match side.role {
+            _ if !ready => "it has no worker yet",
+            Role::Baseline | Role::Candidate => "",
+            Role::Backup => "it stands by as the backup",
+        };
+        if !found.iter().any(|e| e.name == name && e.version == version) {
+            found.push(Entry { name, version, ready, reason });
+        }
+    };
+    match view {
+        Some(View { route, side }) => add(route, side),
+        None => {
+            for route in reactor.model_names().iter().filter_map(|name| reactor.route(name)) {
+                route.open_to_users().for_each(|side| add(&route, side));
             }
         }
     }
@@ -56,8 +64,8 @@ pub(crate) fn index(reactor: &Reactor, only_ready: bool) -> Vec<Entry> {
 }
 
 /// The body of `GET /v2/models`.
-pub(crate) fn models(reactor: &Reactor) -> String {
-    serde_json::json!({"models": reactor.model_names()}).to_string()
+pub(crate) fn models(names: &[String]) -> String {
+    serde_json::json!({"models": names}).to_string()
 }
 
 /// `POST /v2/repository/index` and `POST /v2/repository/models/{model}/load|unload`.
@@ -76,6 +84,10 @@ pub(crate) async fn answer(reactor: &Rc<Reactor>, request: Request<Incoming>) ->
     if by_hand {
         return failed(StatusCode::BAD_REQUEST, REFUSED, Protocol::Oip);
     }
+    let view = match testers::view(reactor, request.headers()) {
+        Ok(view) => view,
+        Err((status, message)) => return failed(status, &message, Protocol::Oip),
+    };
     let bad = |message: &str| failed(StatusCode::BAD_REQUEST, message, Protocol::Oip);
     let timeout = reactor.options.body_timeout;
     let mut body = request.into_body();
@@ -99,7 +111,7 @@ pub(crate) async fn answer(reactor: &Rc<Reactor>, request: Request<Incoming>) ->
         Ok(Some(Value::Bool(ready))) => *ready,
         Ok(Some(_)) => return bad("ready: true or false was expected"),
     };
-    let list: Vec<Value> = index(reactor, only_ready)
+    let list: Vec<Value> = index(reactor, view.as_ref(), only_ready)
         .iter()
         .map(|e| serde_json::json!({"name": e.name, "version": e.version, "state": e.state(), "reason": e.reason}))
         .collect();

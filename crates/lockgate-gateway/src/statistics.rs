@@ -2,7 +2,10 @@
 
 use crate::meter::Served;
 use crate::reactor::Reactor;
-use crate::table::Route;
+use crate::table::{Route, Side};
+use crate::testers::{self, Refused};
+use hyper::StatusCode;
+use hyper::header::HeaderMap;
 use lockgate_wire::tensor::shown;
 use serde_json::{Value, json};
 
@@ -33,15 +36,20 @@ impl ModelStatistics {
     }
 }
 
-/// The statistics of one model, of all its versions or one, or of all models that are served.
+/// The statistics of one model, of all its versions or one, or of all models that are served; for a tester those of the side
+/// that would answer, testers' requests among them.
 ///
 /// # Errors
-/// A sentence, where there is no such model or version.
+/// Where there is no such model or version, or whoever asks `from` there may not have the side.
 pub(crate) fn of(
     reactor: &Reactor,
+    from: &HeaderMap,
     which: Option<(&str, Option<u64>)>,
-) -> Result<Vec<ModelStatistics>, String> {
+) -> Result<Vec<ModelStatistics>, Refused> {
     let Some((name, version)) = which else {
+        if let Some(view) = testers::view(reactor, from)? {
+            return Ok(vec![tested(reactor, &view.route, &view.side)]);
+        }
         let names = reactor.model_names();
         return Ok(names
             .iter()
@@ -49,16 +57,26 @@ pub(crate) fn of(
             .flat_map(|r| versions(reactor, &r))
             .collect());
     };
-    let missing = || format!("there is no model `{}` in this environment", shown(name));
-    let route = reactor.route(name).ok_or_else(missing)?;
+    let missing = |message: String| (StatusCode::NOT_FOUND, message);
+    let route = reactor.route(name);
+    let route =
+        route.ok_or_else(|| missing(format!("there is no model `{}` in this environment", shown(name))))?;
+    if let Some(forced) = testers::asked(reactor, &route, from, version)? {
+        return Ok(vec![tested(reactor, &route, &forced.side)]);
+    }
     let mut found = versions(reactor, &route);
     if let Some(version) = version {
         found.retain(|s| s.version == version.to_string());
         if found.is_empty() {
-            return Err(format!("model `{}` has no version {version} here", shown(name)));
+            return Err(missing(format!("model `{}` has no version {version} here", shown(name))));
         }
     }
     Ok(found)
+}
+
+fn tested(reactor: &Reactor, route: &Route, side: &Side) -> ModelStatistics {
+    let served = reactor.counters.meters.served(&route.model, side.release, Some(&side.forced));
+    ModelStatistics { name: route.model.to_string(), version: side.model_version.to_string(), served }
 }
 
 fn versions(reactor: &Reactor, route: &Route) -> Vec<ModelStatistics> {
@@ -66,7 +84,7 @@ fn versions(reactor: &Reactor, route: &Route) -> Vec<ModelStatistics> {
     for side in route.open_to_users() {
         let version = side.model_version.to_string();
         if !found.iter().any(|s| s.version == version) {
-            let served = reactor.counters.meters.served(&route.model, side.release);
+            let served = reactor.counters.meters.served(&route.model, side.release, None);
             found.push(ModelStatistics { name: route.model.to_string(), version, served });
         }
     }

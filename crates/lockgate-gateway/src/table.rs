@@ -1,6 +1,7 @@
 //! A routing table made ready for requests: checked, with its counters and header values at hand.
 
 use crate::GatewayError;
+use crate::breaker::OpenBreaker;
 use crate::meter::{Meters, RevisionMeter, SideMeter};
 use crate::options::GatewayOptions;
 use crate::rollout::{Cell, LatencyThresholds, RolloutStats, SplitMeter};
@@ -62,6 +63,33 @@ impl Counters {
         let meters = splits.get(model).map(|k| (Arc::clone(&k.meter), Arc::clone(&k.shadow)));
         drop(splits);
         meters.map(|(live, shadow)| shadow.add_to(live.read()))
+    }
+
+    /// The newest rollouts whose breakers are open.
+    pub(crate) fn open_breakers(&self) -> Vec<OpenBreaker> {
+        let splits = self.splits.lock().unwrap_or_else(PoisonError::into_inner);
+        let both = splits.iter().flat_map(|(model, k)| {
+            [
+                (model, &k.meter.salt, k.meter.breaker.is_open(), false),
+                (model, &k.meter.salt, k.shadow.is_open(), true),
+            ]
+        });
+        both.filter(|(_, _, open, _)| *open)
+            .map(|(model, salt, _, mirrored)| OpenBreaker {
+                model: model.clone(),
+                salt: salt.clone(),
+                mirrored,
+            })
+            .collect()
+    }
+
+    /// Opens the breaker of a model's newest rollout, where it is this one; whether it is.
+    pub(crate) fn open_breaker(&self, open: &OpenBreaker) -> bool {
+        let splits = self.splits.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(kept) = splits.get(&open.model).filter(|k| k.meter.salt == open.salt) else { return false };
+        let split = if open.mirrored { &kept.shadow.split } else { &*kept.meter };
+        split.breaker.trip();
+        true
     }
 
     /// The newest rollout of each model that has mirrored anything.

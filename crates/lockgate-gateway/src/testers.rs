@@ -41,6 +41,14 @@ pub(crate) struct Forced {
     pub(crate) by: String,
 }
 
+/// What a tester's question is about that names no model.
+#[derive(Debug)]
+pub(crate) struct View {
+    pub(crate) route: Arc<Route>,
+    /// It has workers.
+    pub(crate) side: Arc<Side>,
+}
+
 /// Why a request can't have the side that it asks for.
 pub(crate) type Refused = (StatusCode, String);
 
@@ -104,6 +112,35 @@ pub(crate) fn asked(
     Ok(Some(Forced { side: Arc::clone(side), by }))
 }
 
+/// The same of a question that names no model: the token does, or there is only one. None where it is no tester's.
+///
+/// # Errors
+/// As for a request; whoever is ignored would take what the users' side says for the candidate's.
+pub(crate) fn view(reactor: &Reactor, headers: &HeaderMap) -> Result<Option<View>, Refused> {
+    let names = reactor.model_names();
+    let model = match (token(headers), names.as_slice()) {
+        (Some(token), _) => signed(reactor, token)?.model.to_string(),
+        (None, _) if !headers.contains_key(RELEASE) => return Ok(None),
+        (None, [only]) => only.clone(),
+        (None, _) => {
+            return Err(unclear("x-lockgate-release is about one model, and the path names none"));
+        }
+    };
+    let missing = || format!("there is no model `{model}` in this environment");
+    let route = reactor.route(&model).ok_or_else(|| (StatusCode::NOT_FOUND, missing()))?;
+    let forced = asked(reactor, &route, headers, None)?;
+    Ok(forced.map(|Forced { side, .. }| View { route, side }))
+}
+
+/// The models that there are for whoever asks: for a tester the one that the token is for.
+///
+/// # Errors
+/// As for [`view`].
+pub(crate) fn model_names(reactor: &Reactor, headers: &HeaderMap) -> Result<Vec<String>, Refused> {
+    let view = view(reactor, headers)?;
+    Ok(view.map_or_else(|| reactor.model_names(), |view| vec![view.route.model.to_string()]))
+}
+
 fn unclear(message: &str) -> Refused {
     (StatusCode::BAD_REQUEST, message.to_owned())
 }
@@ -118,22 +155,37 @@ fn token(headers: &HeaderMap) -> Option<&str> {
     pairs.into_iter().find(|(name, _)| *name == TOKEN_COOKIE).map(|(_, value)| value.trim_matches('"'))
 }
 
-fn verified(reactor: &Reactor, route: &Route, token: &str) -> Result<Claims, Refused> {
+/// What a token of this environment's agent says.
+fn signed(reactor: &Reactor, token: &str) -> Result<Claims, Refused> {
     let environment = &reactor.options.environment;
     let no = |why: &str| {
-        let message =
-            format!("{why}; get one with: lockgate preview --env {environment} --model {}", route.model);
+        let message = format!("{why}; get one with: lockgate preview --env {environment}");
         (StatusCode::UNAUTHORIZED, message)
     };
     let Some(key) = &reactor.options.preview_key else {
         return Err(no("this gateway takes no preview tokens"));
     };
     let claims = Claims::verify(token, key, reactor.clock.now_ms()).map_err(|bad| no(&bad.to_string()))?;
-    if claims.environment.as_str() != environment || claims.model != *route.model {
+    if claims.environment.as_str() != environment {
         return Err(no(&format!(
             "the preview token is for model `{}` in environment `{}`",
             claims.model, claims.environment
         )));
+    }
+    Ok(claims)
+}
+
+/// The same for one model.
+fn verified(reactor: &Reactor, route: &Route, token: &str) -> Result<Claims, Refused> {
+    let of_model = |text: String| format!("{text} --model {}", route.model);
+    let claims = signed(reactor, token).map_err(|(status, text)| (status, of_model(text)))?;
+    if claims.model != *route.model {
+        let environment = &reactor.options.environment;
+        let message = format!(
+            "the preview token is for model `{}` in environment `{environment}`; get one with: lockgate preview --env {environment}",
+            claims.model
+        );
+        return Err((StatusCode::UNAUTHORIZED, of_model(message)));
     }
     Ok(claims)
 }

@@ -5,8 +5,10 @@ use crate::handle::{ask, invoke};
 use crate::log::Protocol;
 use crate::predict::{self, Target};
 use crate::reactor::Reactor;
-use crate::table::Route;
+use crate::table::{Route, Side};
+use crate::testers;
 use hyper::body::Incoming;
+use hyper::header::HeaderMap;
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, StatusCode};
 use lockgate_core::route::Role;
@@ -29,8 +31,8 @@ fn refuse(status: StatusCode, message: &str) -> Reply {
 }
 
 /// `GET /v1/models`
-pub(crate) fn list(reactor: &Reactor) -> Reply {
-    json(StatusCode::OK, tfs::list(&reactor.model_names()))
+pub(crate) fn list(names: &[String]) -> Reply {
+    json(StatusCode::OK, tfs::list(names))
 }
 
 /// Answers a path below `/v1/models/`.
@@ -48,7 +50,7 @@ pub(crate) async fn handle(reactor: &Rc<Reactor>, request: Request<Incoming>) ->
     let (model, verb) = (asked.model.into_owned(), asked.verb);
     let path = without_label(request.uri().path_and_query(), matches!(asked.pick, Pick::Label(_)));
     match verb {
-        TfsVerb::Status if get => status(reactor, &model, version),
+        TfsVerb::Status if get => status(reactor, request.headers(), &model, version),
         TfsVerb::Metadata if get => ask(reactor, &request, path, &model, version).await,
         TfsVerb::Status | TfsVerb::Metadata => wrong_method("GET", Protocol::Tfs),
         _ if !post => wrong_method("POST", Protocol::Tfs),
@@ -87,12 +89,16 @@ fn without_label(path: Option<&PathAndQuery>, labelled: bool) -> PathAndQuery {
     plain.or_else(|| path.cloned()).unwrap_or_else(|| PathAndQuery::from_static("/"))
 }
 
-fn status(reactor: &Reactor, model: &str, version: Option<u64>) -> Reply {
+fn status(reactor: &Reactor, from: &HeaderMap, model: &str, version: Option<u64>) -> Reply {
     let Some(route) = reactor.route(model) else {
         let message = format!("there is no model `{}` in this environment", shown(model));
         return refuse(StatusCode::NOT_FOUND, &message);
     };
-    let served: Vec<Served> = served(&route).filter(|one| version.is_none_or(|v| v == one.version)).collect();
+    let served: Vec<Served> = match testers::asked(reactor, &route, from, version) {
+        Ok(None) => served(&route).filter(|one| version.is_none_or(|v| v == one.version)).collect(),
+        Ok(Some(forced)) => vec![of_side(&forced.side)],
+        Err((status, message)) => return refuse(status, &message),
+    };
     match (version, served.is_empty()) {
         (Some(version), true) => {
             let message = format!("model `{}` has no version {version} here", shown(model));
@@ -105,12 +111,19 @@ fn status(reactor: &Reactor, model: &str, version: Option<u64>) -> Reply {
 /// What has users' traffic.
 fn served(route: &Route) -> impl Iterator<Item = Served> {
     let served = route.open_to_users().filter(|side| side.role != Role::Backup);
-    served.map(|side| Served { version: side.model_version, ready: !side.workers.is_empty() })
+    served.map(|side| of_side(side))
+}
+
+fn of_side(side: &Side) -> Served {
+    Served { version: side.model_version, ready: !side.workers.is_empty() }
 }
 
 /// SageMaker's multi-model paths. What is loaded follows from promotions, so nobody loads or unloads here.
 pub(crate) async fn sagemaker(reactor: &Rc<Reactor>, request: Request<Incoming>) -> Option<Reply> {
-    let names = reactor.model_names();
+    let names = match testers::model_names(reactor, request.headers()) {
+        Ok(names) => names,
+        Err((status, message)) => return Some(failed(status, &message, Protocol::Mlflow)),
+    };
     let rest = request.uri().path().strip_prefix("/models")?;
     let get = matches!(*request.method(), Method::GET | Method::HEAD);
     if rest.is_empty() || rest == "/" {

@@ -8,6 +8,7 @@ use super::message::{
 use super::status::Status;
 use crate::handle::{VERSION, question};
 use crate::reactor::Reactor;
+use crate::testers::{self, Refused, View};
 use crate::{repository, statistics};
 use hyper::StatusCode;
 use hyper::header::HeaderMap;
@@ -25,12 +26,20 @@ pub(super) async fn answer(
     message: &[u8],
 ) -> Result<Vec<u8>, Status> {
     match method {
-        "ServerLive" => Ok(Yes { yes: true }.encode_to_vec()),
-        "ServerReady" => Ok(Yes { yes: reactor.is_ready() }.encode_to_vec()),
-        "ServerMetadata" => Ok(server().encode_to_vec()),
+        "ServerLive" => view(reactor, from).map(|_| Yes { yes: true }.encode_to_vec()),
+        "ServerReady" => {
+            let yes = view(reactor, from)?.is_some() || reactor.is_ready();
+            Ok(Yes { yes }.encode_to_vec())
+        }
+        "ServerMetadata" => view(reactor, from).map(|_| server().encode_to_vec()),
         "ModelReady" => {
             let (model, version) = named(message)?;
-            let yes = ask(reactor, from, &model, version, "/ready").await.is_ok();
+            let yes = match ask(reactor, from, &model, version, "/ready").await {
+                Ok(_) => true,
+                // Who may not ask is told so: a no would be believed.
+                Err(refused) if refused.is_refusal() => return Err(refused),
+                Err(_) => false,
+            };
             Ok(Yes { yes }.encode_to_vec())
         }
         "ModelMetadata" => {
@@ -41,10 +50,10 @@ pub(super) async fn answer(
             let (model, version) = named(message)?;
             Ok(config::config(&ask(reactor, from, &model, version, "/config").await?).encode_to_vec())
         }
-        "ModelStatistics" => stats(reactor, message),
+        "ModelStatistics" => stats(reactor, from, message),
         "RepositoryIndex" => {
             let asked: IndexQuestion = decode(message)?;
-            Ok(index(reactor, asked.ready).encode_to_vec())
+            Ok(index(reactor, view(reactor, from)?.as_ref(), asked.ready).encode_to_vec())
         }
         "RepositoryModelLoad" | "RepositoryModelUnload" => Err(Status::precondition(repository::REFUSED)),
         _ => Err(Status::unimplemented(method)),
@@ -52,17 +61,29 @@ pub(super) async fn answer(
 }
 
 /// `grpc.health.v1.Health/Check`: of the server, of the service, or of a model by its name.
-pub(super) fn health(reactor: &Reactor, message: &[u8]) -> Result<Vec<u8>, Status> {
+pub(super) fn health(reactor: &Reactor, from: &HeaderMap, message: &[u8]) -> Result<Vec<u8>, Status> {
     let HealthQuestion { service } = decode(message)?;
     let serving = match service.as_str() {
-        "" | "inference.GRPCInferenceService" | "grpc.health.v1.Health" => reactor.is_ready(),
+        "" | "inference.GRPCInferenceService" | "grpc.health.v1.Health" => {
+            view(reactor, from)?.is_some() || reactor.is_ready()
+        }
         model => {
             let unknown = || Status::not_found(format!("there is no service or model `{}`", shown(model)));
             let route = reactor.route(model).ok_or_else(unknown)?;
-            route.sides().any(|side| !side.workers.is_empty())
+            let forced = testers::asked(reactor, &route, from, None).map_err(refused)?;
+            forced.is_some() || route.sides().any(|side| !side.workers.is_empty())
         }
     };
     Ok(Health { status: if serving { 1 } else { 2 } }.encode_to_vec())
+}
+
+/// The side that a tester's question is about that names no model.
+fn view(reactor: &Reactor, from: &HeaderMap) -> Result<Option<View>, Status> {
+    testers::view(reactor, from).map_err(refused)
+}
+
+fn refused((status, message): Refused) -> Status {
+    Status::of_http(status, message)
 }
 
 fn decode<M: Message + Default>(message: &[u8]) -> Result<M, Status> {
@@ -106,10 +127,10 @@ fn server() -> ServerMetadata {
     }
 }
 
-fn stats(reactor: &Reactor, message: &[u8]) -> Result<Vec<u8>, Status> {
+fn stats(reactor: &Reactor, from: &HeaderMap, message: &[u8]) -> Result<Vec<u8>, Status> {
     let (model, version) = named(message)?;
     let which = Some((model.as_str(), version)).filter(|(model, _)| !model.is_empty());
-    let found = statistics::of(reactor, which).map_err(Status::not_found)?;
+    let found = statistics::of(reactor, from, which).map_err(refused)?;
     let one = |s: &statistics::ModelStatistics| {
         let [success, fail, queue, compute_input, compute_infer, compute_output, cache_hit, cache_miss] =
             s.durations().map(|(_, count, ns)| Some(Duration { count, ns }));
@@ -134,12 +155,12 @@ fn stats(reactor: &Reactor, message: &[u8]) -> Result<Vec<u8>, Status> {
     Ok(Statistics { model_stats: found.iter().map(one).collect() }.encode_to_vec())
 }
 
-fn index(reactor: &Reactor, only_ready: bool) -> Index {
+fn index(reactor: &Reactor, view: Option<&View>, only_ready: bool) -> Index {
     let entry = |e: repository::Entry| IndexEntry {
         state: e.state().to_owned(),
         reason: e.reason.to_owned(),
         name: e.name,
         version: e.version,
     };
-    Index { models: repository::index(reactor, only_ready).into_iter().map(entry).collect() }
+    Index { models: repository::index(reactor, view, only_ready).into_iter().map(entry).collect() }
 }

@@ -61,7 +61,7 @@ async fn unary(reactor: &Rc<Reactor>, path: &str, request: Request<Incoming>) ->
     }
     let answered = match path.strip_prefix("/inference.GRPCInferenceService/") {
         Some(method) => about::answer(reactor, &parts.headers, method, &message).await,
-        None if path == "/grpc.health.v1.Health/Check" => about::health(reactor, &message),
+        None if path == "/grpc.health.v1.Health/Check" => about::health(reactor, &parts.headers, &message),
         None => Err(Status::unimplemented(path)),
     };
     match answered {

@@ -70,6 +70,11 @@ impl Status {
         Self { code, message: message.into() }
     }
 
+    /// Whether it is about who asks, and how, not about what is asked.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self.code, 3 | 7 | 16)
+    }
+
     pub(super) fn of_wire(error: &WireError) -> Self {
         let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_REQUEST);
         Self::of_http(status, error.text())

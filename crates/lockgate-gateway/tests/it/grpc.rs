@@ -3,12 +3,12 @@
 use crate::common::{
     Behave, Worker, World, digest, options, previewing, route, start, variant, with_candidate,
 };
+use crate::testers::{claims, signed};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http2::SendRequest;
 use hyper::{HeaderMap, Request};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use lockgate_core::preview::{Claims, PreviewKey};
 use lockgate_gateway::Protocol;
 use lockgate_wire::Encoding;
 use std::time::Duration;
@@ -267,15 +267,7 @@ async fn calls_are_sent_to_a_side_by_metadata_and_errors_have_grpcs_codes() {
     let world = start(options());
     let (old, new) = (answers(&world, "old"), answers(&world, "new"));
     world.publish(previewing(Some(variant("r1", 1, &[&old])), variant("r2", 2, &[&new]))).await;
-    let token = Claims {
-        environment: "production".parse().unwrap(),
-        model: crate::common::model(),
-        side: "candidate".to_owned(),
-        by: Some("u_ann".parse().unwrap()),
-        expires: i64::MAX,
-    }
-    .sign(&PreviewKey::new([7; 32]))
-    .unwrap();
+    let token = signed(&claims());
     let mut client = Client::connect(&world).await;
     let message = frame(0, &asks("delay", ""));
     let call = client.call(INFER, message.clone(), &[("x-lockgate-preview", &token)]).await;
@@ -287,6 +279,55 @@ async fn calls_are_sent_to_a_side_by_metadata_and_errors_have_grpcs_codes() {
     let none = [("x-lockgate-preview", token.as_str()), ("x-lockgate-release", "0123456789")];
     let call = client.call(INFER, message, &none).await;
     assert_eq!(call.code, 5, "{}", call.words);
+}
+
+/// Calls that name no model, or ask about one as a whole, are about the side that a tester's token leads to.
+#[tokio::test]
+async fn questions_are_answered_for_the_side_of_the_token() {
+    let world = start(options());
+    let (old, new) = (answers(&world, "old"), answers(&world, "new"));
+    let at = |candidate: &[&Worker]| previewing(Some(variant("r1", 1, &[&old])), variant("r2", 2, candidate));
+    world.publish(at(&[&new])).await;
+    let token = signed(&claims());
+    let mut client = Client::connect(&world).await;
+    let (own, none) = ([("x-lockgate-preview", token.as_str())], [("x-lockgate-preview", "lgp1.no.no")]);
+    let service = |call: &str| format!("/inference.GRPCInferenceService/{call}");
+    let field = |text: &str| [&[10, text.len() as u8], text.as_bytes()].concat();
+    let health = "/grpc.health.v1.Health/Check".to_owned();
+    let questions = [
+        (service("ServerLive"), vec![]),
+        (service("ServerReady"), vec![]),
+        (service("ServerMetadata"), vec![]),
+        (service("ModelReady"), field("delay")),
+        (service("ModelStatistics"), field("delay")),
+        (service("ModelStatistics"), vec![]),
+        (service("RepositoryIndex"), vec![]),
+        (health.clone(), vec![]),
+        (health, field("delay")),
+    ];
+    for (path, message) in &questions {
+        let call = client.call(path, frame(0, message), &own).await;
+        assert_eq!(call.code, 0, "{path}: {}", call.words);
+        let call = client.call(path, frame(0, message), &none).await;
+        assert_eq!(call.code, 16, "{path}: who may not ask is told so: {}", call.words);
+    }
+    for path in ["ModelStatistics", "RepositoryIndex"].map(service) {
+        // A version is the second field of what is in the list.
+        let of = |n: u8| [18, 1, n];
+        let has = |body: &Bytes, n: u8| body.windows(3).any(|w| w == of(n));
+        let call = client.call(&path, frame(0, &[]), &own).await;
+        assert!(has(&call.body, b'2') && !has(&call.body, b'1'), "{path}: {:?}", call.body);
+        let call = client.call(&path, frame(0, &[]), &[]).await;
+        assert!(has(&call.body, b'1') && !has(&call.body, b'2'), "{path}: {:?}", call.body);
+    }
+    // Without a worker the candidate is not ready, however ready the users' side is.
+    world.publish(at(&[])).await;
+    for (path, message) in [(service("ServerReady"), vec![]), (service("ModelReady"), field("delay"))] {
+        let yes = client.call(&path, frame(0, &message), &[]).await;
+        assert_eq!((yes.code, &yes.body[..]), (0, &frame(0, &[8, 1])[..]), "{path}");
+        let own = client.call(&path, frame(0, &message), &own).await;
+        assert_ne!((own.code, &own.body[..]), (0, &frame(0, &[8, 1])[..]), "{path}");
+    }
 }
 
 /// S48: calls over one connection go on while all users are switched there and back.
@@ -310,14 +351,19 @@ async fn calls_survive_a_switch_there_and_back() {
             calls
         });
     }
-    for _ in 0..20 {
+    let until = std::time::Instant::now() + Duration::from_secs(20);
+    let met = || old.count() > 0 && new.count() > 0;
+    for turn in 0.. {
+        // However busy the machine is: some calls on either side.
+        if turn >= 20 && (met() || std::time::Instant::now() > until) {
+            break;
+        }
         for weight in [10_000, 0] {
             tokio::time::sleep(Duration::from_millis(10)).await;
             world.publish(side(weight)).await;
         }
     }
     over.store(true, std::sync::atomic::Ordering::Relaxed);
-    // However busy the machine is: some calls on either side.
     assert!(running.join_all().await.iter().sum::<u32>() > 20);
     assert!(old.count() > 0 && new.count() > 0, "{} and {}", old.count(), new.count());
 }

@@ -13,3 +13,4 @@ mod shadow;
 mod splits;
 mod streaming;
 mod testers;
+mod views;

@@ -1,6 +1,7 @@
 use crate::common::*;
-use lockgate_core::route::{ModelRoute, Role};
-use lockgate_gateway::{GatewayError, Protocol};
+use lockgate_core::plan::Testers;
+use lockgate_core::route::{ModelRoute, Role, WorkerAddress};
+use lockgate_gateway::{GatewayError, GatewayOptions, Protocol};
 use std::time::Duration;
 
 fn says(text: &str) -> Behave {
@@ -130,4 +131,82 @@ async fn shutting_down_lets_requests_finish_and_takes_no_new_ones() {
     assert_eq!(drained.cut_off, 0);
     assert_eq!(request.await.unwrap().status, 200);
     assert!(tokio::net::TcpStream::connect(world.gateway.local_addr()).await.is_err());
+}
+
+/// A worker's address that takes no connection and refuses none: whoever tries waits until it gives up.
+struct Stuck {
+    address: WorkerAddress,
+    _held: (socket2::Socket, Vec<std::net::TcpStream>),
+}
+
+impl Stuck {
+    fn new() -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+        socket.listen(0).unwrap();
+        let at = socket.local_addr().unwrap().as_socket().unwrap();
+        let connect = || std::net::TcpStream::connect_timeout(&at, Duration::from_millis(100)).ok();
+        let queue: Vec<_> = std::iter::from_fn(connect).take(64).collect();
+        assert!(queue.len() < 64, "its queue is never full");
+        Self { address: WorkerAddress::Tcp(at.to_string()), _held: (socket, queue) }
+    }
+}
+
+/// A worker that can't be reached keeps a request waiting; meanwhile the candidate is taken off the table. The request must
+/// not go on to the candidate's next worker: after publishing, no request starts by an older table.
+#[tokio::test]
+async fn what_was_taken_off_the_table_during_a_try_gets_no_second_one() {
+    let world = start(GatewayOptions {
+        connect_timeout: Duration::from_millis(800),
+        threads: 1,
+        // Whoever could not be reached is tried again at once: the turn alone says which worker is first.
+        evict: Duration::ZERO,
+        ..options()
+    });
+    let (old, new) = (
+        Worker::start(world.dir.path(), "old", says("old")),
+        Worker::start(world.dir.path(), "new", says("new")),
+    );
+    let stuck = Stuck::new();
+    let mut candidate = variant("r2", 2, &[&new]);
+    candidate.workers.push(stuck.address.clone());
+    let with = |testers| ModelRoute {
+        testers,
+        timeout_ms: 5000,
+        ..with_candidate(Some(variant("r1", 1, &[&old])), candidate.clone(), 10_000)
+    };
+    for (testers, headers, status) in
+        [(Testers::Nobody, vec![], 200), (Testers::Anybody, vec![("x-lockgate-release", "candidate")], 503)]
+    {
+        loop {
+            world.publish(with(testers)).await;
+            let (mut client, headers) = (world.client().await, headers.clone());
+            let asked = tokio::spawn(async move { client.with("/v2/models/delay/infer", &headers).await });
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            if asked.is_finished() {
+                // The good worker was first: once more, then it is the other one's turn.
+                assert_eq!(asked.await.unwrap().said(), "new");
+                continue;
+            }
+            world.publish(route(Some(variant("r1", 1, &[&old])))).await;
+            let before = new.count();
+            let got = asked.await.unwrap();
+            assert_eq!((got.status, new.count()), (status, before), "{}", got.text());
+            break;
+        }
+    }
+}
+
+/// Also where a request could go to another side: with all the traffic on one of two sides, every worker of it has its turn.
+#[tokio::test]
+async fn workers_of_a_side_take_turns_however_many_sides_there_are() {
+    let world = start(GatewayOptions { threads: 1, ..options() });
+    let workers = ["old", "a", "b"].map(|name| Worker::start(world.dir.path(), name, says(name)));
+    let [old, a, b] = &workers;
+    world.publish(with_candidate(Some(variant("r1", 1, &[old])), variant("r2", 2, &[a, b]), 10_000)).await;
+    let mut client = world.client().await;
+    for unit in 0..40 {
+        assert_eq!(client.infer(&format!("u{unit}")).await.status, 200);
+    }
+    assert_eq!([old, a, b].map(Worker::count), [0, 20, 20]);
 }

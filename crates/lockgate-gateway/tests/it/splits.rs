@@ -1,6 +1,6 @@
 use crate::common::*;
 use lockgate_core::route::{ModelRoute, Role};
-use lockgate_gateway::{LatencyMargin, LatencyThresholds};
+use lockgate_gateway::{LatencyMargin, LatencyThresholds, OpenBreaker};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -160,4 +160,43 @@ async fn a_candidate_alone_serves_until_there_is_a_baseline() {
     for unit in 0..20 {
         assert_eq!(client.infer(&format!("u{unit}")).await.header("x-lockgate-variant"), "candidate");
     }
+}
+
+/// One gateway takes another one's place: where the first sends nobody any more, the second sends nobody either.
+#[tokio::test]
+async fn a_breaker_that_is_open_stays_open_in_the_gateway_that_comes_after() {
+    let (before, after) = (start(options()), start(options()));
+    let old = Worker::start(before.dir.path(), "old", Behave::Answer("old".to_owned()));
+    let new = Worker::start(before.dir.path(), "new", Behave::Status(500));
+    let route = || with_candidate(Some(variant("r1", 1, &[&old])), variant("r2", 2, &[&new]), 5000);
+    before.publish(route()).await;
+    after.publish(route()).await;
+    assert_eq!(before.gateway.open_breakers(), []);
+    let mut client = before.client().await;
+    for unit in 0..200 {
+        client.infer(&format!("u{unit}")).await;
+    }
+    let open = before.gateway.open_breakers();
+    let known = OpenBreaker { model: model(), salt: "pr_1".to_owned(), mirrored: false };
+    assert_eq!((open.len(), &open[0]), (1, &known));
+    // Of another rollout it says nothing.
+    assert!(!after.gateway.open_breaker(&OpenBreaker { salt: "pr_0".to_owned(), ..known.clone() }));
+    assert!(!after.gateway.open_breaker(&OpenBreaker { model: "other".parse().unwrap(), ..known.clone() }));
+    assert!(!after.gateway.stats(&model()).unwrap().breaker_open);
+    assert!(after.gateway.open_breaker(&known));
+    let asked = new.count();
+    let mut client = after.client().await;
+    for unit in 0..100 {
+        assert_eq!(client.infer(&format!("u{unit}")).await.said(), "old");
+    }
+    assert_eq!(new.count(), asked);
+    assert!(after.gateway.stats(&model()).unwrap().breaker_open, "the agent sees it, and goes back");
+    assert_eq!(after.gateway.open_breakers(), [known]);
+    // Also that of mirrored requests, by itself.
+    let mirrors = mirroring(variant("r1", 1, &[&old]), variant("r2", 2, &[&new]), 10_000);
+    let third = start(options());
+    third.publish(mirrors).await;
+    assert!(third.gateway.open_breaker(&OpenBreaker { mirrored: true, ..open[0].clone() }));
+    let stats = third.gateway.stats(&model()).unwrap();
+    assert!(stats.shadow.unwrap().breaker_open && !stats.breaker_open, "{stats:?}");
 }

@@ -9,13 +9,13 @@ use std::time::Duration;
 const INFER: &str = "/v2/models/delay/infer";
 const FOR_EVER: i64 = 2_000_000_000_000;
 
-struct Two {
-    world: World,
-    old: Worker,
-    new: Worker,
+pub(crate) struct Two {
+    pub(crate) world: World,
+    pub(crate) old: Worker,
+    pub(crate) new: Worker,
 }
 
-fn claims() -> Claims {
+pub(crate) fn claims() -> Claims {
     Claims {
         environment: "production".parse().unwrap(),
         model: model(),
@@ -25,24 +25,24 @@ fn claims() -> Claims {
     }
 }
 
-fn signed(claims: &Claims) -> String {
+pub(crate) fn signed(claims: &Claims) -> String {
     claims.sign(&PreviewKey::new([7; 32])).unwrap()
 }
 
 impl Two {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let world = start(options());
         let [old, new] =
             ["old", "new"].map(|name| Worker::start(world.dir.path(), name, Behave::Answer(name.to_owned())));
         Self { world, old, new }
     }
 
-    fn at(&self, weight: u32, testers: Testers) -> ModelRoute {
+    pub(crate) fn at(&self, weight: u32, testers: Testers) -> ModelRoute {
         let (old, new) = (variant("r1", 1, &[&self.old]), variant("r2", 2, &[&self.new]));
         ModelRoute { testers, ..with_candidate(Some(old), new, weight) }
     }
 
-    fn preview(&self) -> ModelRoute {
+    pub(crate) fn preview(&self) -> ModelRoute {
         previewing(Some(variant("r1", 1, &[&self.old])), variant("r2", 2, &[&self.new]))
     }
 }
