@@ -1,5 +1,6 @@
 """Blue/green: a release that nobody meets but testers and its smoke test, a switch at once, and the way back; under traffic."""
 
+import json
 import os
 import re
 import shutil
@@ -126,6 +127,12 @@ def test_a_wrong_release_ends_in_its_preview_and_no_user_has_met_it(place, traff
     view = promote(place, "swapped", "green", "--wait", "--timeout", "90s", codes=(3,))
     assert view["stage_name"] == "rejected" and view["smoke"]["outcome"] == "fail"
     assert "the smoke test failed" in view["stage"]["reason"] and "instead of" in view["stage"]["reason"]
+    # The test says its token, address and all, and nobody gets to see it.
+    assert "([preview token])" in view["smoke"]["summary"], view["smoke"]
+    log = wait_for("its log", lambda: "asks http" in (text := place.ok("logs", "promotion", view["id"])) and text)
+    assert "/preview/[preview token]\n" in log, log
+    said = json.dumps([view, place.audit()]) + log + place.ok("why", view["id"])
+    assert "lgp1." not in said
     assert traffic.bad(at=begun) == []
     assert place.releases["swapped"][7:19] not in {a["release"] for a in traffic.since(begun)}
     text = place.ok("why", view["id"])
@@ -151,6 +158,12 @@ def test_testers_reach_green_by_address_header_and_cookie_and_are_in_no_count(pl
         status, got, _ = post(url, ROWS, headers)
         assert (status, got["x-lockgate-variant"], got["x-lockgate-release"]) == (200, "candidate", green)
     prediction = got["x-lockgate-prediction-id"]
+    # Lists and statistics are those of green there, and of blue elsewhere.
+    version = {at: json.loads(get(f"{at}/v1/models/toy")[2])["model_version_status"] for at in (preview["address"], gateway)}
+    assert [len(v) for v in version.values()] == [1, 1] and len({v[0]["version"] for v in version.values()}) == 2, version
+    stats = json.loads(get(f"{preview['address']}/v2/models/toy/stats")[2])["model_stats"]
+    assert [s["inference_stats"]["success"]["count"] for s in stats] == [4], stats
+    assert get(f"{gateway}/preview/{token[:-4]}AAAA/v2/health/ready")[0] == 401
     blue = post(f"{gateway}{INFER}", ROWS)
     assert blue[1]["x-lockgate-variant"] == "baseline"
     status, got, body = post(f"{gateway}{INFER}", ROWS, {"x-lockgate-release": "candidate"})
@@ -185,14 +198,26 @@ import numpy as np, tritonclient.grpc as grpc, tritonclient.http as http
 
 address, gateway, token = sys.argv[1:]
 rows = np.array([[1, 2, 3, 4]], np.float32)
+
+
+def counted(client, headers):
+    # What the one version that is told of has answered.
+    more = {"as_json": True} if isinstance(client, grpc.InferenceServerClient) else {}
+    (one,) = client.get_inference_statistics("toy", headers=headers, **more)["model_stats"]
+    return int(one["inference_stats"]["success"].get("count", 0))
+
+
 for lib, place, said in ((http, address, False), (http, gateway, True), (grpc, gateway, True)):
     # A dict of its own for each: the HTTP client writes into it.
     headers = {"x-lockgate-preview": token} if said else None
     client = lib.InferenceServerClient(place)
-    assert client.is_server_ready() and client.get_model_metadata("toy", headers=headers)
+    assert client.is_server_ready(headers) and client.is_model_ready("toy", headers=headers)
+    assert client.get_model_metadata("toy", headers=headers)
     given = lib.InferInput("x", [1, 4], "FP32")
     given.set_data_from_numpy(rows)
+    before = counted(client, headers)
     assert client.infer("toy", [given], headers=headers).as_numpy("y")[0][0] == 30
+    assert counted(client, headers) == before + 1, "a tester's own requests"
 try:
     grpc.InferenceServerClient(gateway).infer("toy", [given], headers={"x-lockgate-release": "candidate"})
 except grpc.InferenceServerException as error:
@@ -233,6 +258,26 @@ def test_a_smoke_test_that_takes_too_long_fails_and_leaves_nothing_running(place
     assert left == []
     refused = place.run("preview", "--env", "closed", "--model", "toy")
     assert refused.returncode == 1 and "lets no testers in" in refused.stderr, refused.stderr
+
+
+def test_a_failed_smoke_test_is_not_forgotten_by_a_restart_before_the_server_has_its_log(place):
+    """The server hangs when the test ends, and the agent is killed: the end is on its disk, and the log follows later."""
+    server, said = place.children["server"], place.state / "logs/agent-closed.log"
+    before = said.read_text().count("smoked")
+    promotion = promote(place, "good2", "closed")["id"]
+    code = place.state / f"env/closed/work/{promotion}-smoke/checkout/smoke.py"
+    wait_for("the test, which takes 2 s", code.exists)
+    server.send_signal(signal.SIGSTOP)
+    try:
+        wait_for("its end on the agent's disk", lambda: said.read_text().count("smoked") > before, 20)
+        place.end("agent-closed", signal.SIGKILL)
+        place.start_agent("closed")
+    finally:
+        server.send_signal(signal.SIGCONT)
+    wait_for("the end", lambda: place.stage(promotion) == "rejected")
+    assert [e["outcome"] for e in place.rollout(promotion) if e["what"] == "smoked"] == ["fail"], "it ran once"
+    wait_for("its log", lambda: "asks http" in place.ok("logs", "promotion", promotion))
+    assert list((place.state / "env/closed/outbox").iterdir()) == []
 
 
 def read(path):

@@ -10,7 +10,7 @@
 //!           ◀── FROZEN           its journal is closed
 //!   opens the journal, starts workers of its own, waits until they serve
 //!   READY   ──────────────────▶
-//!           ◀── REPLACED         finishes its connections and ends
+//!           ◀── REPLACED, breakers   says which rollouts' breakers are open, finishes its connections and ends
 //!   takes connections
 //! ```
 //!
@@ -22,6 +22,7 @@ use crate::AgentError;
 use crate::descriptor;
 use crate::home::Home;
 use lockgate_core::clock::Entropy;
+use lockgate_gateway::OpenBreaker;
 use p256::ecdsa::signature::{Signer as _, Verifier as _};
 use p256::ecdsa::{Signature, SigningKey};
 use std::io::{Error, ErrorKind};
@@ -43,6 +44,9 @@ const SUBJECT: &[u8] = b"lockgate agent hand-over 1\n";
 /// How long the other one may take for each step that is waited for: it answers at once, but for an entry that is being
 /// written.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
+/// How much a predecessor may say of its breakers.
+const BREAKERS: u64 = 1 << 20;
 
 /// How long a successor may take until everything serves; workers that fail end it sooner.
 pub(crate) const SERVE_WITHIN: Duration = Duration::from_secs(660);
@@ -119,13 +123,29 @@ impl Predecessor {
         }
     }
 
-    /// Says that everything serves here; whether the predecessor leaves, or is gone already.
-    pub(crate) async fn replace(mut self) -> bool {
+    /// Says that everything serves here. Where the predecessor leaves, or is gone already: which rollouts' breakers it left
+    /// open. None where it stays.
+    pub(crate) async fn replace(mut self) -> Option<Vec<OpenBreaker>> {
         let steps = async {
             self.stream.write_all(&[READY]).await?;
-            word(&mut self.stream).await
+            let word = word(&mut self.stream).await?;
+            let mut rest = Vec::new();
+            if word == REPLACED {
+                (&mut self.stream).take(BREAKERS).read_to_end(&mut rest).await?;
+            }
+            Ok((word, rest))
         };
-        !matches!(within(steps).await, Ok(STAYS))
+        match within(steps).await {
+            Ok((STAYS, _)) => None,
+            // An older program says nothing of its breakers, and one that has died can't.
+            Ok((_, said)) if !said.is_empty() => {
+                Some(serde_json::from_slice(&said).unwrap_or_else(|error| {
+                    tracing::warn!(%error, "which breakers the agent before left open can't be read");
+                    Vec::new()
+                }))
+            }
+            _ => Some(Vec::new()),
+        }
     }
 }
 
@@ -210,8 +230,9 @@ impl Successor {
         let _ = self.stream.write_all(&[STAYS]).await;
     }
 
-    /// Says that the journal is free, and waits for the end of the hand-over: whether the successor has taken over.
-    pub(crate) async fn takes_over(mut self) -> bool {
+    /// Says that the journal is free, and waits for the end of the hand-over: whether the successor has taken over. It is told
+    /// then which breakers are `open` at that moment: it must not send anybody where this one doesn't any more.
+    pub(crate) async fn takes_over(mut self, open: impl Fn() -> Vec<OpenBreaker>) -> bool {
         let said = async {
             self.stream.write_all(&[FROZEN]).await?;
             word(&mut self.stream).await
@@ -219,7 +240,8 @@ impl Successor {
         match tokio::time::timeout(SERVE_WITHIN + ANSWER_WITHIN, said).await {
             Ok(Ok(READY)) => {
                 // From here on there is no way back: where the answer is lost, the successor goes on as one that is needed.
-                let _ = self.stream.write_all(&[REPLACED]).await;
+                let open = serde_json::to_vec(&open()).unwrap_or_default();
+                let _ = self.stream.write_all(&[&[REPLACED], &open[..]].concat()).await;
                 true
             }
             _ => {
@@ -239,6 +261,10 @@ mod tests {
         fn fill(&self, buf: &mut [u8]) {
             buf.fill(5);
         }
+    }
+
+    fn open() -> OpenBreaker {
+        OpenBreaker { model: "delay".parse().unwrap(), salt: "pr_1".to_owned(), mirrored: false }
     }
 
     struct Place {
@@ -261,7 +287,8 @@ mod tests {
         }
 
         async fn answer(&self, door: &Door) -> bool {
-            door.successor(&self.key, &Fixed, || self.listener.try_clone()).await.takes_over().await
+            let successor = door.successor(&self.key, &Fixed, || self.listener.try_clone()).await;
+            successor.takes_over(|| vec![open()]).await
         }
     }
 
@@ -273,7 +300,7 @@ mod tests {
         let new = async {
             let mut before = place.knock().await.unwrap().unwrap();
             let got = before.take_listener().unwrap();
-            assert!(before.replace().await);
+            assert_eq!(before.replace().await, Some(vec![open()]), "its breakers are open still");
             got
         };
         let (replaced, got) = tokio::join!(place.answer(&door), new);
@@ -317,6 +344,24 @@ mod tests {
         }
     }
 
+    /// One of an older program says a single word; one that says something else is replaced all the same.
+    #[tokio::test]
+    async fn a_predecessor_that_says_nothing_of_its_breakers_is_replaced_too() {
+        let place = Place::new();
+        let door = Door::open(&place.home).unwrap();
+        for said in [&b"r"[..], b"rno json", b"r[{}]"] {
+            let old = async {
+                let mut one = door.successor(&place.key, &Fixed, || place.listener.try_clone()).await;
+                one.stream.write_all(&[FROZEN]).await.unwrap();
+                assert_eq!(word(&mut one.stream).await.unwrap(), READY);
+                one.stream.write_all(said).await.unwrap();
+            };
+            let new = async { place.knock().await.unwrap().unwrap().replace().await };
+            let (left, ()) = tokio::join!(new, old);
+            assert_eq!(left, Some(vec![]));
+        }
+    }
+
     #[tokio::test]
     async fn a_predecessor_that_stays_is_told_from_one_that_died() {
         let place = Place::new();
@@ -333,7 +378,8 @@ mod tests {
         let (knocked, ()) = tokio::join!(place.knock(), died);
         let mut before = knocked.unwrap().unwrap();
         let waited = tokio::time::timeout(Duration::from_millis(50), before.stays()).await;
-        assert!(waited.is_err() && before.replace().await);
+        assert!(waited.is_err());
+        assert_eq!(before.replace().await, Some(vec![]), "what it knew is lost");
         let elsewhere = "127.0.0.1:1".parse().unwrap();
         let other = async { Predecessor::find(&place.home, &place.key, elsewhere).await.unwrap_err() };
         tokio::select! {

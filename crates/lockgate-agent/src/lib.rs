@@ -21,6 +21,7 @@
 //! | `handover`, [`descriptor`] | one agent takes over from another without a pause |
 //! | `crash` | where tests let it die |
 //! | `live` | what is seen right now, for people |
+//! | `outbox` | what smoke tests wrote, until the server has it |
 //! | `readings` | what workers take of the machine |
 //! | `preview` | the key and the tokens by which testers reach a release |
 //! | `predictions`, `bodies` | the prediction log, and what it says of bodies |
@@ -43,6 +44,7 @@ pub mod judge;
 mod link;
 mod live;
 pub mod look;
+mod outbox;
 mod outcomes;
 mod predictions;
 mod preview;
@@ -70,6 +72,7 @@ use lockgate_core::id::EnvironmentName;
 use lockgate_core::preview::PreviewKey;
 use lockgate_core::route::RouteTable;
 use lockgate_gateway::{Deps, Gateway, GatewayOptions, LogSink};
+use outbox::Outbox;
 use outcomes::Outcomes;
 use p256::ecdsa::SigningKey;
 use predictions::PredictionLog;
@@ -154,6 +157,7 @@ pub(crate) struct Shared {
     pub(crate) outcomes: Arc<Outcomes>,
     /// What workers take of the machine.
     pub(crate) taking: readings::Taking,
+    pub(crate) outbox: Outbox,
     pub(crate) clock: Arc<dyn Clock>,
     /// Says that this life's sockets are in use.
     _alive: std::fs::File,
@@ -250,7 +254,7 @@ async fn in_office(
         shared.let_go().await;
         tokio::select! {
             () = &mut stop => break End::Told,
-            replaced = successor.takes_over() => if replaced { break End::Replaced },
+            replaced = successor.takes_over(|| shared.gateway.open_breakers()) => if replaced { break End::Replaced },
         }
         tracing::warn!("the other agent has given up; this one goes on");
     };
@@ -306,6 +310,7 @@ async fn open(
         server: Server::new(&options.server, options.token, options.environment.clone())?,
         environment: options.environment,
         releases: Releases::new(blobs, home.path("releases")),
+        outbox: Outbox::open(&home)?,
         home,
         key,
         trust,
@@ -347,12 +352,16 @@ async fn take_over(
         () = stop => Some("it was told to stop".to_owned()),
         () = before.stays() => Some("that one did not want to wait any longer".to_owned()),
     };
-    if why.is_none() && !before.replace().await {
+    if why.is_none() {
+        if let Some(breakers) = before.replace().await {
+            for open in breakers.iter().filter(|open| shared.gateway.open_breaker(open)) {
+                tracing::warn!(?open, "the agent before had opened a breaker, and it stays open");
+            }
+            shared.gateway.open();
+            tracing::info!("took over from the agent that ran before");
+            return Ok(tasks);
+        }
         why = Some("that one did not want to wait any longer".to_owned());
-    } else if why.is_none() {
-        shared.gateway.open();
-        tracing::info!("took over from the agent that ran before");
-        return Ok(tasks);
     }
     // The other agent hears the end of the connection, and needs the journal then.
     tasks.end().await;

@@ -124,6 +124,8 @@ impl Reconciler {
 
     /// Looks again and again until it is to stop.
     pub(crate) async fn run(mut self, mut stop: channel::Receiver<bool>) {
+        // What an earlier life left.
+        self.hand_over_logs();
         loop {
             self.look().await;
             self.ends.settled.send_if_modified(|settled| {

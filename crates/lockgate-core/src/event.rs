@@ -186,7 +186,7 @@ pub struct Smoked {
     pub outcome: Outcome,
     /// Its last words.
     pub summary: String,
-    /// Digest of what it wrote, where the server has that.
+    /// Digest of what it wrote. The server gets that later than the event; it never has it where the agent could not keep it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub log: Option<Digest>,
 }

@@ -105,6 +105,37 @@ impl Claims {
     }
 }
 
+/// What stands in a text where a token was.
+const REDACTED: &str = "[preview token]";
+
+/// A text without a token that whoever wrote it knew: whoever reads it later may not use it.
+///
+/// Programs wrap long lines and draw frames around them, so what no token consists of is passed over. The end of a token, its
+/// MAC, is what makes it one: it is found by itself, too.
+#[must_use]
+pub fn redacted(text: &str, token: &str) -> String {
+    let Some(mac) = token.rsplit('.').next().filter(|mac| !mac.is_empty()) else { return text.to_owned() };
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let (places, plain): (Vec<usize>, String) = text
+        .bytes()
+        .enumerate()
+        .filter(|(_, byte)| is_part(*byte))
+        .map(|(at, byte)| (at, char::from(byte)))
+        .unzip();
+    let (mut shown, mut through) = (String::with_capacity(text.len()), 0);
+    for (found, _) in plain.match_indices(mac) {
+        let end = found + mac.len();
+        let known = plain.as_bytes()[..end].iter().rev().zip(token.bytes().rev());
+        let length = known.take_while(|(here, token)| **here == *token).count();
+        let (from, to) = (places[end - length].max(through), places[end - 1] + 1);
+        shown.push_str(&text[through..from]);
+        shown.push_str(REDACTED);
+        through = to;
+    }
+    shown.push_str(&text[through..]);
+    shown
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,7 +167,47 @@ mod tests {
         assert!(!format!("{:?}", key(7)).contains('7'), "a key is not printed");
     }
 
+    #[test]
+    fn a_token_is_redacted_also_where_it_is_wrapped_or_its_beginning_is_lost() {
+        let token = claims().sign(&key(1)).unwrap();
+        let mac = token.rsplit('.').next().unwrap();
+        let url = format!("GET http://127.0.0.1:1/preview/{token}/v2 failed, {token} and …{mac}!");
+        let shown =
+            "GET http://127.0.0.1:1/preview/[preview token]/v2 failed, [preview token] and …[preview token]!";
+        assert_eq!(redacted(&url, &token), shown);
+        let framed: Vec<String> =
+            token.as_bytes().chunks(30).map(|c| format!("│ {} │", std::str::from_utf8(c).unwrap())).collect();
+        assert_eq!(redacted(&framed.join("\n"), &token), "│ [preview token] │");
+        assert_eq!(redacted("20 rows are right", &token), "20 rows are right");
+        assert_eq!((redacted("a.b", ""), redacted("", &token)), ("a.b".to_owned(), String::new()));
+    }
+
     proptest! {
+        #[test]
+        fn nobody_gets_a_token_out_of_a_redacted_text(
+            before in ".{0,40}",
+            after in ".{0,40}",
+            junk in prop::collection::vec("[ \n│|\"'>]{0,3}", 300),
+            lost in 0..200_usize,
+            times in 1..3_usize,
+        ) {
+            let token = claims().sign(&key(1)).unwrap();
+            let mac = token.rsplit('.').next().unwrap();
+            let rest = &token[lost.min(token.len() - mac.len())..];
+            let written: String = rest.chars().zip(&junk).flat_map(|(c, junk)| [c.to_string(), junk.clone()]).collect();
+            let text = format!("{before} {} {after}", vec![written; times].join(" and "));
+            let shown: String = redacted(&text, &token)
+                .chars()
+                .filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c))
+                .collect();
+            prop_assert!(!shown.contains(mac), "{}", shown);
+        }
+
+        #[test]
+        fn a_text_without_a_token_stays_as_it_is(text in ".{0,200}") {
+            prop_assert_eq!(redacted(&text, &claims().sign(&key(1)).unwrap()), text);
+        }
+
         #[test]
         fn no_other_text_is_a_token(at in 0..400_usize, byte in any::<u8>(), junk in ".{0,80}") {
             let token = claims().sign(&key(1)).unwrap();

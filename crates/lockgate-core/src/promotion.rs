@@ -304,7 +304,7 @@ impl Promotion {
         let tried = self.plan.rollout.smoke.is_none()
             || self.smoke.as_ref().is_some_and(|smoke| smoke.outcome == Outcome::Pass);
         let held = rollout.held.as_ref().is_some_and(|h| h.until == Until::Decided);
-        self.preview() == Some(Switch::ByHand) && tried && held
+        self.preview().is_some() && tried && held
     }
 
     /// How many more people must say yes.

@@ -1,6 +1,6 @@
 //! What an agent may report about a rollout: only what can follow from its promotion and from what it reported before. Pure.
 
-use crate::event::RolloutEvent;
+use crate::event::{InstructionKind, RolloutEvent};
 use crate::plan::Step;
 use crate::promotion::{CantDo, Promotion, Stage};
 use crate::rollout::Deployment;
@@ -25,7 +25,27 @@ impl Promotion {
         if !deployment.fits(&self.id, event) {
             return refuse("its event does not follow from what the agent reported before".to_owned());
         }
-        Ok(())
+        self.preview_missing(deployment, event).map_or(Ok(()), refuse)
+    }
+
+    /// What a preview's event rests on that was not reported or said before, if anything.
+    fn preview_missing(&self, deployment: &Deployment, event: &RolloutEvent) -> Option<String> {
+        let active = deployment.active.as_ref().filter(|active| active.preview().is_some())?;
+        match event {
+            // Otherwise a test that failed would only have to be reported again.
+            RolloutEvent::Smoked(_) => active
+                .smoke
+                .as_ref()
+                .map(|_| "its smoke test had ended before, and the first end counts".to_owned()),
+            RolloutEvent::SwitchAllowed { instruction } => {
+                let is_said =
+                    instruction.kind == InstructionKind::Switch && self.instructions.contains(instruction);
+                let unsaid = (!is_said).then(|| "nobody has said here that it may switch".to_owned());
+                active.smoke_missing().or(unsaid)
+            }
+            RolloutEvent::StepEntered { .. } => active.smoke_missing().or_else(|| active.word_missing()),
+            _ => None,
+        }
     }
 
     /// Whether the stage can lead to the event, by the promotion's own plan.

@@ -178,6 +178,15 @@ impl Client {
         response.text().await.context("the server's answer broke off")
     }
 
+    /// The same of what may not be there.
+    pub(crate) async fn find_text(&self, path: &str) -> anyhow::Result<Option<String>> {
+        match self.get_text(path).await {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.downcast_ref::<Refusal>().is_some_and(|r| r.status == 404) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// POST JSON, answer as JSON.
     pub(crate) async fn post<B: Serialize, T: DeserializeOwned>(
         &self,

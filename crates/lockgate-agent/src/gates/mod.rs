@@ -19,15 +19,16 @@ pub(crate) use command::Preview;
 pub(crate) use form::{RowForm, model_path};
 pub(crate) use parity::Golden;
 
-use crate::AgentError;
 use crate::fleet::Fleet;
 use crate::releases::{LocalRelease, Releases};
 use crate::server::Server;
+use crate::{AgentError, Shared};
 use lockgate_core::clock::{Clock, Millis};
 use lockgate_core::digest::Digest;
 use lockgate_core::gate::{Finding, GateSpec, Input, Outcome};
 use lockgate_core::id::{GateName, PromotionId};
 use lockgate_core::plan::{Plan, Smoke};
+use lockgate_core::preview::redacted;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -46,7 +47,31 @@ pub(crate) struct Context<'a> {
     /// Where the paths of datasets start from.
     pub(crate) data: &'a Path,
     /// This environment's prediction log.
-    pub(crate) predictions: &'a Path,
+    pub(crate) predictions: PathBuf,
+}
+
+impl<'a> Context<'a> {
+    /// Of a plan's release, with an own folder of this name.
+    pub(crate) async fn new(shared: &'a Shared, plan: &'a Plan, folder: &str) -> Result<Self, AgentError> {
+        let work = shared.home.path("work").join(folder);
+        std::fs::create_dir_all(&work).map_err(|e| AgentError::io("make the folder", &work, e))?;
+        Ok(Self {
+            plan,
+            release: shared.releases.fetch(&shared.server, &plan.revision.release).await?,
+            releases: &shared.releases,
+            server: &shared.server,
+            fleet: &shared.fleet,
+            work,
+            venvs: shared.home.path("venvs"),
+            data: &shared.data,
+            predictions: shared.home.path("predictions"),
+        })
+    }
+
+    /// Its folder has served.
+    pub(crate) fn clear(&self) {
+        let _ = std::fs::remove_dir_all(&self.work);
+    }
 }
 
 impl Context<'_> {
@@ -90,17 +115,19 @@ pub(crate) async fn run(
 }
 
 /// Runs the smoke test of a release that is warm and has no users yet. An error is one that trying again may heal; everything
-/// else is an outcome.
+/// else is an outcome. What it says is kept and shown, so nothing in it leads to the release any more.
 pub(crate) async fn smoke(
     context: &Context<'_>,
     smoke: &Smoke,
     preview: Preview<'_>,
 ) -> Result<(Outcome, String, Vec<u8>), AgentError> {
-    match command::smoke(context, smoke, preview).await {
-        Ok(checked) => Ok((checked.outcome, checked.summary, checked.log)),
-        Err(error) if error.is_passing() || error.is_the_machine_s() => Err(error),
-        Err(error) => Ok((Outcome::Error, error.to_string(), format!("{error}\n").into_bytes())),
-    }
+    let (outcome, summary, log) = match command::smoke(context, smoke, preview).await {
+        Ok(checked) => (checked.outcome, checked.summary, checked.log),
+        Err(error) if error.is_passing() || error.is_the_machine_s() => return Err(error),
+        Err(error) => (Outcome::Error, error.to_string(), format!("{error}\n").into_bytes()),
+    };
+    let shown = |text: &str| redacted(text, preview.token);
+    Ok((outcome, shown(&summary), shown(&String::from_utf8_lossy(&log)).into_bytes()))
 }
 
 async fn check(context: &Context<'_>, spec: &GateSpec) -> Result<Checked, AgentError> {

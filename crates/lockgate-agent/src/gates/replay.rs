@@ -112,7 +112,7 @@ async fn recorded(
     context: &Context<'_>,
     protocol: ServerProtocol,
 ) -> Result<(Vec<Bytes>, Input), AgentError> {
-    let (folder, model) = (context.predictions.to_owned(), context.plan.model.clone());
+    let (folder, model) = (context.predictions.clone(), context.plan.model.clone());
     let bodies = tokio::task::spawn_blocking(move || crate::predictions::requests(&folder, &model, protocol))
         .await
         .map_err(|e| AgentError::Gate(e.to_string()))??;

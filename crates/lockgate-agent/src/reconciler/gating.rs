@@ -75,20 +75,7 @@ async fn run_gate(shared: &Shared, desired: &DesiredPromotion, gate: &GateName) 
     }
     let spec =
         plan.gates.get(gate).ok_or_else(|| AgentError::Gate(format!("the plan has no gate `{gate}`")))?;
-    let work = shared.home.path("work").join(format!("{}-{gate}", desired.id));
-    std::fs::create_dir_all(&work).map_err(|e| AgentError::io("make the folder", &work, e))?;
-    let predictions = shared.home.path("predictions");
-    let context = gates::Context {
-        plan,
-        release: shared.releases.fetch(&shared.server, &plan.revision.release).await?,
-        releases: &shared.releases,
-        server: &shared.server,
-        fleet: &shared.fleet,
-        work: work.clone(),
-        venvs: shared.home.path("venvs"),
-        data: &shared.data,
-        predictions: &predictions,
-    };
+    let context = gates::Context::new(shared, plan, &format!("{}-{gate}", desired.id)).await?;
     let (finding, log) =
         gates::run(&context, gate, spec, &desired.id, desired.plan_hash, &shared.clock).await?;
     if let Some(digest) = &finding.log {
@@ -102,6 +89,6 @@ async fn run_gate(shared: &Shared, desired: &DesiredPromotion, gate: &GateName) 
         .journal
         .note(ResourceKind::Promotion, desired.id.as_str(), Event::Promotion(Box::new(event)))
         .await?;
-    let _ = std::fs::remove_dir_all(&work);
+    context.clear();
     Ok(())
 }

@@ -58,7 +58,10 @@ impl Reconciler {
             }
         };
         if let Some(smoked) = ended {
-            return self.record(model, &promotion, RolloutEvent::Smoked(smoked)).await;
+            // First the end, and then what it wrote: a server that is slow to take that must not make anybody forget it.
+            self.record(model, &promotion, RolloutEvent::Smoked(smoked)).await?;
+            self.hand_over_logs();
+            return Ok(());
         }
         let (shared, smoking, of) = (self.shared.clone(), Arc::clone(&self.smoking), promotion.clone());
         // Held until the test is entered, so that its end can't come before.
@@ -85,35 +88,34 @@ impl Reconciler {
     }
 }
 
+impl Reconciler {
+    /// Hands over to the server what smoke tests wrote, beside the loop, until it has all.
+    pub(super) fn hand_over_logs(&self) {
+        let shared = self.shared.clone();
+        self.spawn(async move {
+            while let Err(error) = shared.outbox.send(&shared.server).await {
+                tracing::debug!(%error, "what a smoke test wrote can't be handed over yet");
+                tokio::time::sleep(RETRY_EVERY).await;
+            }
+        });
+    }
+}
+
 async fn run(
     shared: &Shared,
     plan: &Plan,
     smoke: &Smoke,
     promotion: &PromotionId,
 ) -> Result<Smoked, AgentError> {
-    let work = shared.home.path("work").join(format!("{promotion}-smoke"));
-    std::fs::create_dir_all(&work).map_err(|e| AgentError::io("make the folder", &work, e))?;
-    let predictions = shared.home.path("predictions");
-    let context = gates::Context {
-        plan,
-        release: shared.releases.fetch(&shared.server, &plan.revision.release).await?,
-        releases: &shared.releases,
-        server: &shared.server,
-        fleet: &shared.fleet,
-        work: work.clone(),
-        venvs: shared.home.path("venvs"),
-        data: &shared.data,
-        predictions: &predictions,
-    };
+    let context = gates::Context::new(shared, plan, &format!("{promotion}-smoke")).await?;
     let (token, address) = preview::for_smoke(shared, plan, smoke.timeout_ms)?;
     let reach = gates::Preview { address: &address, token: &token, gateway: &shared.gateway_url };
     let (outcome, summary, log) = gates::smoke(&context, smoke, reach).await?;
-    // The test's own word counts, also where the server is away and can't take what it wrote.
-    let digest = lockgate_core::digest::Digest::of(&log);
-    let kept = shared.server.put_log(&digest, log).await;
+    // The test's own word counts, also where what it wrote can't be kept.
+    let kept = shared.outbox.keep(&log);
     if let Err(error) = &kept {
-        tracing::warn!(%error, "what the smoke test wrote can't be handed over");
+        tracing::warn!(%error, "what the smoke test wrote is lost");
     }
-    let _ = std::fs::remove_dir_all(&work);
-    Ok(Smoked { outcome, summary, log: kept.is_ok().then_some(digest) })
+    context.clear();
+    Ok(Smoked { outcome, summary, log: kept.ok() })
 }

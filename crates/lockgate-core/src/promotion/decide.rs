@@ -196,7 +196,7 @@ impl Promotion {
                             "drilled (only what serves and is confirmed can be, by one drill at a time)"
                         }
                         InstructionKind::Switch => {
-                            "switched (only a preview `by hand` waits for that, once its smoke test has passed)"
+                            "switched (a preview waits for that where it is `by hand` or past its deadline, once its smoke test has passed)"
                         }
                     }));
                 }

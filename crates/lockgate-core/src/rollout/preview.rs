@@ -2,28 +2,35 @@
 //!
 //! No user's request goes to it, so no guard can prove anything: the smoke test decides, and a person where the plan says so.
 //! Whatever speaks against it ends the rollout without a way back, for there is nothing to go back from. There is no way on by a
-//! time-out: what isn't known at the deadline holds, or ends the rollout.
+//! time-out: past the deadline nothing switches by itself any more, also what is known by then. It holds, or ends the rollout.
 
-use super::step::{NOT_APPLIED, harm};
+use super::due::meanwhile;
+use super::step::harm;
 use super::{Deployment, Observation, Readiness, Rollout, Status};
 use crate::event::RolloutEvent;
 use crate::gate::Outcome;
 use crate::plan::{OnInconclusive, Switch};
 
 impl Rollout {
-    /// Whether it waits in a preview step for a person's word alone.
+    /// Whether a person may say that it goes on from its preview.
     pub(super) fn may_be_switched(&self) -> bool {
-        self.preview() == Some(Switch::ByHand) && !self.switch && self.smoke_missing().is_none()
+        self.preview().is_some() && !self.switch && self.smoke_missing().is_none()
     }
 
     /// Why the preview can't go on for want of its smoke test, if it can't.
-    fn smoke_missing(&self) -> Option<String> {
+    pub(crate) fn smoke_missing(&self) -> Option<String> {
         self.plan.rollout.smoke.as_ref()?;
         match &self.smoke {
             None => Some("the smoke test has not ended yet".to_owned()),
             Some(smoke) if smoke.outcome == Outcome::Pass => None,
             Some(smoke) => Some(format!("the smoke test failed: {}", smoke.summary)),
         }
+    }
+
+    /// Why the preview can't go on for want of a person's word, if it can't.
+    pub(crate) fn word_missing(&self) -> Option<String> {
+        let missing = self.preview() == Some(Switch::ByHand) && !self.switch;
+        missing.then(|| "nobody has said that it may switch".to_owned())
     }
 }
 
@@ -32,7 +39,6 @@ impl Deployment {
         &self,
         active: &Rollout,
         index: usize,
-        switch: Switch,
         status: &Status,
         seen: &Observation,
     ) -> Option<RolloutEvent> {
@@ -45,50 +51,28 @@ impl Deployment {
             // It must be looked after at once, as while the release was prepared.
             return abort(format!("what serves now does not stay up: {why}"));
         }
-        let missing = active.smoke_missing();
-        if let (Some(why), Some(_)) = (&missing, &active.smoke) {
+        let untried = active.smoke_missing();
+        if let (Some(why), Some(_)) = (&untried, &active.smoke) {
             return abort(why.clone());
         }
-        let (since, held) = match status {
-            Status::Settling => return seen.applied.then_some(RolloutEvent::StepSettled { step: index }),
-            Status::Paused { .. } => return None,
-            Status::Watching { since } => (*since, None),
-            Status::Held { since, reason } => (*since, Some(reason.as_str())),
-        };
-        let plan = &active.plan.rollout;
-        let step = plan.steps.get(index)?;
-        let waited = seen.now - since;
-        if waited < step.hold_ms {
-            return None;
-        }
-        let hold = |reason: String, needs_person: bool| {
-            (held != Some(reason.as_str())).then(|| RolloutEvent::Held {
-                reason,
-                needs_person,
-                judgement: seen.judgement.clone(),
-            })
-        };
-        let by_hand = switch == Switch::ByHand && !active.switch;
-        let waits_for = missing.or_else(|| by_hand.then(|| "nobody has said that it may switch".to_owned()));
-        if let Some(what) = waits_for {
-            let late = waited > step.hold_ms.saturating_add(plan.deadline_ms);
-            return match plan.on_inconclusive {
-                OnInconclusive::Rollback if late => abort(format!("past the preview's deadline: {what}")),
-                OnInconclusive::Hold if late => {
-                    hold(format!("past the preview's deadline, {what}: a person must decide"), true)
+        let Some(due) = active.due(index, status, seen) else { return meanwhile(index, status, seen) };
+        let missing = untried.clone().or_else(|| active.word_missing());
+        match (due.late().filter(|_| !active.switch), missing) {
+            (Some(rule), missing) => {
+                let what = missing.unwrap_or_else(|| "it had not switched by then".to_owned());
+                match rule {
+                    OnInconclusive::Rollback => abort(format!("past the preview's deadline: {what}")),
+                    OnInconclusive::Hold => due.hold_for_person(format!(
+                        "past the preview's deadline, {what}: a person must decide"
+                    )),
                 }
-                _ if by_hand && active.smoke_missing().is_none() => {
-                    hold("ready to switch: a person must say so".to_owned(), true)
-                }
-                _ => hold(what, false),
-            };
+            }
+            (None, Some(what)) if untried.is_some() => due.hold(what),
+            (None, Some(_)) => due.hold_for_person("ready to switch: a person must say so".to_owned()),
+            (None, None) => match due.obstacle() {
+                Some(obstacle) => due.hold(obstacle.to_owned()),
+                None => self.enter(active, index + 1, None),
+            },
         }
-        if !seen.applied {
-            return hold(NOT_APPLIED.to_owned(), false);
-        }
-        if seen.candidate != Readiness::Ready {
-            return hold("its workers are not ready".to_owned(), false);
-        }
-        self.enter(active, index + 1, None)
     }
 }

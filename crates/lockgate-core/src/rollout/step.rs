@@ -1,5 +1,6 @@
 //! What follows from what is seen.
 
+use super::due::meanwhile;
 use super::{Deployment, Observation, Phase, QUIET_MS, Readiness, Rollout, Serving, Status};
 use crate::clock::Millis;
 use crate::event::{Cause, RolloutEvent, Seal};
@@ -7,9 +8,6 @@ use crate::guard::Judgement;
 use crate::id::PromotionId;
 use crate::plan::{OnInconclusive, Revision, Step};
 use crate::route::WHOLE;
-
-/// Why a step waits though its guards are content.
-pub(super) const NOT_APPLIED: &str = "not every gateway has this step's share yet";
 
 impl Deployment {
     /// The next event that follows from what is seen, at most one.
@@ -19,10 +17,10 @@ impl Deployment {
             Some(active) => {
                 let event = match &active.phase {
                     Phase::Preparing { since } => self.prepare(active, *since, seen),
-                    Phase::Step { index, status } => match active.preview() {
-                        Some(switch) => self.preview(active, *index, switch, status, seen),
-                        None => self.watch(active, *index, status, seen),
-                    },
+                    Phase::Step { index, status } if active.preview().is_some() => {
+                        self.preview(active, *index, status, seen)
+                    }
+                    Phase::Step { index, status } => self.watch(active, *index, status, seen),
                     Phase::RollingBack { target, decided, applied, .. } => {
                         self.go_back(target.as_ref(), *decided, *applied, seen)
                     }
@@ -111,65 +109,40 @@ impl Deployment {
         if let Some(cause) = harm(seen) {
             return Some(self.rollback(cause, None));
         }
-        let (since, held) = match status {
-            Status::Settling => return seen.applied.then_some(RolloutEvent::StepSettled { step: index }),
-            Status::Paused { .. } => return None,
-            Status::Watching { since } => (*since, None),
-            Status::Held { since, reason } => (*since, Some(reason.as_str())),
-        };
+        let Some(due) = active.due(index, status, seen) else { return meanwhile(index, status, seen) };
         let plan = &active.plan.rollout;
-        let step = plan.steps.get(index)?;
-        let waited = seen.now - since;
-        if waited < step.hold_ms {
-            return None;
-        }
-        let hold_until = |reason: String, needs_person: bool| {
-            (held != Some(reason.as_str())).then(|| RolloutEvent::Held {
-                reason,
-                needs_person,
-                judgement: seen.judgement.clone(),
-            })
-        };
-        let hold = |reason: String| hold_until(reason, false);
-        if step.weight >= WHOLE {
-            return match seen.candidate {
-                Readiness::Ready if seen.applied => Some(RolloutEvent::Promoted {
+        if due.step.weight >= WHOLE {
+            return match due.obstacle() {
+                Some(obstacle) => due.hold(obstacle.to_owned()),
+                None => Some(RolloutEvent::Promoted {
                     judgement: Some(seen.judgement.clone()),
                     probation_until: seen.now.saturating_add(plan.probation_ms),
                 }),
-                Readiness::Ready => hold(NOT_APPLIED.to_owned()),
-                _ => hold("its workers are not ready".to_owned()),
             };
         }
         if seen.judgement.sample_ratio_mismatch {
-            return hold("the shares of units don't fit the weights, so the comparison is void".to_owned());
+            return due
+                .hold("the shares of units don't fit the weights, so the comparison is void".to_owned());
         }
         if seen.judgement.all_not_worse() {
             if self.serving.is_some() && self.failed_over.is_none() && seen.serving != Readiness::Ready {
-                return hold(
+                return due.hold(
                     "what serves now is not ready, and to be no worse than that proves nothing".to_owned(),
                 );
             }
-            if !seen.applied {
-                return hold(NOT_APPLIED.to_owned());
-            }
-            if seen.candidate != Readiness::Ready {
-                return hold("its workers are not ready".to_owned());
-            }
-            return self.enter(active, index + 1, Some(seen.judgement.clone()));
+            return match due.obstacle() {
+                Some(obstacle) => due.hold(obstacle.to_owned()),
+                None => self.enter(active, index + 1, Some(seen.judgement.clone())),
+            };
         }
         let names: Vec<String> = seen.judgement.unknown().iter().map(ToString::to_string).collect();
         let names = if names.is_empty() { "any guard".to_owned() } else { names.join(", ") };
-        if waited <= step.hold_ms.saturating_add(plan.deadline_ms) {
-            return hold(format!("not enough evidence yet from {names}"));
-        }
-        match plan.on_inconclusive {
-            OnInconclusive::Hold => {
-                let reason =
-                    format!("past the deadline without enough evidence from {names}: a person must decide");
-                hold_until(reason, true)
-            }
-            OnInconclusive::Rollback => {
+        match due.late() {
+            None => due.hold(format!("not enough evidence yet from {names}")),
+            Some(OnInconclusive::Hold) => due.hold_for_person(format!(
+                "past the deadline without enough evidence from {names}: a person must decide"
+            )),
+            Some(OnInconclusive::Rollback) => {
                 let summary = format!("past the deadline without enough evidence from {names}");
                 Some(self.rollback(Cause::Inconclusive { summary }, None))
             }
