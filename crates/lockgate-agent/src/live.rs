@@ -1,7 +1,7 @@
 //! What is seen right now: the gateway's counts for the judge, and a view for people.
 
-use crate::Shared;
 use crate::judge::{Counts, Evidence, Shadow, Weighed};
+use crate::{Shared, routing};
 use lockgate_core::gate::Outcome;
 use lockgate_core::guard::{GuardSpec, Judgement, Verdict};
 use lockgate_core::id::{ModelName, PromotionId};
@@ -82,6 +82,10 @@ pub fn breaker(stats: &RolloutStats) -> Option<String> {
         return None;
     }
     let (requests, errors) = candidate_totals(stats, !stats.breaker_open);
+    if requests == 0 {
+        // It was opened by what the agent before this one had counted.
+        return Some("the gateway's own breaker had opened before this agent took over".to_owned());
+    }
     let what = if stats.breaker_open { "requests to" } else { "requests mirrored to" };
     Some(format!("the gateway's own breaker opened: {errors} of {requests} {what} the candidate failed"))
 }
@@ -170,9 +174,11 @@ pub(crate) fn view(
 }
 
 fn sides(shared: &Shared, model: &ModelName, deployment: &Deployment) -> Vec<LiveSide> {
-    // In a drill people see where users are; otherwise what serves, also on probation, where it is routed as a candidate.
-    let drilled = deployment.drill.is_some();
-    let traffic = if drilled { deployment.routed() } else { deployment.traffic() };
+    // In a drill, and with a hold-out, people see where users are; otherwise what serves, also on probation, where it is routed as
+    // a candidate.
+    let held_out = routing::plan(deployment).is_some_and(|plan| plan.rollout.holdout > 0);
+    let is_routed = deployment.drill.is_some() || held_out;
+    let traffic = if is_routed { deployment.routed() } else { deployment.traffic() };
     let candidate_share = traffic.split.map_or(0.0, |(_, weight, _)| share(weight));
     let main_is_backup = traffic.main.zip(traffic.backup).is_some_and(|(m, b)| m.digest() == b.digest());
     let mut sides = Vec::new();

@@ -168,6 +168,10 @@ pub struct ResolvedEnvironment {
     /// Whether users only ever get the answers of what serves.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub observe: bool,
+    /// The share of users who stay with what served before until the probation is over, in parts of
+    /// [`lockgate_core::route::WHOLE`].
+    #[serde(skip_serializing_if = "is_nobody", default)]
+    pub holdout: u32,
     /// The error rates of the rollout's tests.
     pub statistics: Statistics,
     /// What this environment needs and this version doesn't bring, as warnings: a plan for it is refused.
@@ -270,6 +274,11 @@ struct Configuration<'p> {
     /// So that what serves can be promoted again to let testers in, or to keep them out.
     #[serde(skip_serializing_if = "Testers::is_nobody")]
     testers: Testers,
+}
+
+/// Whether no user is held out; then nothing is written of it.
+fn is_nobody(parts: &u32) -> bool {
+    *parts == 0
 }
 
 impl ResolvedEnvironment {

@@ -178,5 +178,6 @@ fn rollout(resolved: &ResolvedEnvironment, unit_header: Option<String>) -> Rollo
         smoke: resolved.smoke.clone(),
         testers: resolved.testers,
         observe: resolved.observe,
+        holdout: resolved.holdout,
     }
 }

@@ -325,7 +325,11 @@ fn switch(plan: &Plan) -> Option<String> {
         0 => "nothing watches it afterwards, for it has no probation: set probation = \"1h\" or longer",
         _ => "guards and breaker watch it afterwards, on probation, with the way back warm",
     };
-    Some(format!("all users switch at once, and {decides}: no guard compares before; {back}"))
+    let who = match rollout.holdout {
+        0 => "all users".to_owned(),
+        parts => format!("all users but {}%", f64::from(parts) / 100.0),
+    };
+    Some(format!("{who} switch at once, and {decides}: no guard compares before; {back}"))
 }
 
 fn warnings(plan: &Plan, forecast: &Forecast, promotions: &[Promotion]) -> Vec<String> {

@@ -77,6 +77,7 @@ fn of_rollout(all: &mut Terms, rollout: &RolloutPlan, compares: bool) {
         smoke,
         testers,
         observe,
+        holdout,
     } = rollout;
     all.add(ROLLOUT, shares(steps));
     if *observe {
@@ -115,6 +116,13 @@ fn of_rollout(all: &mut Terms, rollout: &RolloutPlan, compares: bool) {
         ),
     );
     all.add("probation", span(*probation_ms));
+    if *holdout > 0 {
+        let percent = f64::from(*holdout) / 100.0;
+        all.add(
+            "hold-out",
+            format!("{percent}% of the users stay with what served before until the probation is over"),
+        );
+    }
     let memory = match memory_bytes {
         0 => "no memory limit".to_owned(),
         bytes => format!("at most {} MiB each", bytes >> 20),

@@ -237,6 +237,10 @@ pub struct RolloutPlan {
     /// Whether users only ever get the answers of what serves: what would be decided is said and not done.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub observe: bool,
+    /// The share of users who stay with what served before until the probation is over, in parts of
+    /// [`crate::route::WHOLE`]: so that there is something to compare with, whatever happens to everybody.
+    #[serde(skip_serializing_if = "is_none_of_it", default)]
+    pub holdout: u32,
 }
 
 /// What a promotion will do. Its hash is what people approve.
@@ -323,6 +327,13 @@ impl Plan {
             return Err(
                 "a step either previews, mirrors requests or moves users, not two of these".to_owned()
             );
+        }
+        let most = crate::route::WHOLE.saturating_sub(self.rollout.holdout);
+        if most < crate::route::WHOLE / 2 {
+            return Err("a hold-out is half of the users at most".to_owned());
+        }
+        if steps.iter().any(|s| s.weight > most && s.weight < crate::route::WHOLE) {
+            return Err("a step leaves fewer users to what served before than the hold-out".to_owned());
         }
         if self.rollout.smoke.is_some() && !steps.iter().any(Step::is_preview) {
             return Err("a smoke test needs a preview step to run in".to_owned());

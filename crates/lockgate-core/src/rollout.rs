@@ -8,7 +8,8 @@
 //! |---|---|
 //! | `step` | what follows from what is seen |
 //! | `preview` | the same of a preview step, in which no user meets the candidate |
-//! | `drill` | rehearsing the way back
+//! | `drill` | rehearsing the way back |
+//! | `due` | when a step has had its time |
 //! | `instruct` | what follows from what a person says; where a rollback goes |
 //! | `apply` | carrying an event out |
 //!
@@ -22,6 +23,7 @@
 
 mod apply;
 mod drill;
+mod due;
 mod instruct;
 mod preview;
 mod step;
@@ -311,22 +313,26 @@ impl Deployment {
     }
 
     /// How a gateway is told of it. On probation the release keeps its place as the candidate with all the traffic: so it goes
-    /// on being counted, the breaker stays armed, and what it would go back to answers where its workers can't. A drill is a
-    /// matter of routes alone: everything else goes on as if there were none.
+    /// on being counted, the breaker stays armed, and what it would go back to answers where its workers can't. Where the plan
+    /// holds users out, it has all but these from its last step to the end of its probation. A drill is a matter of routes alone:
+    /// everything else goes on as if there were none.
     #[must_use]
     pub fn routed(&self) -> Traffic<'_> {
-        let traffic = self.traffic();
+        let mut traffic = self.traffic();
         if let Some(Drill { target, leg: Leg::Leaving | Leg::Away { .. }, .. }) = &self.drill {
             return Traffic { main: Some(target), ..traffic };
         }
-        match self.on_probation() {
-            Some((serving, way_back)) => Traffic {
-                main: Some(way_back),
-                split: Some((&serving.revision, WHOLE, &serving.promotion)),
-                ..traffic
-            },
-            None => traffic,
+        if let Some((serving, way_back)) = self.on_probation() {
+            traffic.main = Some(way_back);
+            traffic.split = Some((&serving.revision, WHOLE, &serving.promotion));
         }
+        let plan = self.active.as_ref().map(|a| &a.plan).or(self.serving.as_ref().map(|s| &s.plan));
+        if let (Some((_, weight, _)), Some(plan), Some(_)) = (&mut traffic.split, plan, traffic.main)
+            && *weight == WHOLE
+        {
+            *weight = WHOLE.saturating_sub(plan.rollout.holdout);
+        }
+        traffic
     }
 
     /// What serves everything that isn't split off. After a failover that is the backup, for what served is broken; without

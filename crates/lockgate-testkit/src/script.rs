@@ -67,6 +67,8 @@ pub struct Environment {
     pub on_inconclusive: OnInconclusive,
     /// How long a release is on probation.
     pub probation_ms: Millis,
+    /// The share of users who stay with what served before until then, in parts of 10,000.
+    pub holdout: u32,
     /// How many gateways there are.
     pub gateways: usize,
     /// Whether latency is watched, too.
@@ -296,6 +298,7 @@ pub(crate) fn environment(words: &Words<'_>) -> Result<Environment, String> {
         "deadline",
         "inconclusive",
         "probation",
+        "holdout",
         "gateways",
         "latency",
         "warmup",
@@ -318,6 +321,7 @@ pub(crate) fn environment(words: &Words<'_>) -> Result<Environment, String> {
             Some(other) => return Err(format!("inconclusive is hold or rollback, not `{other}`")),
         },
         probation_ms: time("probation", 3_600_000)?,
+        holdout: words.option("holdout").map(parts).transpose()?.unwrap_or(0),
         gateways: number("gateways", 1)?.max(1),
         warmup_ms: words.option("warmup").map(span).transpose()?,
         has_latency_guard: words.option("latency") == Some("yes"),
@@ -325,9 +329,13 @@ pub(crate) fn environment(words: &Words<'_>) -> Result<Environment, String> {
     })
 }
 
+/// A share in parts of 10,000.
+fn parts(text: &str) -> Result<u32, String> {
+    Ok((share(text)? * f64::from(WHOLE)).round() as u32)
+}
+
 fn step(text: &str) -> Result<Step, String> {
     let (weight, hold) = text.split_once('/').ok_or_else(|| format!("`{text}` is no step: write 5%/15m"))?;
-    let parts = |text: &str| Ok::<_, String>((share(text)? * f64::from(WHOLE)).round() as u32);
     Ok(match weight.strip_prefix("shadow-") {
         Some(mirrored) => Step::mirroring(parts(mirrored)?, span(hold)?),
         None => Step::live(parts(weight)?, span(hold)?),

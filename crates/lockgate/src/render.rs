@@ -39,7 +39,16 @@ pub(crate) fn stage_line(promotion: &PromotionView) -> String {
             (Some(_), Some(held)) => format!("{}; {}", traffic(rollout), held.reason),
             (Some(_), None) => traffic(rollout),
         },
-        Stage::Probation { until } => format!("serves all traffic, on probation until {}", clock(*until)),
+        Stage::Probation { until } => {
+            let served = match promotion.plan.rollout.holdout {
+                0 => "serves all traffic".to_owned(),
+                parts => {
+                    let held = f64::from(parts) / 100.0;
+                    format!("serves {}% of the traffic, {held}% stay with what served before", 100.0 - held)
+                }
+            };
+            format!("{served}, on probation until {}", clock(*until))
+        }
         Stage::Confirmed => "serves all traffic".to_owned(),
         Stage::Rejected { reason } => reason.clone(),
         Stage::Expired { missing } => format!("too late: {missing}"),

@@ -58,6 +58,11 @@ pub(crate) const ENVIRONMENT: &[Key] = &[
     ),
     Key::new("probation", Shape::Text(Format::Duration), "How long a finished rollout stays armed (0s)."),
     Key::new(
+        "holdout",
+        Shape::Text(Format::Percent),
+        "The share of users who stay with what served before until the probation is over, so that there is something to compare with (0%).",
+    ),
+    Key::new(
         "deadline",
         Shape::Text(Format::Duration),
         "How long a step waits for its verdicts beyond its hold (30m).",

@@ -69,6 +69,7 @@ pub(crate) fn environment(
         smoke: smoke(&mut reader, &steps),
         testers: testers(node, &steps),
         observe: observe(&mut reader, &steps),
+        holdout: holdout(&mut reader, &steps),
         statistics: context.statistics,
         guards,
         steps,
@@ -206,6 +207,22 @@ fn testers(node: &Node, steps: &[Step]) -> Testers {
     // What is only previewed is there for whoever is let in.
     let usual = if steps.iter().any(Step::is_preview) { Testers::Token } else { Testers::Nobody };
     said.map_or(usual, |(testers, _)| *testers)
+}
+
+/// The share that is held out, where it can be.
+fn holdout(reader: &mut Reader<'_, '_>, steps: &[Step]) -> u32 {
+    let parts = reader.share("holdout").map_or(0, |share| (share * f64::from(WHOLE)).round() as u32);
+    let largest = steps.iter().map(|s| s.weight).filter(|weight| *weight < WHOLE).max().unwrap_or(0);
+    if parts > WHOLE / 2 {
+        reader.wrong("holdout", "is half of the users at most", None);
+    } else if parts > 0 && reader.duration("probation").unwrap_or(0) == 0 {
+        let help = Some("set `probation` as well".to_owned());
+        reader.wrong("holdout", "lasts as long as the probation, and there is none", help);
+    } else if largest > WHOLE - parts {
+        let message = format!("is more than the step of {} leaves to what served before", share(largest));
+        reader.wrong("holdout", message, None);
+    }
+    parts
 }
 
 fn share(weight: u32) -> String {

@@ -104,6 +104,8 @@ pub(crate) fn plan(n: u32, baseline: Option<Revision>, backup: bool) -> Plan {
             smoke: n.is_multiple_of(5).then(|| Smoke { run: "true".to_owned(), timeout_ms: 1000 }),
             testers: Testers::Nobody,
             observe: false,
+            // With the backup, as half of all plans: on what served before, or on it.
+            holdout: if n.is_multiple_of(3) { 1000 } else { 0 },
         },
         data: BTreeMap::new(),
         python: None,

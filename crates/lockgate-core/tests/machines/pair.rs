@@ -5,9 +5,10 @@ use crate::build::{
 };
 use crate::run::Run;
 use lockgate_core::clock::Millis;
-use lockgate_core::event::InstructionKind;
+use lockgate_core::event::{InstructionKind, RolloutEvent, Smoked};
 use lockgate_core::gate::Outcome;
 use lockgate_core::id::PromotionId;
+use lockgate_core::plan::Switch;
 use lockgate_core::promotion::{Command, Promotion, Stage};
 use lockgate_core::rollout::{Deployment, Observation, Phase};
 use proptest::prelude::*;
@@ -121,11 +122,7 @@ impl Pair {
             if matches!(promotion.stage, Stage::Rolling { .. }) && self.run.deployment.can_take(&promotion.id)
             {
                 let plan = Box::new(promotion.plan.clone());
-                self.run.record(
-                    promotion.id.clone(),
-                    lockgate_core::event::RolloutEvent::Started { plan },
-                    None,
-                );
+                self.run.record(promotion.id.clone(), RolloutEvent::Started { plan }, None);
             }
         }
     }
@@ -188,6 +185,29 @@ impl Pair {
         let up = |p: &&Promotion| matches!(p.stage, Stage::Rolling { .. });
         let up: Vec<_> = self.promotions.values().filter(up).map(|p| &p.id).collect();
         assert!(up.len() <= 1, "{up:?} are on their way at once");
+        self.check_forged();
+    }
+
+    /// An agent that makes things up gets no preview on: not without its smoke test, nor without a person's word.
+    fn check_forged(&self) {
+        let Some(active) = self.mirror.active.as_ref().filter(|a| a.preview().is_some()) else { return };
+        let promotion = &self.promotions[&active.promotion];
+        let (epoch, next) = (self.mirror.epoch + 1, &active.plan.rollout.steps[1]);
+        let on = RolloutEvent::StepEntered {
+            step: 1,
+            weight: next.weight,
+            shadow: next.shadow,
+            epoch,
+            judgement: None,
+        };
+        let passed = active.smoke.as_ref().is_some_and(|s| s.outcome == Outcome::Pass);
+        let may = passed && (active.switch || active.preview() == Some(Switch::Automatic));
+        assert_eq!(promotion.check_report(&self.mirror, &on).is_ok(), may, "{active:?}");
+        let unsaid = RolloutEvent::SwitchAllowed { instruction: instruction(9999, InstructionKind::Switch) };
+        assert!(promotion.check_report(&self.mirror, &unsaid).is_err(), "nobody said that");
+        let smoked = Smoked { outcome: Outcome::Pass, summary: String::new(), log: None };
+        let again = promotion.check_report(&self.mirror, &RolloutEvent::Smoked(smoked));
+        assert_eq!(again.is_ok(), active.smoke.is_none(), "a smoke test ends once");
     }
 
     /// I14: once everything was reported the server's picture is the agent's.

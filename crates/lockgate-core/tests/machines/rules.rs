@@ -99,6 +99,7 @@ impl Rules {
             _ => {}
         }
         traffic(before, event, after);
+        routed(after);
         warm(after);
         drill(after);
         for digest in shares(after).keys() {
@@ -163,6 +164,9 @@ fn forward(
                 assert!(passed || active.plan.rollout.smoke.is_none(), "no smoke test has passed");
                 assert!(active.switch || switch == Switch::Automatic, "nobody said that it may switch");
                 assert_eq!(judgement, None, "a preview proves nothing");
+                let plan = &active.plan.rollout;
+                let late = seen.now - since > plan.steps[*index].hold_ms + plan.deadline_ms;
+                assert!(active.switch || !late, "it switched by itself past its deadline");
                 assert!(seen.now - since >= active.plan.rollout.steps[*index].hold_ms && seen.applied);
                 return;
             }
@@ -239,6 +243,20 @@ fn drill(after: &Deployment) {
     let is_home = matches!(drill.leg, Leg::Returning { .. });
     let expected = if is_home { &serving.revision } else { &drill.target };
     assert!(routed.split.is_none() && routed.main.map(Revision::digest) == Some(expected.digest()));
+}
+
+/// Gateways are told what the state asks for, less the hold-out where the candidate would have all the traffic.
+fn routed(after: &Deployment) {
+    let (asked, told) = (after.traffic(), after.routed());
+    let Some((candidate, weight, _)) = told.split else {
+        assert!(after.drill.is_some() || asked == told);
+        return;
+    };
+    let plan = after.active.as_ref().map(|a| &a.plan).or(after.serving.as_ref().map(|s| &s.plan)).unwrap();
+    let whole = asked.split.is_none_or(|(_, weight, _)| weight == WHOLE);
+    let holdout = if whole && told.main.is_some() { plan.rollout.holdout } else { 0 };
+    assert_eq!(weight + holdout, asked.split.map_or(WHOLE, |(_, weight, _)| weight));
+    assert!(holdout == 0 || told.main.map(Revision::digest) != Some(candidate.digest()));
 }
 
 /// I4: what has traffic, what it would go back to and the backup are kept warm.

@@ -60,6 +60,17 @@ const USUAL: Setting = Setting {
 /// In three steps to all the traffic.
 const RAMP: &str = "5%/5m,25%/5m,100%/5m";
 
+/// A candidate that goes wrong once it has all the traffic.
+const AFTERWARDS: Setting = Setting {
+    steps: "25%/2m,100%/60m",
+    environment: "",
+    traffic: "200/s",
+    baseline: "errors=0.1%",
+    candidate: "errors=0.1%",
+    then: "run 10m\nbehave v2 errors=4%",
+    minutes: 30,
+};
+
 impl Case {
     fn with(self, fault: Fault) -> Self {
         Self { fault, ..self }
@@ -339,6 +350,23 @@ fn disturbed() -> Vec<Case> {
             Good,
             "identical, an incident of 4 % for 8 min once the candidate has everything, 200/s",
             100,
+        ),
+        Setting {
+            steps: "25%/2m,100%/60m",
+            environment: "holdout=5%",
+            traffic: "200/s",
+            baseline: "errors=0.1%",
+            candidate: "errors=0.1%",
+            then: "run 10m\nincident 4%\nrun 8m\nincident 0%",
+            minutes: 10,
+        }
+        .case("S30", Good, "the same with a hold-out of 5 %", 300),
+        AFTERWARDS.case("S30", Bad, "0.1 → 4 % once it has everything, 200/s", 100),
+        Setting { environment: "holdout=5%", ..AFTERWARDS }.case(
+            "S30",
+            Bad,
+            "the same with a hold-out of 5 %",
+            300,
         ),
     ]
 }

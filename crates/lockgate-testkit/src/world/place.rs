@@ -136,6 +136,7 @@ impl Place {
             smoke: None,
             testers: Testers::Nobody,
             observe: false,
+            holdout: self.settings.holdout,
         }
     }
 }
