@@ -223,7 +223,7 @@ fn a_preview_goes_on_in_the_server_s_eyes_only_with_its_smoke_test_and_a_person_
             judgement: judgement.clone(),
         };
         promotion.follow(&step(0, 0), run.now);
-        let said = instruction(1, InstructionKind::Switch);
+        let said = instruction(1, InstructionKind::Switch, run.now);
         let told =
             |instruction: &Instruction| RolloutEvent::SwitchAllowed { instruction: instruction.clone() };
         let check = |promotion: &Promotion, mirror: &Deployment, event: &RolloutEvent| {
@@ -244,7 +244,7 @@ fn a_preview_goes_on_in_the_server_s_eyes_only_with_its_smoke_test_and_a_person_
             // Somebody else's word, or another one, is none.
             let forged = Instruction { by: person("mallory"), ..said.clone() };
             assert!(check(&promotion, &mirror, &told(&forged)).is_err());
-            let paused = instruction(1, InstructionKind::Pause);
+            let paused = instruction(1, InstructionKind::Pause, run.now);
             assert!(check(&promotion, &mirror, &told(&paused)).is_err());
         }
         let smoked = Smoked { outcome: Outcome::Pass, summary: String::new(), log: None };

@@ -203,7 +203,9 @@ impl Pair {
         let passed = active.smoke.as_ref().is_some_and(|s| s.outcome == Outcome::Pass);
         let may = passed && (active.switch || active.preview() == Some(Switch::Automatic));
         assert_eq!(promotion.check_report(&self.mirror, &on).is_ok(), may, "{active:?}");
-        let unsaid = RolloutEvent::SwitchAllowed { instruction: instruction(9999, InstructionKind::Switch) };
+        let unsaid = RolloutEvent::SwitchAllowed {
+            instruction: instruction(9999, InstructionKind::Switch, self.run.now),
+        };
         assert!(promotion.check_report(&self.mirror, &unsaid).is_err(), "nobody said that");
         let smoked = Smoked { outcome: Outcome::Pass, summary: String::new(), log: None };
         let again = promotion.check_report(&self.mirror, &RolloutEvent::Smoked(smoked));
