@@ -11,7 +11,6 @@ fn goal(gain: f64) -> GoalSpec {
 
 fn plan(goal: GoalSpec) -> RolloutPlan {
     testing::ab(goal)
-        holdout: 0,
 }
 
 fn draw(unit: u64, candidate: bool) -> Draw {

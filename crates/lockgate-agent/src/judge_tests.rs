@@ -18,7 +18,6 @@ fn plan() -> RolloutPlan {
             ("constant", GuardSpec::Constant { rollback_by: 2.0 }),
         ],
     )
-        holdout: 0,
 }
 
 fn seen(candidate: Counts, baseline: Counts) -> Evidence {

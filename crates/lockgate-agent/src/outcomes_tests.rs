@@ -22,7 +22,6 @@ impl Clock for Fixed {
 
 fn plan() -> RolloutPlan {
     ab(goal())
-        holdout: 0,
 }
 
 fn id(number: u64) -> String {

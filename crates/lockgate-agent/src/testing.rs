@@ -28,6 +28,7 @@ pub(crate) fn plan<'n>(
         smoke: None,
         testers: Testers::Nobody,
         observe: false,
+        holdout: 0,
     }
 }
 
