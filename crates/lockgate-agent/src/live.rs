@@ -177,8 +177,8 @@ fn sides(shared: &Shared, model: &ModelName, deployment: &Deployment) -> Vec<Liv
     // In a drill, and with a hold-out, people see where users are; otherwise what serves, also on probation, where it is routed as
     // a candidate.
     let held_out = routing::plan(deployment).is_some_and(|plan| plan.rollout.holdout > 0);
-    let is_routed = deployment.drill.is_some() || held_out;
-    let traffic = if is_routed { deployment.routed() } else { deployment.traffic() };
+    let drilled = deployment.drill.is_some();
+    let traffic = if drilled || held_out { deployment.routed() } else { deployment.traffic() };
     let candidate_share = traffic.split.map_or(0.0, |(_, weight, _)| share(weight));
     let main_is_backup = traffic.main.zip(traffic.backup).is_some_and(|(m, b)| m.digest() == b.digest());
     let mut sides = Vec::new();
