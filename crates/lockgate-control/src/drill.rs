@@ -2,6 +2,7 @@
 
 use crate::Control;
 use crate::error::ControlError;
+use crate::places;
 use crate::states;
 use crate::view::DrillView;
 use lockgate_core::access::{Action, Target, authorize};
@@ -25,7 +26,7 @@ impl Control {
         reason: &str,
     ) -> Result<DrillView, ControlError> {
         authorize(actor, Action::RolloutDrill, Target::Environment(environment))?;
-        let deployment = self.drillable(environment, model).await?;
+        let (promotion, deployment) = self.drillable(environment, model).await?;
         let refuse = |why: &str| ControlError::conflict(format!("`{environment}` can't be drilled: {why}"));
         if self.project().await?.environment(environment).is_some_and(|e| e.observe) {
             return Err(refuse("it only observes, and a drill would move its users"));
@@ -34,11 +35,8 @@ impl Control {
         if !self.is_connected(environment) {
             return Err(refuse("its agent is not there, and a drill happens now or not at all"));
         }
-        let Some(promotion) = deployment.serving.as_ref().map(|s| s.promotion.clone()) else {
-            return Err(refuse("nothing serves"));
-        };
         self.instruct(actor, &promotion, InstructionKind::Drill, reason).await?;
-        self.drill_view(environment, &promotion, &deployment.model).await
+        self.drill_view(environment, Some(&deployment.model)).await
     }
 
     /// How a model's last drill went, and whether one is under way.
@@ -52,25 +50,20 @@ impl Control {
         model: Option<&ModelName>,
     ) -> Result<DrillView, ControlError> {
         authorize(actor, Action::Read, Target::Environment(environment))?;
-        let deployment = self.drillable(environment, model).await?;
-        let Some(serving) = &deployment.serving else {
-            return Err(ControlError::not_found(format!("`{environment}` serves nothing that was promoted")));
-        };
-        self.drill_view(environment, &serving.promotion, &deployment.model).await
+        self.drill_view(environment, model).await
     }
 
     async fn drill_view(
         &self,
         environment: &EnvironmentName,
-        promotion: &PromotionId,
-        model: &ModelName,
+        model: Option<&ModelName>,
     ) -> Result<DrillView, ControlError> {
-        let asked = self.load_promotion(promotion).await?;
-        let deployment = self.drillable(environment, Some(model)).await?;
+        let (promotion, deployment) = self.drillable(environment, model).await?;
+        let asked = self.load_promotion(&promotion).await?;
         Ok(DrillView {
             environment: environment.clone(),
-            model: model.clone(),
-            promotion: promotion.clone(),
+            model: deployment.model,
+            promotion,
             pending: asked.asked_to_drill(self.clock.now_ms()).is_some(),
             under_way: deployment.drill.is_some(),
             refused: deployment.drill_told.and_then(|told| told.refused),
@@ -79,18 +72,13 @@ impl Control {
         })
     }
 
-    /// The deployment that a person means by an environment, and a model where it serves several.
+    /// The deployment that a person means by an environment, and a model where it serves several; and the promotion that serves.
     async fn drillable(
         &self,
         environment: &EnvironmentName,
         model: Option<&ModelName>,
-    ) -> Result<Deployment, ControlError> {
-        let project = self.project().await?;
-        if project.environment(environment).is_none() {
-            let names: Vec<String> = project.environments.iter().map(|e| e.name.to_string()).collect();
-            return Err(ControlError::not_found(format!("there is no environment `{environment}`"))
-                .with_hint(format!("there are {}", names.join(", "))));
-        }
+    ) -> Result<(PromotionId, Deployment), ControlError> {
+        places::known(&self.project().await?, environment)?;
         let (place, of) = (environment.clone(), model.cloned());
         let all = self
             .store
@@ -98,13 +86,9 @@ impl Control {
                 Box::pin(async move { states::deployments(conn, Some(&place), of.as_ref()).await })
             })
             .await?;
-        let mut serving: Vec<Deployment> =
-            all.into_iter().map(|(_, d)| d).filter(|d| d.serving.is_some()).collect();
-        if serving.len() > 1 {
-            let names: Vec<String> = serving.iter().map(|d| d.model.to_string()).collect();
-            return Err(ControlError::invalid(format!("environment `{environment}` serves several models"))
-                .with_hint(format!("name one with --model: {}", names.join(", "))));
-        }
+        let serves = |(_, d): (_, Deployment)| Some((d.serving.as_ref()?.promotion.clone(), d));
+        let mut serving: Vec<(PromotionId, Deployment)> = all.into_iter().filter_map(serves).collect();
+        places::single(environment, serving.iter().map(|(_, d)| &d.model))?;
         serving.pop().ok_or_else(|| {
             let what = model.map_or_else(|| "nothing".to_owned(), |m| format!("no model `{m}`"));
             ControlError::conflict(format!("environment `{environment}` serves {what} that was promoted"))

@@ -2,6 +2,7 @@
 
 use crate::Control;
 use crate::error::ControlError;
+use crate::places;
 use crate::projection::source_time;
 use crate::view::{HistoryRow, HistoryShare};
 use crate::why::{PAGE, rollout_sentence};
@@ -96,9 +97,7 @@ impl Control {
         at: Option<Millis>,
     ) -> Result<Vec<HistoryRow>, ControlError> {
         authorize(actor, Action::Read, Target::Environment(environment))?;
-        if self.project().await?.environment(environment).is_none() {
-            return Err(ControlError::not_found(format!("there is no environment `{environment}`")));
-        }
+        places::known(&self.project().await?, environment)?;
         if at.is_some_and(|at| at > self.clock.now_ms()) {
             return Err(ControlError::invalid("that time has not come yet: the history ends now"));
         }

@@ -33,6 +33,7 @@ mod names;
 mod need;
 mod overview;
 mod people;
+mod places;
 mod planner;
 mod planning;
 pub mod preview;

@@ -2,6 +2,7 @@
 
 use crate::Control;
 use crate::error::ControlError;
+use crate::places;
 use lockgate_core::access::{Action, Target, authorize};
 use lockgate_core::actor::Actor;
 use lockgate_core::clock::rfc3339;
@@ -36,9 +37,7 @@ impl Control {
     ) -> Result<PreviewToken, ControlError> {
         authorize(actor, Action::PreviewToken, Target::Environment(environment))?;
         let project = self.project().await?;
-        if project.environment(environment).is_none() {
-            return Err(ControlError::not_found(format!("there is no environment `{environment}`")));
-        }
+        places::known(&project, environment)?;
         if !(1_000..=LONGEST_MS).contains(&request.for_ms) {
             return Err(ControlError::invalid("a preview token is good for 1 second to 7 days"));
         }

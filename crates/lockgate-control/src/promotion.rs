@@ -2,6 +2,7 @@
 
 use crate::Control;
 use crate::error::ControlError;
+use crate::places;
 use crate::planning::{Standing, obstacles};
 use crate::quarantine;
 use crate::states::{self, Act, Wanted};
@@ -157,12 +158,7 @@ impl Control {
         model: Option<&ModelName>,
         reason: &str,
     ) -> Result<PromotionView, ControlError> {
-        let project = self.project().await?;
-        if project.environment(environment).is_none() {
-            let names: Vec<String> = project.environments.iter().map(|e| e.name.to_string()).collect();
-            return Err(ControlError::not_found(format!("there is no environment `{environment}`"))
-                .with_hint(format!("there are {}", names.join(", "))));
-        }
+        places::known(&self.project().await?, environment)?;
         let (place, of) = (environment.clone(), model.cloned());
         let (rolling, deployments) = self
             .store
@@ -179,11 +175,7 @@ impl Control {
         let busy = deployments.iter().map(|(_, d)| d).filter(|d| d.serving.is_some() || d.active.is_some());
         let models: BTreeSet<&ModelName> =
             busy.clone().map(|d| &d.model).chain(rolling.iter().map(|p| &p.plan.model)).collect();
-        if models.len() > 1 {
-            let names: Vec<String> = models.iter().map(ToString::to_string).collect();
-            return Err(ControlError::invalid(format!("environment `{environment}` serves several models"))
-                .with_hint(format!("name one with --model: {}", names.join(", "))));
-        }
+        places::single(environment, models)?;
         // Whatever is on its way up goes back; else what serves, as the agent reported it.
         let deployment = busy.clone().next();
         let going_back = deployment.and_then(|d| d.active.as_ref()).filter(|a| a.is_going_back());
