@@ -5,8 +5,10 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules
-# Targets share cargo's lock and the terminal.
+# Targets share cargo's lock and the terminal, but for those that are made with TOGETHER=1.
+ifndef TOGETHER
 .NOTPARALLEL:
+endif
 
 NEXTEST := 0.9.143
 DENY := 0.20.2
@@ -49,29 +51,46 @@ demo: base $(VENV)/.uv ## The whole story on real data: train, promote, break, r
 	cargo build --release --locked --package lockgate
 	"$(TARGET)/release/lockgate" demo $(ARGS)
 
-test: tools postgres ## What CI runs: lint, build, all tests, generated pages, end-to-end tests with real clients
-	cargo xtask ci
+test: base postgres ## What CI runs: lint, build, all tests, generated pages, end-to-end tests with real clients
+	@# The Python environments are downloads for the most part: they are made while cargo compiles. What that says comes after cargo.
+	@said=$$(mktemp); $(MAKE) --no-print-directory TOGETHER=1 --jobs=2 environments >"$$said" 2>&1 & making=$$!; \
+	trap 'kill $$making 2>/dev/null || true; rm -f "$$said"' EXIT; \
+	$(MAKE) --no-print-directory tools; \
+	cargo xtask ci; \
+	wait $$making && made=0 || made=$$?; cat "$$said"; exit $$made
 	$(MAKE) --no-print-directory e2e
 
+.PHONY: environments
+environments: $(VENV)/.clients $(STOCK)/.installed $(MLFLOW2)/.installed $(TRITON)/.installed $(OUTSIDE)/.installed $(if $(KSERVE),$(KSERVE_CLIENT)/.installed)
+
 .PHONY: e2e
-e2e: base postgres $(VENV)/.clients $(STOCK)/.installed $(MLFLOW2)/.installed $(TRITON)/.installed $(OUTSIDE)/.installed $(if $(KSERVE),$(KSERVE_CLIENT)/.installed)
+e2e: base postgres environments
 	@# The whole workspace, as `xtask ci` does: fewer packages would mean other features, and all to be built anew.
 	cargo build --locked --workspace
-	@# Both engines at once: each waits for its servers most of the time. What the second one says is kept until the first is done.
-	@others=$$(mktemp); trap 'kill $$! 2>/dev/null || true; rm -f "$$others"' EXIT; \
-	$(MAKE) --no-print-directory e2e-mlflow ENGINE=postgres >"$$others" 2>&1 & \
-	$(MAKE) --no-print-directory e2e-mlflow ENGINE=sqlite && first=0 || first=$$?; \
-	wait $$! && second=0 || second=$$?; cat "$$others"; exit $$((first + second))
-	@# Each folder has a conftest of its own.
+	$(MAKE) --no-print-directory e2e-mlflow
+	@# Each folder has a conftest of its own. Alone: what is measured in here is to be Lockgate's.
 	LOCKGATE_BIN="$(TARGET)/debug/lockgate" OIP_TRITON="$(TRITON)/bin/python" OIP_KSERVE="$(if $(KSERVE),$(KSERVE_CLIENT)/bin/python)" \
 	  OUTSIDE_PYTHON="$(OUTSIDE)/bin/python" \
 	  "$(VENV)/bin/python" -m pytest tests/e2e -q $(ARGS)
 
-.PHONY: e2e-mlflow
+# tests/mlflow in parts, two at a time, the longest first; what a part says is shown when it is done. On PostgreSQL run the tests for
+# which the engine can matter. Each takes most of one core for its Python.
+MLFLOW_PARTS := mlflow-sqlite mlflow-clients mlflow-moving mlflow-postgres
+APART := tests/mlflow/test_mlflow_clients.py tests/mlflow/test_mlflow_moving.py
+.PHONY: e2e-mlflow $(MLFLOW_PARTS)
 e2e-mlflow:
+	$(MAKE) --no-print-directory TOGETHER=1 --jobs=2 --keep-going --output-sync=target $(MLFLOW_PARTS)
+
+$(MLFLOW_PARTS): ENGINE := sqlite
+mlflow-sqlite: WHAT := tests/mlflow $(addprefix --ignore=,$(APART))
+mlflow-clients: WHAT := tests/mlflow/test_mlflow_clients.py
+mlflow-moving: WHAT := tests/mlflow/test_mlflow_moving.py
+mlflow-postgres: WHAT := tests/mlflow
+mlflow-postgres: ENGINE := postgres
+$(MLFLOW_PARTS):
 	LOCKGATE_TEST_ENGINE=$(ENGINE) LOCKGATE_BIN="$(TARGET)/debug/lockgate" MLFLOW_STOCK="$(STOCK)/bin/mlflow" \
 	MLFLOW_2="$(MLFLOW2)/bin/python" MLFLOW_318="$(STOCK)/mlflow-3.18" \
-	  "$(VENV)/bin/python" -m pytest tests/mlflow -q $(ARGS)
+	  "$(VENV)/bin/python" -m pytest $(WHAT) -q --durations=15 --durations-min=5 $(ARGS)
 
 test-big: base $(BIG)/.installed ## PyTorch and TensorFlow with stock MLflow: 6 GB of disk, so not in CI (LOCKGATE_BIN=… spares the build)
 	[ -n "$${LOCKGATE_BIN:-}" ] || cargo build --locked --package lockgate
@@ -113,7 +132,7 @@ tools: base
 	  || echo "cargo-nextest can't be had; cargo test will do" >&2
 	@# One before 0.18 doesn't read our deny.toml.
 	@cargo deny --version 2>/dev/null | grep -qE ' 0\.(1[89]|[2-9][0-9])\.' \
-	  || cargo install --locked --force cargo-deny --version $(DENY)
+	  || CARGO_PROFILE_DEV_DEBUG=0 cargo install --locked --force --debug cargo-deny --version $(DENY)
 
 $(VENV)/.uv: | base
 	[ -x "$(VENV)/bin/pip" ] || $(PYTHON) -m venv --clear "$(VENV)"

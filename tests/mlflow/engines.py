@@ -10,6 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import pytest
 import requests
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,6 +20,12 @@ assert ENGINE in ("sqlite", "postgres"), f"LOCKGATE_TEST_ENGINE is sqlite or pos
 
 NUMBERS = itertools.count(1)
 cluster = None
+
+
+
+def sqlite_suffices(why):
+    """Marks what need not run on each engine: what it shows doesn't reach the database, or is shown on every engine by another test."""
+    return pytest.mark.skipif(ENGINE != "sqlite", reason=f"on SQLite alone: {why}")
 
 
 def free_port():

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import mlflow
 import pytest
 from conftest import PROGRAM, http
+from engines import sqlite_suffices
 from test_mlflow_moving import counts, lockgate, python
 
 RUN = "0123456789abcdef0123456789abcdef"
@@ -105,6 +106,7 @@ def test_paths_of_a_server_write_over_no_other_run(fresh, fake):
     assert [one.path for one in client.list_artifacts(victim.run_id)] == ["model.pkl"]
 
 
+@sqlite_suffices("where things come from")
 def test_a_server_names_no_files_of_this_machine(fresh, fake, tmp_path):
     home = tmp_path / "0" / RUN / "artifacts"
     home.mkdir(parents=True)
@@ -135,6 +137,7 @@ def test_prompts_that_cant_be_asked_for_are_not_none(fresh, fake, status, code):
     assert found == code and (report is not None or "registered-models/search" in said), said
 
 
+@sqlite_suffices("what the importer itself does")
 def test_an_export_writes_nothing_outside_of_its_folder(fake, tmp_path):
     fake.outputs = ["../../../../x", "..", "m-1"]
     place = tmp_path / "deep/er"
@@ -169,6 +172,7 @@ def store(folder, uri=None, run=RUN):
     return home
 
 
+@sqlite_suffices("where things come from")
 def test_a_folder_names_no_files_outside_of_it(fresh, tmp_path):
     secret = tmp_path / "secret"
     secret.mkdir()
@@ -187,6 +191,7 @@ def test_a_folder_names_no_files_outside_of_it(fresh, tmp_path):
     assert client.list_artifacts(VICTIM) == []
 
 
+@sqlite_suffices("where things come from")
 def test_odd_files_are_skipped_and_the_rest_is_taken(fresh, tmp_path):
     home = store(tmp_path / "mlruns")
     (home / "artifacts/broken").symlink_to(home / "none")
@@ -220,11 +225,13 @@ def test_a_dry_run_says_what_the_import_says(fresh, tmp_path):
         assert code == 1 and "32 hexadecimal digits" in skipped(report)[0]["why"], (more, report)
 
 
+@sqlite_suffices("what the importer itself does")
 def test_a_password_is_not_repeated(fresh):
     _, report, said = lockgate(fresh, "import", "mlflow", "postgresql://u:geheim@h/mlflow")
     assert report is None and "geheim" not in said and "http://HOST:PORT" in said
 
 
+@sqlite_suffices("where things come from")
 def test_what_stock_cannot_read_of_a_file_store_is_told(fresh, tmp_path):
     post = lambda path, body: json.loads(http("POST", f"{fresh}/api/2.0/mlflow/{path}", json.dumps(body).encode(), {"content-type": "application/json"})[2])
     run = mlflow.MlflowClient(fresh).create_run("0").info.run_id
@@ -257,6 +264,7 @@ def test_a_run_that_went_on_after_the_first_import_goes_on_here(fresh, tmp_path)
     assert [one.path for one in mlflow.MlflowClient(fresh).list_artifacts(RUN)] == ["late.txt", "own.txt"]
 
 
+@sqlite_suffices("where things come from")
 def test_a_database_names_only_folders_of_runs(fresh, tmp_path):
     """What lies beside it is taken without a word; so is a run's folder elsewhere; nothing else is."""
     place = tmp_path / "server"

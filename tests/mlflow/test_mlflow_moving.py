@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import PROGRAM, ROOT, http
+from engines import sqlite_suffices
 from test_mlflow_differential import stock  # noqa: F401  (a fixture)
 
 HERE = Path(__file__).parent
@@ -81,7 +82,7 @@ def check_move(server, source, uri):
     return report
 
 
-@pytest.mark.parametrize("kind", ["database", "folder"])
+@pytest.mark.parametrize("kind", ["database", pytest.param("folder", marks=sqlite_suffices("where things come from"))])
 def test_a_store_moves_in_whole_and_once(fresh, worlds, kind):
     source = worlds[kind]
     report = check_move(fresh, source, source if kind == "database" else f"file://{source}")
@@ -89,6 +90,7 @@ def test_a_store_moves_in_whole_and_once(fresh, worlds, kind):
     assert any("s3://bucket/far" in one["why"] for one in left), left
 
 
+@sqlite_suffices("where things come from")
 def test_a_running_server_moves_in(fresh, stock):  # noqa: F811
     stock_python("moving_world.py", stock)
     check_move(fresh, stock, stock)
@@ -130,6 +132,7 @@ def test_nothing_is_written_over(fresh, worlds):
     assert client.search_runs([named], run_view_type=3) == []
 
 
+@sqlite_suffices("where things come from")
 def test_files_behind_a_server_are_asked_for(fresh, stock, tmp_path):  # noqa: F811
     """A database knows `mlflow-artifacts:` addresses; the folder behind them has to be named."""
     import mlflow
@@ -262,6 +265,7 @@ def test_an_import_and_an_export_that_were_killed_go_on(fresh, tmp_path):
     assert not list(out.rglob("*.lockgate-part"))
 
 
+@sqlite_suffices("what stock makes of what was written; the killed export reads from each engine")
 def test_what_moved_in_moves_out_to_stock_mlflow(fresh, worlds, tmp_path, tmp_path_factory):
     lockgate(fresh, "import", "mlflow", worlds["database"])
     ours = dump(fresh)
@@ -294,6 +298,7 @@ def test_what_moved_in_moves_out_to_stock_mlflow(fresh, worlds, tmp_path, tmp_pa
     assert next(second, None) is None
 
 
+@sqlite_suffices("where things come from")
 def test_what_is_no_store_is_told_apart(fresh, tmp_path):
     (tmp_path / "x.db").write_bytes(b"no database")
     (tmp_path / "empty").mkdir()
