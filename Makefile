@@ -52,13 +52,14 @@ demo: base $(VENV)/.uv ## The whole story on real data: train, promote, break, r
 	"$(TARGET)/release/lockgate" demo $(ARGS)
 
 test: base postgres ## What CI runs: lint, build, all tests, generated pages, end-to-end tests with real clients
-	@# The Python environments are downloads for the most part: they are made while cargo compiles. What that says comes after cargo.
-	@said=$$(mktemp); $(MAKE) --no-print-directory TOGETHER=1 --jobs=2 environments >"$$said" 2>&1 & making=$$!; \
-	trap 'kill $$making 2>/dev/null || true; rm -f "$$said"' EXIT; \
-	$(MAKE) --no-print-directory tools; \
-	cargo xtask ci; \
-	wait $$making && made=0 || made=$$?; cat "$$said"; exit $$made
+	@# The Python environments are downloads for the most part: they are made while cargo compiles.
+	$(MAKE) --no-print-directory TOGETHER=1 --jobs=2 checks environments
 	$(MAKE) --no-print-directory e2e
+
+# Cargo's jobs are its own: it must not look for those of a make that doesn't hand them on.
+.PHONY: checks
+checks: tools
+	env -u MAKEFLAGS -u MFLAGS cargo xtask ci
 
 .PHONY: environments
 environments: $(VENV)/.clients $(STOCK)/.installed $(MLFLOW2)/.installed $(TRITON)/.installed $(OUTSIDE)/.installed $(if $(KSERVE),$(KSERVE_CLIENT)/.installed)
@@ -128,11 +129,11 @@ postgres:
 	@if ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; then $(call apt,postgresql); fi
 
 tools: base
-	@cargo nextest --version >/dev/null 2>&1 || cargo install --locked cargo-nextest --version $(NEXTEST) \
+	@cargo nextest --version >/dev/null 2>&1 || env -u MAKEFLAGS -u MFLAGS cargo install --locked cargo-nextest --version $(NEXTEST) \
 	  || echo "cargo-nextest can't be had; cargo test will do" >&2
 	@# One before 0.18 doesn't read our deny.toml.
 	@cargo deny --version 2>/dev/null | grep -qE ' 0\.(1[89]|[2-9][0-9])\.' \
-	  || CARGO_PROFILE_DEV_DEBUG=0 cargo install --locked --force --debug cargo-deny --version $(DENY)
+	  || env -u MAKEFLAGS -u MFLAGS CARGO_PROFILE_DEV_DEBUG=0 cargo install --locked --force --debug cargo-deny --version $(DENY)
 
 $(VENV)/.uv: | base
 	[ -x "$(VENV)/bin/pip" ] || $(PYTHON) -m venv --clear "$(VENV)"
