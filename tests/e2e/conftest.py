@@ -3,6 +3,7 @@
 Every test works on a state folder that nobody else uses, and at the end of each the audit log and its tables are verified.
 """
 
+import contextlib
 import hashlib
 import http.client
 import itertools
@@ -335,6 +336,26 @@ class Template:
     def copy(self, state):
         shutil.copytree(self.state, state, symlinks=True, ignore=shutil.ignore_patterns("run", "*.sock"))
         return state
+
+
+@contextlib.contextmanager
+def grown(template, base, environments, names):
+    """The template's project with more environments: a server, and the agents of those named, which serve nothing yet."""
+    folder = base / "p"
+    shutil.copytree(template.folder, folder)
+    with (folder / "lockgate.toml").open("a") as file:
+        file.write(environments)
+    lockgate = Apart(folder, template.copy(base / "s"), names)
+    lockgate.releases = template.releases
+    try:
+        lockgate.start_server()
+        lockgate.ok("apply")
+        for name in names:
+            lockgate.start_agent(name)
+        yield lockgate
+        lockgate.verified()
+    finally:
+        lockgate.stop()
 
 
 @pytest.fixture(scope="session")

@@ -3,14 +3,13 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
-from conftest import Apart, Traffic, get, post, wait_for
+from conftest import Traffic, get, grown, post, wait_for
 from test_killed import workers
 
 RPS = 240
@@ -44,28 +43,15 @@ smoke = { run = "python smoke.py", timeout = "2s" }
 @pytest.fixture(scope="module")
 def place(template, tmp_path_factory):
     """A server and the agents of `green`, `hand` and `closed`, which serve `good`."""
-    base = tmp_path_factory.mktemp("bg")
-    folder = base / "p"
-    shutil.copytree(template.folder, folder)
-    with (folder / "lockgate.toml").open("a") as file:
-        file.write(ENVIRONMENTS)
-    names = ["green", "hand", "closed"]
-    lockgate = Apart(folder, template.copy(base / "s"), names)
-    lockgate.releases = template.releases
-    lockgate.start_server()
-    lockgate.ok("apply")
-    for name in names:
-        lockgate.start_agent(name)
-    first = promote(lockgate, "good", "green", "--wait", "--timeout", "90s")
-    # A first release is tried out as well.
-    assert [e["outcome"] for e in lockgate.rollout(first["id"]) if e["what"] == "smoked"] == ["pass"]
-    hand = promote(lockgate, "good", "hand")["id"]
-    ready(lockgate, hand)
-    lockgate.ok("switch", hand)
-    assert lockgate.run("watch", hand, "--timeout", "30s").returncode == 0
-    yield lockgate
-    lockgate.verified()
-    lockgate.stop()
+    with grown(template, tmp_path_factory.mktemp("bg"), ENVIRONMENTS, ["green", "hand", "closed"]) as lockgate:
+        first = promote(lockgate, "good", "green", "--wait", "--timeout", "90s")
+        # A first release is tried out as well.
+        assert [e["outcome"] for e in lockgate.rollout(first["id"]) if e["what"] == "smoked"] == ["pass"]
+        hand = promote(lockgate, "good", "hand")["id"]
+        ready(lockgate, hand)
+        lockgate.ok("switch", hand)
+        assert lockgate.run("watch", hand, "--timeout", "30s").returncode == 0
+        yield lockgate
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,12 @@
 """Drills: the way back is rehearsed under real traffic, and nobody notices but those who look."""
 
 import re
-import shutil
 import signal
 import threading
 import time
 
 import pytest
-from conftest import Apart, Traffic, get, post, wait_for
+from conftest import Traffic, get, grown, post, wait_for
 
 ENVIRONMENTS = """
 [env.calm]
@@ -23,20 +22,9 @@ ROWS = {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [0
 @pytest.fixture(scope="module")
 def place(template, tmp_path_factory):
     """A server and the agent of `calm`, which serves `good2`, confirmed, with `good` to go back to."""
-    base = tmp_path_factory.mktemp("dr")
-    folder = base / "p"
-    shutil.copytree(template.folder, folder)
-    with (folder / "lockgate.toml").open("a") as file:
-        file.write(ENVIRONMENTS)
-    lockgate = Apart(folder, template.copy(base / "s"), ["calm"])
-    lockgate.releases = template.releases
-    lockgate.start_server()
-    lockgate.ok("apply")
-    lockgate.start_agent("calm")
-    confirmed(lockgate, "good")
-    yield lockgate
-    lockgate.verified()
-    lockgate.stop()
+    with grown(template, tmp_path_factory.mktemp("dr"), ENVIRONMENTS, ["calm"]) as lockgate:
+        confirmed(lockgate, "good")
+        yield lockgate
 
 
 def confirmed(place, name):
@@ -122,8 +110,6 @@ def test_an_agent_killed_during_a_drill_ends_it_as_failed_and_users_are_home(pla
     assert again.returncode == 1 and "FAILED: the agent was started again meanwhile" in again.stdout, again.stdout
     status, got, _ = post(f"{place.gateway('calm')}/v2/models/toy/infer", ROWS)
     assert status == 200 and got["x-lockgate-release"] == place.releases["good2"][7:19]
-
-
 
 
 def test_what_workers_take_is_measured(place):

@@ -1,10 +1,9 @@
 """Observing only: users get the answers of what serves, whatever a rollout would decide, and it says what that is."""
 
-import shutil
 import time
 
 import pytest
-from conftest import Apart, Traffic, wait_for
+from conftest import Traffic, grown, wait_for
 
 ENVIRONMENTS = """
 [env.watched]
@@ -18,20 +17,9 @@ RPS = 240
 @pytest.fixture(scope="module")
 def place(template, tmp_path_factory):
     """A server and the agent of `watched`, which serves `good`: the first release, which has to."""
-    base = tmp_path_factory.mktemp("ob")
-    folder = base / "p"
-    shutil.copytree(template.folder, folder)
-    with (folder / "lockgate.toml").open("a") as file:
-        file.write(ENVIRONMENTS)
-    lockgate = Apart(folder, template.copy(base / "s"), ["watched"])
-    lockgate.releases = template.releases
-    lockgate.start_server()
-    lockgate.ok("apply")
-    lockgate.start_agent("watched")
-    lockgate.ok("promote", template.releases["good"][7:19], "--env", "watched", "--wait", "--timeout", "60s")
-    yield lockgate
-    lockgate.verified()
-    lockgate.stop()
+    with grown(template, tmp_path_factory.mktemp("ob"), ENVIRONMENTS, ["watched"]) as lockgate:
+        lockgate.ok("promote", template.releases["good"][7:19], "--env", "watched", "--wait", "--timeout", "60s")
+        yield lockgate
 
 
 def test_a_plan_says_that_no_user_will_meet_it(place):
