@@ -9,7 +9,7 @@ mod python;
 use crate::AgentError;
 use crate::releases::LocalRelease;
 use checks::Checks;
-use golden::golden;
+pub(crate) use golden::golden;
 use lockgate_core::digest::Digest;
 use lockgate_core::id::ModelName;
 use lockgate_core::plan::{Plan, Revision};

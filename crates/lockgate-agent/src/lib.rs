@@ -39,6 +39,7 @@ mod gates;
 pub mod goals;
 mod handover;
 mod home;
+mod inline;
 mod journal;
 pub mod judge;
 mod link;
@@ -150,6 +151,8 @@ pub(crate) struct Shared {
     pub(crate) releases: Releases,
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) gateway: Gateway,
+    /// The models that run inside the gateway.
+    pub(crate) inside: inline::Inside,
     pub(crate) gateway_url: String,
     /// What preview tokens are made with.
     pub(crate) preview_key: PreviewKey,
@@ -298,6 +301,7 @@ async fn open(
     let deps = Deps { clock: clock.clone(), entropy: entropy.clone(), log: sink, listener: options.listener };
     let gateway = Gateway::start(gateway_options, table.clone(), deps)?;
     let gateway_url = format!("http://{}", gateway.local_addr());
+    let inside = inline::Inside::new(options.onnxruntime.clone(), gateway.threads());
     let fleet = Arc::new(Fleet::new(FleetOptions {
         home: options.home.clone(),
         program: options.program,
@@ -319,6 +323,7 @@ async fn open(
         journal,
         fleet,
         gateway,
+        inside,
         gateway_url,
         preview_key,
         predictions,

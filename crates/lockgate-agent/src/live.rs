@@ -1,7 +1,7 @@
 //! What is seen right now: the gateway's counts for the judge, and a view for people.
 
 use crate::judge::{Counts, Evidence, Shadow, Weighed};
-use crate::{Shared, routing};
+use crate::{Shared, inline, routing};
 use lockgate_core::gate::Outcome;
 use lockgate_core::guard::{GuardSpec, Judgement, Verdict};
 use lockgate_core::id::{ModelName, PromotionId};
@@ -160,7 +160,14 @@ pub(crate) fn view(
             let mirrors = deployment.traffic().shadow > 0;
             let stats = if mirrors { shared.gateway.stats(name) } else { None };
             let rollout = rollout(shared, deployment, stats.as_ref(), judgements.get(name));
-            let model = LiveModel { epoch: table.epoch, sides: sides(shared, name, deployment), rollout };
+            let mut sides = sides(shared, name, deployment);
+            let serving = deployment.serving.as_ref().map(|s| s.revision.release);
+            let is_routed = table.models.get(name).is_some_and(|route| route.inline);
+            let own = sides.iter_mut().find(|s| s.role == Role::Baseline && Some(s.release) == serving);
+            if let Some(side) = own {
+                side.lane = inline::words(shared, deployment, is_routed);
+            }
+            let model = LiveModel { epoch: table.epoch, sides, rollout };
             (name.clone(), model)
         })
         .collect();
@@ -240,6 +247,7 @@ fn side(
         p50_ms: ms(0.5),
         p99_ms: ms(0.99),
         trouble,
+        lane: None,
         resident_bytes: taken.map(|t| t.resident),
         cpu_cores: taken.and_then(|t| t.cores),
     }

@@ -168,6 +168,7 @@ impl Reconciler {
         }
         self.end_smoke_tests();
         self.prepare();
+        self.bring_inside();
         say("publish the routes", self.publish().await);
         self.retire();
         say("write down which workers were lost", self.notice_workers().await);
@@ -277,7 +278,7 @@ impl Reconciler {
     /// The routes that the deployments ask for, ways back that are not written yet among them.
     fn routes(&self) -> BTreeMap<ModelName, ModelRoute> {
         if self.unwritten.is_empty() {
-            return routing::routes(&self.deployments, &self.shared.fleet);
+            return routing::routes(&self.deployments, &self.shared);
         }
         let mut shown = self.deployments.clone();
         for (model, (promotion, event)) in &self.unwritten {
@@ -285,7 +286,7 @@ impl Reconciler {
                 deployment.apply(promotion, event, self.shared.clock.now_ms());
             }
         }
-        routing::routes(&shown, &self.shared.fleet)
+        routing::routes(&shown, &self.shared)
     }
 
     /// Says which rollouts' outcomes are waited for: those under way, and those of what is on probation.

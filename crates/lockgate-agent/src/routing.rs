@@ -1,8 +1,8 @@
 //! From deployments to the gateway's table. The table follows from the state; it is never edited.
 
-use crate::AgentError;
 use crate::fleet::Fleet;
 use crate::home::{Home, write_private};
+use crate::{AgentError, Shared, inline};
 use lockgate_core::guard::GuardSpec;
 use lockgate_core::id::ModelName;
 use lockgate_core::plan::{Plan, Revision};
@@ -23,9 +23,11 @@ const SERVING: &str = "serving";
 /// The routes that the deployments ask for, with the workers that there are now.
 pub(crate) fn routes(
     deployments: &BTreeMap<ModelName, Deployment>,
-    fleet: &Fleet,
+    shared: &Shared,
 ) -> BTreeMap<ModelName, ModelRoute> {
-    deployments.iter().filter_map(|(model, d)| Some((model.clone(), route(d, fleet)?))).collect()
+    let offered = |d: &Deployment| d.inline().is_some_and(|revision| inline::is_offered(shared, revision));
+    let each = deployments.iter();
+    each.filter_map(|(model, d)| Some((model.clone(), route(d, &shared.fleet, offered(d))?))).collect()
 }
 
 /// The plan that a deployment runs by now.
@@ -34,7 +36,7 @@ pub(crate) fn plan(deployment: &Deployment) -> Option<&Plan> {
     active.or_else(|| deployment.serving.as_ref().map(|s| &*s.plan))
 }
 
-fn route(deployment: &Deployment, fleet: &Fleet) -> Option<ModelRoute> {
+fn route(deployment: &Deployment, fleet: &Fleet, inline: bool) -> Option<ModelRoute> {
     let plan = plan(deployment)?;
     let traffic = deployment.routed();
     if traffic.main.is_none() && traffic.split.is_none() {
@@ -63,6 +65,7 @@ fn route(deployment: &Deployment, fleet: &Fleet) -> Option<ModelRoute> {
         unit: plan.rollout.unit_header.clone().map(UnitSource::Header),
         timeout_ms: plan.rollout.timeout_ms,
         testers: plan.rollout.testers,
+        inline,
     })
 }
 
@@ -78,14 +81,16 @@ fn tolerance(plan: &Plan) -> Option<f64> {
 }
 
 /// The table as it was kept last; an empty one where there is none. Its workers ended with the agent that kept it, so nothing
-/// counts as evidence until they are back. Nobody is sent to a port before it is known whose it is now.
+/// counts as evidence until they are back, and no model runs inside the gateway. Nobody is sent to a port before it is known whose it is now.
 pub(crate) fn saved(home: &Home) -> Result<RouteTable, AgentError> {
     let path = home.path(FILE);
     match std::fs::read(&path) {
         Ok(text) => {
             let mut table: RouteTable = serde_json::from_slice(&text)?;
             for route in table.models.values_mut() {
-                let ModelRoute { baseline, split, backup, .. } = route;
+                let ModelRoute { baseline, split, backup, inline, .. } = route;
+                // This process has loaded nothing yet.
+                *inline = false;
                 let candidate = split.as_mut().map(|split| {
                     split.counted = false;
                     &mut split.candidate
@@ -166,13 +171,14 @@ mod tests {
             unit: None,
             timeout_ms: 500,
             testers: Testers::Nobody,
+            inline: true,
         };
         let models = [(ModelName::new("m").unwrap(), route)].into();
         save(&home, &RouteTable { epoch: 7, models }).unwrap();
         let table = saved(&home).unwrap();
-        let ModelRoute { baseline, split, backup, .. } = &table.models["m"];
+        let ModelRoute { baseline, split, backup, inline, .. } = &table.models["m"];
         let split = split.as_ref().unwrap();
-        assert!(table.epoch == 7 && !split.counted);
+        assert!(table.epoch == 7 && !split.counted && !inline);
         for (side, name) in
             [(baseline.as_ref(), "old"), (Some(&split.candidate), "new"), (backup.as_ref(), "backup")]
         {

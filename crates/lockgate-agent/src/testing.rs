@@ -3,7 +3,7 @@
 use lockgate_core::goal::{Direction, GoalSpec};
 use lockgate_core::guard::GuardSpec;
 use lockgate_core::id::GuardName;
-use lockgate_core::plan::{OnInconclusive, RolloutPlan, Step, Testers};
+use lockgate_core::plan::{Isolation, OnInconclusive, RolloutPlan, Step, Testers};
 
 /// A plan of these steps and guards, with the usual error rates and without anything else.
 pub(crate) fn plan<'n>(
@@ -29,6 +29,7 @@ pub(crate) fn plan<'n>(
         testers: Testers::Nobody,
         observe: false,
         holdout: 0,
+        isolation: Isolation::Process,
     }
 }
 

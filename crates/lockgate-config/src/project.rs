@@ -5,7 +5,7 @@ use lockgate_core::digest::{Digest, NotCanonical};
 use lockgate_core::gate::GateSpec;
 use lockgate_core::guard::GuardSpec;
 use lockgate_core::id::{EnvironmentName, GateName, GuardName, ModelName, ProjectName};
-use lockgate_core::plan::{OnInconclusive, Smoke, Step, Testers};
+use lockgate_core::plan::{Isolation, OnInconclusive, Smoke, Step, Testers};
 use lockgate_core::release::Runtime;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -172,6 +172,9 @@ pub struct ResolvedEnvironment {
     /// [`lockgate_core::route::WHOLE`].
     #[serde(skip_serializing_if = "is_nobody", default)]
     pub holdout: u32,
+    /// The models that run inside the gateway while nothing else has a part in their traffic.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty", default)]
+    pub inline: BTreeSet<ModelName>,
     /// The error rates of the rollout's tests.
     pub statistics: Statistics,
     /// What this environment needs and this version doesn't bring, as warnings: a plan for it is refused.
@@ -274,6 +277,9 @@ struct Configuration<'p> {
     /// So that what serves can be promoted again to let testers in, or to keep them out.
     #[serde(skip_serializing_if = "Testers::is_nobody")]
     testers: Testers,
+    /// So that what serves can be promoted again to move into the gateway, or out of it.
+    #[serde(skip_serializing_if = "Isolation::is_process")]
+    isolation: Isolation,
 }
 
 /// Whether no user is held out; then nothing is written of it.
@@ -292,6 +298,14 @@ impl ResolvedEnvironment {
     /// The aliases that say what serves here: the environment's name, and those that the file names.
     pub fn own_aliases(&self) -> impl Iterator<Item = &str> {
         std::iter::once(self.name.as_str()).chain(self.aliases.iter().map(String::as_str))
+    }
+}
+
+impl ResolvedEnvironment {
+    /// Where a model runs here.
+    #[must_use]
+    pub fn isolation(&self, model: &ModelName) -> Isolation {
+        if self.inline.contains(model) { Isolation::Inline } else { Isolation::Process }
     }
 }
 
@@ -322,7 +336,8 @@ impl Project {
         let resolved = self
             .environment(environment)
             .ok_or_else(|| ConfigurationError::Environment(environment.clone()))?;
-        let model = self.models.get(model).ok_or_else(|| ConfigurationError::Model(model.clone()))?;
+        let name = model;
+        let model = self.models.get(name).ok_or_else(|| ConfigurationError::Model(name.clone()))?;
         let configuration = Configuration {
             format: 2,
             task: model.task,
@@ -335,6 +350,7 @@ impl Project {
             memory_bytes: resolved.memory_bytes,
             batch_rows: resolved.batch_rows,
             testers: resolved.testers,
+            isolation: resolved.isolation(name),
         };
         Ok(Digest::of_json(&configuration)?)
     }

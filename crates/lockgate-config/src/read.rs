@@ -7,6 +7,7 @@ mod environment;
 mod gates;
 mod graph;
 mod guards;
+mod isolation;
 mod order;
 mod pipeline;
 mod serve;

@@ -8,7 +8,7 @@ use lockgate_config::{Project, ResolvedEnvironment};
 use lockgate_core::clock::Millis;
 use lockgate_core::digest::Digest;
 use lockgate_core::gate::GateSpec;
-use lockgate_core::id::{EnvironmentName, PrincipalId};
+use lockgate_core::id::{EnvironmentName, ModelName, PrincipalId};
 use lockgate_core::plan::{ApprovalRule, Lineage, Plan, Revision, RolloutPlan};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -75,7 +75,7 @@ pub(crate) fn plan(
         lineage: lineage(project, resolved),
         gates,
         approval: facts.approval,
-        rollout: rollout(resolved, model.unit_header.clone()),
+        rollout: rollout(resolved, &manifest.model, model.unit_header.clone()),
         data: resolved.data.clone(),
         python: project.requirements.clone(),
         task: model.task.as_str().to_owned(),
@@ -159,7 +159,7 @@ pub(crate) fn approval(
     }))
 }
 
-fn rollout(resolved: &ResolvedEnvironment, unit_header: Option<String>) -> RolloutPlan {
+fn rollout(resolved: &ResolvedEnvironment, model: &ModelName, unit_header: Option<String>) -> RolloutPlan {
     RolloutPlan {
         steps: resolved.steps.clone(),
         guards: resolved.guards.clone(),
@@ -179,5 +179,6 @@ fn rollout(resolved: &ResolvedEnvironment, unit_header: Option<String>) -> Rollo
         testers: resolved.testers,
         observe: resolved.observe,
         holdout: resolved.holdout,
+        isolation: resolved.isolation(model),
     }
 }

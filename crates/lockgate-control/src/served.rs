@@ -1,7 +1,7 @@
 //! Releases that a server of the team's own runs: what people have to know of them, and why a plan can't be carried out.
 
 use lockgate_core::id::ModelName;
-use lockgate_core::plan::Plan;
+use lockgate_core::plan::{Isolation, Plan};
 use lockgate_core::release::Runtime;
 use lockgate_core::server::{self, ServerProtocol};
 
@@ -13,8 +13,16 @@ pub(crate) fn difference(old: &Runtime, new: &Runtime) -> Option<String> {
 
 /// Why the release's server can't serve or be asked in this plan.
 pub(crate) fn obstacles(plan: &Plan, runtime: &Runtime) -> Vec<String> {
-    let Some(server) = runtime.server() else { return Vec::new() };
     let model = &plan.model;
+    if plan.rollout.isolation == Isolation::Inline && !matches!(runtime, Runtime::Onnx { .. }) {
+        return vec![format!(
+            "`{}` has isolation = \"inline\" for `{model}`, and only a native (ONNX) release can run inside the gateway; this one runs on {}: [env.{}.isolation] {model} = \"process\"",
+            plan.environment,
+            runtime.words(),
+            plan.environment
+        )];
+    }
+    let Some(server) = runtime.server() else { return Vec::new() };
     let refused = plan.gates.iter().filter_map(|(gate, spec)| {
         let why = server.protocol.refuses(spec)?;
         Some(format!("gate `{gate}` of `{}` can't be asked of `{model}`: {why}", plan.environment))

@@ -4,7 +4,7 @@ use crate::view::Term;
 use lockgate_core::gate::GateSpec;
 use lockgate_core::goal::{Direction, GoalSpec};
 use lockgate_core::guard::GuardSpec;
-use lockgate_core::plan::{ApprovalRule, Plan, Revision, RolloutPlan, Smoke, Step, Switch, Testers};
+use lockgate_core::plan::{ApprovalRule, Isolation, Plan, Revision, RolloutPlan, Smoke, Step, Switch, Testers};
 use lockgate_core::promotion::Promotion;
 use lockgate_core::route::WHOLE;
 use serde::Serialize;
@@ -78,6 +78,7 @@ fn of_rollout(all: &mut Terms, rollout: &RolloutPlan, compares: bool) {
         testers,
         observe,
         holdout,
+        isolation,
     } = rollout;
     all.add(ROLLOUT, shares(steps));
     if *observe {
@@ -138,6 +139,10 @@ fn of_rollout(all: &mut Terms, rollout: &RolloutPlan, compares: bool) {
         "{workers} worker(s), {memory}, ready within {ready}; a request may take {timeout}{together}"
     );
     all.add("runs on", words);
+    if *isolation == Isolation::Inline {
+        let words = "once it is all that users reach: what breaks the model breaks the gateway";
+        all.add("runs INSIDE the gateway", words.to_owned());
+    }
 }
 
 /// The terms that are others where there is nothing to compare with, whatever the configuration says.

@@ -70,6 +70,28 @@ pub struct Smoke {
     pub timeout_ms: u64,
 }
 
+/// Where a release's model runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Isolation {
+    /// In worker processes.
+    #[default]
+    Process,
+    /// In worker processes, and inside the gateway too while it is all that users reach. For reviewed native models.
+    Inline,
+}
+
+impl Isolation {
+    /// Every choice with its name in `lockgate.toml`.
+    pub const ALL: [(Self, &'static str); 2] = [(Self::Process, "process"), (Self::Inline, "inline")];
+
+    /// Whether it is the default, which is left out of what is written: plans without inline models keep their hashes.
+    #[must_use]
+    pub fn is_process(&self) -> bool {
+        *self == Self::Process
+    }
+}
+
 /// Who may say which release is to answer a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -241,6 +263,9 @@ pub struct RolloutPlan {
     /// [`crate::route::WHOLE`]: so that there is something to compare with, whatever happens to everybody.
     #[serde(skip_serializing_if = "is_none_of_it", default)]
     pub holdout: u32,
+    /// Where the model runs once it is all that users reach.
+    #[serde(skip_serializing_if = "Isolation::is_process", default)]
+    pub isolation: Isolation,
 }
 
 /// What a promotion will do. Its hash is what people approve.

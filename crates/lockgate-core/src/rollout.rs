@@ -34,7 +34,7 @@ use crate::clock::Millis;
 use crate::event::{Cause, RolloutEvent, Smoked};
 use crate::guard::Judgement;
 use crate::id::{ModelName, PromotionId};
-use crate::plan::{Plan, Revision, Smoke, Switch};
+use crate::plan::{Isolation, Plan, Revision, Smoke, Switch};
 use crate::route::WHOLE;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -333,6 +333,16 @@ impl Deployment {
             *weight = WHOLE.saturating_sub(plan.rollout.holdout);
         }
         traffic
+    }
+
+    /// The revision that may run inside the gateway: what serves, where its plan asks for that, and nothing else has a part in
+    /// the model's traffic: no rollout from its preparation on, no probation, no drill, no failover. So a candidate never runs
+    /// there, and no two releases are compared of which one does.
+    #[must_use]
+    pub fn inline(&self) -> Option<&Revision> {
+        let quiet = self.active.is_none() && self.drill.is_none() && self.failed_over.is_none();
+        let serving = self.serving.as_ref().filter(|s| quiet && s.probation_until.is_none())?;
+        (serving.plan.rollout.isolation == Isolation::Inline).then_some(&serving.revision)
     }
 
     /// What serves everything that isn't split off. After a failover that is the backup, for what served is broken; without

@@ -35,6 +35,10 @@ pub struct ModelRoute {
     /// Who may say which side is to answer a request.
     #[serde(skip_serializing_if = "Testers::is_nobody", default)]
     pub testers: Testers,
+    /// Whether the gateway may run the baseline's model itself, before it asks the workers. It says nothing of any other side, and
+    /// a gateway refuses a table in which it stands beside a split: what is compared must run alike.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub inline: bool,
 }
 
 /// A candidate's share of a model's traffic.

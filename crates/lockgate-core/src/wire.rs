@@ -252,6 +252,9 @@ pub struct LiveSide {
     /// Resident memory of its workers together, in bytes, where they are processes of the agent's machine.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub resident_bytes: Option<u64>,
+    /// Which way its requests take, where its environment asks for the way through the gateway: `inline`, or `process` and why.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub lane: Option<String>,
     /// Cores that its workers keep busy, in the last few seconds.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub cpu_cores: Option<f64>,

@@ -7,6 +7,7 @@ use crate::answer::header;
 use crate::body::{Broken, Stream};
 use crate::examine::{Look, Unexamined};
 use crate::exchange::{Exchanged, Live, exchange};
+use crate::inline::{Inside, Lane};
 use crate::log::Protocol;
 use crate::meter::{ErrorClass, Sent};
 use crate::pool::{Unanswered, Upstream};
@@ -142,7 +143,7 @@ pub(crate) struct Answered {
 }
 
 impl Answered {
-    fn new(exchanged: Exchanged, side: &Arc<Side>, sent: Sent) -> Self {
+    pub(crate) fn new(exchanged: Exchanged, side: &Arc<Side>, sent: Sent) -> Self {
         let Exchanged { parts, body, unexamined } = exchanged;
         let sent = (!matches!(body, Answer::Whole(_))).then_some(sent);
         Self { parts, body, unexamined, side: Arc::clone(side), sent }
@@ -181,7 +182,7 @@ pub(crate) struct Outcome {
 }
 
 /// What came of one attempt.
-enum Attempt {
+pub(crate) enum Attempt {
     Answered(Box<Answered>),
     Unreachable,
     Broke,
@@ -201,12 +202,18 @@ enum Next {
 pub(crate) async fn send(reactor: &Reactor, model: &str, assigned: Role, out: &Outbound) -> Outcome {
     let give_up = Instant::now() + reactor.options.hold;
     let mut own_error = None;
-    let mut tries = 0_u64;
+    let (mut tries, mut within) = (0_u64, Within::default());
     'table: loop {
         // The table of this moment: a side that was taken off it while the request waited gets no request any more.
         let Some(route) = reactor.route(model) else {
             return Outcome { end: End::Unreachable, error: own_error };
         };
+        if tries == 0 {
+            match within.ask(reactor, &route, assigned, out).await {
+                Some(outcome) => return outcome,
+                None => tries += u64::from(within.failed.is_some()),
+            }
+        }
         let list = targets(reactor, &route, assigned);
         let mut broke = false;
         for (i, (side, upstream)) in list.iter().enumerate() {
@@ -222,7 +229,10 @@ pub(crate) async fn send(reactor: &Reactor, model: &str, assigned: Role, out: &O
             broke |= matches!(attempt, Attempt::Broke);
             let at = At { assigned, side, next: list.get(i + 1).map(|(side, _)| &**side), own_error };
             match at.conclude(reactor, &route, out, attempt) {
-                Next::Done(outcome) => return outcome,
+                Next::Done(outcome) => {
+                    within.compare(&outcome);
+                    return outcome;
+                }
                 Next::Try(class) if side.role == assigned => own_error = Some(class),
                 Next::Try(_) => {}
             }
@@ -234,6 +244,46 @@ pub(crate) async fn send(reactor: &Reactor, model: &str, assigned: Role, out: &O
         // A worker that broke off may be there again at once; one that can't be reached needs a moment.
         if !broke {
             tokio::time::sleep(LOOK_AGAIN.min(give_up - now)).await;
+        }
+    }
+}
+
+/// The way of a request inside the gateway, before it is sent to a worker.
+#[derive(Default)]
+struct Within {
+    /// The lane in which the model failed, and how.
+    failed: Option<(Arc<Lane>, String)>,
+}
+
+impl Within {
+    /// Asks the side's lane, where it has one for this request. None where a worker is to be asked.
+    async fn ask(
+        &mut self,
+        reactor: &Reactor,
+        route: &Route,
+        assigned: Role,
+        out: &Outbound,
+    ) -> Option<Outcome> {
+        let (side, lane) = route.lane(assigned)?;
+        let attempt = match lane.ask(reactor, side, lane.takes(out)?, route.timeout).await {
+            Inside::Passed => return None,
+            Inside::Failed(_, why) if reactor.budget.retry(Instant::now()) => {
+                self.failed = Some((Arc::clone(lane), why));
+                return None;
+            }
+            Inside::Ended(attempt) | Inside::Failed(attempt, _) => attempt,
+        };
+        match (At { assigned, side, next: None, own_error: None }).conclude(reactor, route, out, attempt) {
+            Next::Done(outcome) => Some(outcome),
+            Next::Try(_) => None,
+        }
+    }
+
+    /// Leaves a lane in which the model failed where a worker answered: what fails everywhere is the request's fault.
+    fn compare(&self, outcome: &Outcome) {
+        let Some((lane, why)) = &self.failed else { return };
+        if outcome.error.is_none() && matches!(outcome.end, End::Answered(_)) {
+            lane.demote(why.clone());
         }
     }
 }

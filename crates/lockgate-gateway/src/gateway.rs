@@ -2,6 +2,7 @@
 
 use crate::breaker::OpenBreaker;
 use crate::hops::Name;
+use crate::inline::{LaneState, Runner};
 use crate::large::Large;
 use crate::log::LogSink;
 use crate::meter::SideTotals;
@@ -180,6 +181,12 @@ impl Gateway {
         self.address
     }
 
+    /// How many threads answer requests.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.reactors.len()
+    }
+
     /// Takes connections from now on.
     pub fn open(&self) {
         if let Some(opening) = self.opening.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -274,6 +281,23 @@ impl Gateway {
     #[must_use]
     pub fn totals(&self, model: &ModelName) -> Vec<SideTotals> {
         self.core.counters.meters.totals(model)
+    }
+
+    /// Makes a lane for a revision, whose `runner` answers in the gateway's own threads. Requests take it from the next table on
+    /// that says so. One that there is already is replaced, and so forgets why it was left.
+    pub fn bring_inline(&self, revision: Digest, model: ModelName, release: Digest, runner: Arc<dyn Runner>) {
+        self.core.counters.lanes.add(revision, model, release, runner);
+    }
+
+    /// Lets go of all lanes but those of these revisions.
+    pub fn keep_inline(&self, revisions: &[Digest]) {
+        self.core.counters.lanes.keep(revisions);
+    }
+
+    /// How a revision's lane stands; none where it has none.
+    #[must_use]
+    pub fn inline(&self, revision: &Digest) -> Option<LaneState> {
+        self.core.counters.lanes.state(revision)
     }
 
     /// How many requests a revision's workers are working on.

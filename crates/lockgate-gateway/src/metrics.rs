@@ -33,6 +33,7 @@ pub(crate) fn text(core: &Core, table: &Table) -> String {
     shares(&mut out, table);
     shadows(&mut out, core);
     forced(&mut out, core);
+    lanes(&mut out, core);
     let plain = [
         ("lockgate_gateway_epoch", "gauge", "Epoch of the routing table in use.", table.epoch),
         (
@@ -72,6 +73,31 @@ fn forced(out: &mut Text, core: &Core) {
         {
             out.line(name, &[("model", model.as_str()), ("release", &release), ("status", class)], count);
         }
+    }
+}
+
+fn lanes(out: &mut Text, core: &Core) {
+    let all = core.counters.lanes.totals();
+    if all.is_empty() {
+        return;
+    }
+    let name = "lockgate_inline_requests_total";
+    out.head(
+        name,
+        "counter",
+        "Predictions of models inside the gateway: answered there, passed on to the workers, or failed there.",
+    );
+    for lane in &all {
+        for (outcome, count) in lane.counts {
+            let labels = [("model", lane.model.as_str()), ("release", &lane.release), ("outcome", outcome)];
+            out.line(name, &labels, count);
+        }
+    }
+    let name = "lockgate_inline_demoted";
+    out.head(name, "gauge", "Whether a model was taken out of the gateway for good, as slow or broken.");
+    for lane in &all {
+        let labels = [("model", lane.model.as_str()), ("release", lane.release.as_str())];
+        out.line(name, &labels, u8::from(lane.is_demoted));
     }
 }
 

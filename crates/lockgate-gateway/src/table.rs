@@ -2,6 +2,7 @@
 
 use crate::GatewayError;
 use crate::breaker::OpenBreaker;
+use crate::inline::{Lane, Lanes};
 use crate::meter::{Meters, RevisionMeter, SideMeter};
 use crate::options::GatewayOptions;
 use crate::rollout::{Cell, LatencyThresholds, RolloutStats, SplitMeter};
@@ -23,6 +24,8 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub(crate) struct Counters {
     pub(crate) meters: Meters,
+    /// The models that may run inside the gateway.
+    pub(crate) lanes: Lanes,
     /// The newest split of each model, also after it has ended.
     splits: Mutex<BTreeMap<ModelName, Kept>>,
 }
@@ -36,7 +39,7 @@ struct Kept {
 
 impl Counters {
     pub(crate) fn new(started: Instant) -> Self {
-        Self { meters: Meters::new(started), splits: Mutex::default() }
+        Self { meters: Meters::new(started), lanes: Lanes::default(), splits: Mutex::default() }
     }
 
     /// The meters of a model's rollout: of users' requests, and of mirrored ones.
@@ -126,6 +129,8 @@ pub(crate) struct Route {
     pub(crate) timeout: Duration,
     /// Who may say which side is to answer.
     pub(crate) testers: Testers,
+    /// Where the baseline's model runs inside the gateway. Nothing else can: there is no such place beside a split.
+    inside: Option<Arc<Lane>>,
 }
 
 /// The candidate's share.
@@ -206,6 +211,11 @@ impl Route {
         side.role != Role::Candidate || self.split.as_ref().is_some_and(open)
     }
 
+    /// The way of a side's requests that doesn't leave the gateway.
+    pub(crate) fn lane(&self, role: Role) -> Option<(&Arc<Side>, &Arc<Lane>)> {
+        self.baseline.as_ref().filter(|_| role == Role::Baseline).zip(self.inside.as_ref())
+    }
+
     /// The sides whose answers users may get now.
     pub(crate) fn open_to_users(&self) -> impl Iterator<Item = &Arc<Side>> {
         self.sides().filter(|side| self.is_open_to_users(side))
@@ -254,6 +264,10 @@ fn compile(
     if route.timeout_ms == 0 {
         return Err("timeout_ms must be at least 1".to_owned());
     }
+    if route.inline && route.split.is_some() {
+        return Err("a model doesn't run inside the gateway while it is compared with another".to_owned());
+    }
+    let lane = |variant: &Variant| counters.lanes.find(&variant.revision).filter(|_| route.inline);
     let unit = route.unit.as_ref().map(|UnitSource::Header(header)| {
         HeaderName::from_bytes(header.as_bytes()).map_err(|_| format!("`{header}` is no header's name"))
     });
@@ -273,6 +287,7 @@ fn compile(
         unit: unit.transpose()?,
         timeout: Duration::from_millis(route.timeout_ms),
         testers: route.testers,
+        inside: route.baseline.as_ref().and_then(lane),
     })
 }
 

@@ -29,7 +29,8 @@ struct Job {
 #[derive(Debug)]
 pub struct Pool {
     sessions: Arc<[Mutex<Session>]>,
-    queue: SyncSender<Job>,
+    /// None where callers' threads are all that there is.
+    queue: Option<SyncSender<Job>>,
     cost: Arc<Cost>,
 }
 
@@ -69,21 +70,31 @@ impl Pool {
             let work = move || execute(&sessions, index, &receiver, &cost);
             std::thread::Builder::new().name(format!("model-{index}")).spawn(work)?;
         }
-        Ok(Self { sessions, queue: sender, cost })
+        Ok(Self { sessions, queue: Some(sender), cost })
+    }
+
+    /// Sessions that run in their callers' threads alone. What would take long, or finds no session free, runs elsewhere.
+    #[must_use]
+    pub fn without_threads(sessions: Vec<Session>) -> Self {
+        let sessions = sessions.into_iter().map(Mutex::new).collect();
+        Self { sessions, queue: None, cost: Arc::new(Cost(AtomicU64::new(u64::MAX))) }
     }
 
     /// Runs the model.
     ///
     /// # Errors
-    /// Where the queue is full, an input can't be given to the model, or the model fails.
+    /// Where the queue is full or there is none, an input can't be given to the model, or the model fails.
     pub async fn run(&self, tensors: Vec<Tensor>, rows: usize) -> Result<Answer, RunError> {
-        if self.cost.expect(rows) <= INLINE_NS
+        // Without threads of its own the least that can be asked runs here, dear or not: whoever calls looks at the time.
+        let is_least = self.queue.is_none() && rows <= 1;
+        if (is_least || self.cost.expect(rows) <= INLINE_NS)
             && let Some(mut session) = self.free()
         {
             return timed(&mut session, tensors, rows, &self.cost);
         }
+        let queue = self.queue.as_ref().ok_or(RunError::Elsewhere)?;
         let (reply, answer) = oneshot::channel();
-        self.queue.try_send(Job { tensors, rows, reply }).map_err(|e| match e {
+        queue.try_send(Job { tensors, rows, reply }).map_err(|e| match e {
             TrySendError::Full(_) => RunError::Busy,
             TrySendError::Disconnected(_) => stopped(),
         })?;
@@ -97,6 +108,17 @@ impl Pool {
     pub fn run_here(&self, tensors: Vec<Tensor>, rows: usize) -> Result<Answer, RunError> {
         let first = self.sessions.first().ok_or_else(stopped)?;
         timed(&mut lock(first), tensors, rows, &self.cost)
+    }
+
+    /// Runs the model once in each session, in this thread. How many there are.
+    ///
+    /// # Errors
+    /// As [`Pool::run`].
+    pub fn run_all(&self, tensors: &[Tensor], rows: usize) -> Result<usize, RunError> {
+        for session in &*self.sessions {
+            timed(&mut lock(session), tensors.to_vec(), rows, &self.cost)?;
+        }
+        Ok(self.sessions.len())
     }
 
     fn free(&self) -> Option<MutexGuard<'_, Session>> {

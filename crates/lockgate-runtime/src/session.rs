@@ -10,6 +10,7 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::{DynValue, Outlet, TensorElementType, ValueType};
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// Why a graph can't be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +63,9 @@ pub enum RunError {
     /// The queue before the model is full.
     #[error("the model's queue is full; try again later")]
     Busy,
+    /// It would take long, and there is no thread here that may wait for it.
+    #[error("the model can't answer this here")]
+    Elsewhere,
 }
 
 /// ONNX Runtime, loaded once in a process.
@@ -78,6 +82,21 @@ impl Library {
         let builder = ort::init_from(path).map_err(|e| failed(e.to_string()))?;
         let environment = builder.with_name("lockgate").with_telemetry(false).build();
         environment.map(Self).map_err(|e| failed(e.to_string()))
+    }
+
+    /// The library of this process: loaded by the first call, whatever path a later one names.
+    ///
+    /// # Errors
+    /// As [`Library::load`]; then the next call tries again.
+    pub fn shared(path: &Path) -> Result<Self, LoadError> {
+        static LOADED: Mutex<Option<Library>> = Mutex::new(None);
+        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(library) = &*loaded {
+            return Ok(library.clone());
+        }
+        let library = Self::load(path)?;
+        *loaded = Some(library.clone());
+        Ok(library)
     }
 }
 

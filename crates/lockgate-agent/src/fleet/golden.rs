@@ -86,7 +86,7 @@ fn atol(plan: &Plan) -> f64 {
 }
 
 /// The release's golden set, where it has one.
-pub(super) fn golden(release: &LocalRelease) -> Result<Option<Golden>, AgentError> {
+pub(crate) fn golden(release: &LocalRelease) -> Result<Option<Golden>, AgentError> {
     let Some(path) = crate::releases::golden_path(release) else { return Ok(None) };
     let bytes = std::fs::read(&path).map_err(|e| AgentError::io("read", &path, e))?;
     Golden::parse(&bytes, &release.manifest).map(Some).map_err(AgentError::Untrusted)

@@ -57,6 +57,12 @@ impl Golden {
         Ok(golden)
     }
 
+    /// The first row as a request.
+    pub(crate) fn example(&self) -> Bytes {
+        let first = self.rows.get(..1);
+        Bytes::from(json!({"dataframe_split": {"columns": self.columns, "data": first}}).to_string())
+    }
+
     /// The rows as one request.
     pub(crate) fn request(&self) -> Bytes {
         Bytes::from(json!({"dataframe_split": {"columns": self.columns, "data": self.rows}}).to_string())

@@ -1,7 +1,7 @@
 //! Revisions on their way to their workers, and away from them.
 
 use super::{LOOK_EVERY, RETRY_EVERY, Reconciler};
-use crate::{AgentError, Shared, routing};
+use crate::{AgentError, Shared, inline, routing};
 use lockgate_core::digest::Digest;
 use lockgate_core::plan::{Plan, Revision};
 use lockgate_core::rollout::Readiness;
@@ -56,6 +56,18 @@ impl Reconciler {
     fn is_settled(&self, revision: &Revision) -> bool {
         let fleet = &self.shared.fleet;
         fleet.readiness(revision) == Readiness::Ready && !fleet.is_check_due(revision)
+    }
+
+    /// Loads what may run inside the gateway, and lets go of what is not wanted any more.
+    pub(super) fn bring_inside(&mut self) {
+        let wanted: Vec<Digest> =
+            self.deployments.values().flat_map(|d| d.wanted().into_iter().map(Revision::digest)).collect();
+        inline::keep(&self.shared, &wanted);
+        for (model, deployment) in &self.deployments {
+            let Some(revision) = inline::due(&self.shared, deployment) else { continue };
+            let (shared, model, revision) = (self.shared.clone(), model.clone(), revision.clone());
+            self.spawn(async move { inline::load(&shared, &model, &revision).await });
+        }
     }
 
     /// Stops what is not wanted any more.

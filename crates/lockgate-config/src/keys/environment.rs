@@ -106,8 +106,8 @@ pub(crate) const ENVIRONMENT: &[Key] = &[
     ),
     Key::new(
         "isolation",
-        Shape::Text(Format::OneOfSome(&["process"], &["inline"])),
-        "Whether a worker is a process of its own.",
+        Shape::Either(&[Shape::Text(ISOLATION), Shape::Map(&ISOLATIONS)]),
+        "Where models run: in worker processes (`process`, default), or `inline` inside the gateway too, while a release has no rollout beside it, for reviewed ONNX models alone. For all models, or by model.",
     ),
     Key::new("auto", Shape::Flag, "Whether a release comes here by itself.").warned("`auto` promotions"),
     Key::new(
@@ -135,6 +135,16 @@ const GUARD_OVERRIDES: Names = Names {
     noun: "guard",
     form: Format::GuardName,
     shape: Shape::Overrides(&GUARD),
+    open: true,
+    built_in: &[],
+};
+
+const ISOLATION: Format = Format::OneOf(&["process", "inline"]);
+
+const ISOLATIONS: Names = Names {
+    noun: "model",
+    form: Format::ModelName,
+    shape: Shape::Text(ISOLATION),
     open: true,
     built_in: &[],
 };

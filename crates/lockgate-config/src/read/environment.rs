@@ -1,7 +1,7 @@
 //! One environment.
 
 use super::value::Reader;
-use super::{Context, gates, guards};
+use super::{Context, gates, guards, isolation};
 use crate::check::Check;
 use crate::diagnostic::{Class, Origin, Path, Report};
 use crate::format::{backup, bytes, data_source, inconclusive, normal_path, principal, step};
@@ -70,6 +70,7 @@ pub(crate) fn environment(
         testers: testers(node, &steps),
         observe: observe(&mut reader, &steps),
         holdout: holdout(&mut reader, &steps),
+        inline: isolation::inline(&mut reader, context),
         statistics: context.statistics,
         guards,
         steps,

@@ -9,7 +9,7 @@ use lockgate_core::id::{
     CommandId, EnvironmentName, GateName, GuardName, ModelName, PrincipalId, PromotionId,
 };
 use lockgate_core::plan::{
-    ApprovalRule, OnInconclusive, Plan, Revision, RolloutPlan, Smoke, Step, Switch, Testers,
+    ApprovalRule, Isolation, OnInconclusive, Plan, Revision, RolloutPlan, Smoke, Step, Switch, Testers,
 };
 use lockgate_core::rollout::{Observation, Readiness};
 use lockgate_core::route::WHOLE;
@@ -105,6 +105,7 @@ pub(crate) fn plan(n: u32, baseline: Option<Revision>, backup: bool) -> Plan {
             testers: Testers::Nobody,
             observe: false,
             // With the backup, as half of all plans: on what served before, or on it.
+            isolation: if n.is_multiple_of(2) { Isolation::Inline } else { Isolation::Process },
             holdout: if n.is_multiple_of(3) { 1000 } else { 0 },
         },
         data: BTreeMap::new(),

@@ -4,7 +4,7 @@ use super::answer::Reply;
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full};
 use hyper::Request;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body;
 use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderMap, HeaderValue, VARY};
 use lockgate_wire::{Encoding, WireError};
 use std::time::Duration;
@@ -22,8 +22,13 @@ static LARGE: Semaphore = Semaphore::const_new(4);
 /// Answers below this size are not packed: that would take longer than sending them.
 const WORTH_PACKING: usize = 4096;
 
+/// A request's body: on its way from a client, or in memory already.
+pub(super) trait Payload: Body<Data = Bytes> + Unpin {}
+
+impl<B: Body<Data = Bytes> + Unpin> Payload for B {}
+
 /// Reads a body and unpacks it, within the limit.
-pub(super) async fn read(request: Request<Incoming>, limit: usize) -> Result<Bytes, WireError> {
+pub(super) async fn read<B: Payload>(request: Request<B>, limit: usize) -> Result<Bytes, WireError> {
     let header = request.headers().get(CONTENT_ENCODING);
     let encoding = header.map_or(Ok(None), |value| Encoding::parse(value.as_bytes()))?;
     let body = collect(request.into_body(), limit).await?;
@@ -90,7 +95,7 @@ pub(super) fn liked(headers: &HeaderMap) -> Option<Encoding> {
 }
 
 /// Reads a body within the limit of size and time.
-async fn collect(mut body: Incoming, limit: usize) -> Result<Bytes, WireError> {
+async fn collect(mut body: impl Payload, limit: usize) -> Result<Bytes, WireError> {
     let too_large = || WireError::too_large(format!("the body is larger than {limit} bytes"));
     let announced = body.size_hint().lower();
     if announced > limit as u64 {

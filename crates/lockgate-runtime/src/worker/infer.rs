@@ -1,10 +1,9 @@
 //! Inference requests in both dialects.
 
 use super::answer::{Dialect, Reply, Written, failed, inferred, refused};
-use super::body;
+use super::body::{self, Payload};
 use super::model::Model;
 use crate::session::RunError;
-use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Request, StatusCode};
 use lockgate_wire::mlflow::{ContentType, Invocation, write_predictions};
@@ -16,8 +15,12 @@ use lockgate_wire::oip::{
 use lockgate_wire::tensor::shown;
 use lockgate_wire::{Tensor, WireError};
 
+/// Marks an answer that says nothing but that somebody else has to answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Elsewhere;
+
 /// `POST /v2/models/{m}/infer`.
-pub(super) async fn oip(model: &Model, request: Request<Incoming>) -> Reply {
+pub(super) async fn oip<B: Payload>(model: &Model, request: Request<B>) -> Reply {
     let refuse = |e: WireError| refused(&e, Dialect::Oip);
     let json = match json_length(&request) {
         Ok(json) => json,
@@ -50,7 +53,7 @@ pub(super) async fn oip(model: &Model, request: Request<Incoming>) -> Reply {
 }
 
 /// A `ModelInferRequest` as the body of an HTTP request, as a gateway sends it on.
-pub(super) async fn message(model: &Model, request: Request<Incoming>) -> Reply {
+pub(super) async fn message<B: Payload>(model: &Model, request: Request<B>) -> Reply {
     let refuse = |e: WireError| refused(&e, Dialect::Oip);
     let body = match body::read(request, model.max_body).await {
         Ok(body) => body,
@@ -110,7 +113,7 @@ fn head<'a>(model: &'a Model, asked: &'a InferRequest) -> ResponseHead<'a> {
 }
 
 /// `POST /invocations`.
-pub(super) async fn mlflow(model: &Model, request: Request<Incoming>) -> Reply {
+pub(super) async fn mlflow<B: Payload>(model: &Model, request: Request<B>) -> Reply {
     let refuse = |e: WireError| refused(&e, Dialect::Mlflow);
     let header =
         request.headers().get(CONTENT_TYPE).map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
@@ -162,11 +165,16 @@ pub(super) fn not_run(error: &RunError, dialect: Dialect) -> Reply {
             reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
             reply
         }
+        RunError::Elsewhere => {
+            let mut reply = failed(StatusCode::SERVICE_UNAVAILABLE, &error.to_string(), dialect);
+            reply.extensions_mut().insert(Elsewhere);
+            reply
+        }
     }
 }
 
 /// How much of the body is JSON, where other bytes follow it. Stock clients may send no Content-Type at all.
-fn json_length(request: &Request<Incoming>) -> Result<Option<usize>, WireError> {
+fn json_length<B: Payload>(request: &Request<B>) -> Result<Option<usize>, WireError> {
     let header = request.headers().get(BINARY_HEADER);
     let json = header.map(|value| header_length(value.as_bytes())).transpose()?;
     let Some(header) = request.headers().get(CONTENT_TYPE) else { return Ok(json) };

@@ -5,6 +5,7 @@
 mod answer;
 mod body;
 mod infer;
+mod inline;
 mod model;
 mod python;
 mod route;
@@ -13,6 +14,7 @@ mod tfs;
 mod warm;
 
 pub use answer::header;
+pub use inline::{Inline, InlineOptions};
 
 use crate::graph::GraphError;
 use crate::session::LoadError;
@@ -98,6 +100,9 @@ pub enum WorkerError {
     /// The release brings a server of its own.
     #[error("the release is served by a server that it brings; its agent starts that instead of a worker")]
     Server,
+    /// The release can't run in another process than a worker's.
+    #[error("only a native (ONNX) release runs inside the gateway")]
+    NotNative,
     /// The model's process is gone.
     #[error("{0}")]
     Lost(String),

@@ -13,7 +13,7 @@ use lockgate_wire::Limits;
 use lockgate_wire::oip::{InputSpec, model_config, model_metadata};
 use lockgate_wire::table::{ColumnKind, ColumnSpec, Plan};
 use lockgate_wire::tensor::shown;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// One loaded model.
 #[derive(Debug)]
@@ -41,19 +41,20 @@ impl Model {
     }
 
     fn onnx(options: &WorkerOptions, entry: &str) -> Result<Self, WorkerError> {
-        let manifest = &options.manifest;
-        let path = options.model_dir.join(entry);
-        let bytes = verified(manifest, &options.model_dir, entry)?;
-        let folder = path.parent().unwrap_or(&options.model_dir);
-        check_external_files(&bytes, folder)?;
-        for name in crate::graph::external_files(&bytes)? {
-            let beside = Path::new(entry).parent().unwrap_or(Path::new("")).join(name);
-            verified(manifest, &options.model_dir, &beside.to_string_lossy())?;
-        }
-        drop(bytes);
+        let path = checked(&options.manifest, &options.model_dir, entry)?;
         let library = Library::load(&options.library)?;
-        let count = options.instances.clamp(1, 64);
-        let sessions = (0..count).map(|_| Session::load(&library, &path)).collect::<Result<Vec<_>, _>>()?;
+        let sessions = sessions(&library, &path, options.instances)?;
+        let make = |sessions| Pool::new(sessions, options.queue);
+        Self::of(&options.manifest, sessions, options.max_body, make)
+    }
+
+    /// A model of sessions, with the pool that is made of them.
+    pub(super) fn of(
+        manifest: &Manifest,
+        sessions: Vec<Session>,
+        max_body: usize,
+        pool: impl FnOnce(Vec<Session>) -> std::io::Result<Pool>,
+    ) -> Result<Self, WorkerError> {
         let (inputs, outputs) =
             sessions.first().map(|s| (s.inputs().to_vec(), s.outputs().to_vec())).unwrap_or_default();
         let columns: Vec<ColumnSpec> = manifest.feature_schema.inputs.iter().map(column).collect();
@@ -62,11 +63,27 @@ impl Model {
         let version = manifest.model_version.to_string();
         let metadata = model_metadata(&name, Some(&version), "onnxruntime_onnx", &inputs, &outputs).into();
         let config = model_config(&name, "onnxruntime_onnx", &inputs, &outputs).into();
-        let pool = Pool::new(sessions, options.queue)
-            .map_err(WorkerError::io("can't start a thread for the model"))?;
+        let pool = pool(sessions).map_err(WorkerError::io("can't start a thread for the model"))?;
         let (pool, limits) = (Engine::Onnx(pool), Limits::default());
-        Ok(Self { name, version, plan, outputs, pool, metadata, config, limits, max_body: options.max_body })
+        Ok(Self { name, version, plan, outputs, pool, metadata, config, limits, max_body })
     }
+}
+
+/// The graph's file, once it and all that it names have the digests that the manifest lists.
+pub(super) fn checked(manifest: &Manifest, folder: &Path, entry: &str) -> Result<PathBuf, WorkerError> {
+    let path = folder.join(entry);
+    let bytes = verified(manifest, folder, entry)?;
+    check_external_files(&bytes, path.parent().unwrap_or(folder))?;
+    for name in crate::graph::external_files(&bytes)? {
+        let beside = Path::new(entry).parent().unwrap_or(Path::new("")).join(name);
+        verified(manifest, folder, &beside.to_string_lossy())?;
+    }
+    Ok(path)
+}
+
+/// Copies of a graph, each for one caller at a time.
+pub(super) fn sessions(library: &Library, path: &Path, count: usize) -> Result<Vec<Session>, WorkerError> {
+    (0..count.clamp(1, 64)).map(|_| Ok(Session::load(library, path)?)).collect()
 }
 
 impl Model {

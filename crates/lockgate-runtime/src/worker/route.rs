@@ -1,10 +1,10 @@
 //! Paths to answers.
 
 use super::answer::{Dialect, Reply, failed, json};
+use super::body::Payload;
 use super::model::Model;
 use super::{infer, tfs};
 use bytes::Bytes;
-use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use lockgate_wire::oip::{ModelPath, Verb, grpc, server_metadata};
@@ -13,7 +13,7 @@ use lockgate_wire::tfs::TfsPath;
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Answers one request.
-pub(super) async fn answer(model: &Model, ready: bool, request: Request<Incoming>) -> Reply {
+pub(super) async fn answer<B: Payload>(model: &Model, ready: bool, request: Request<B>) -> Reply {
     let get = matches!(*request.method(), Method::GET | Method::HEAD);
     let path = request.uri().path();
     let ready = ready && !model.pool.hangs();

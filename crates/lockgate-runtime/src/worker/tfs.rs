@@ -1,11 +1,10 @@
 //! TensorFlow Serving's REST API, for this worker's model.
 
 use super::answer::{Dialect, Reply, Written, failed, inferred, json, refused};
-use super::body;
+use super::body::{self, Payload};
 use super::infer::{not_run, rows};
 use super::model::Model;
 use super::route::wrong_method;
-use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use lockgate_wire::tensor::shown;
 use lockgate_wire::tfs::{
@@ -15,7 +14,7 @@ use lockgate_wire::tfs::{
 use lockgate_wire::{Tensor, WireError};
 
 /// Answers a path below `/v1/models/`.
-pub(super) async fn answer(model: &Model, ready: bool, request: Request<Incoming>) -> Reply {
+pub(super) async fn answer<B: Payload>(model: &Model, ready: bool, request: Request<B>) -> Reply {
     let verb = match of_model(model, request.uri().path()) {
         Ok(verb) => verb,
         Err(message) => return failed(StatusCode::NOT_FOUND, &message, Dialect::Oip),
@@ -53,7 +52,7 @@ fn of_model(model: &Model, path: &str) -> Result<TfsVerb, String> {
     }
 }
 
-async fn infer(model: &Model, verb: TfsVerb, request: Request<Incoming>) -> Reply {
+async fn infer<B: Payload>(model: &Model, verb: TfsVerb, request: Request<B>) -> Reply {
     let refuse = |e: WireError| refused(&e, Dialect::Oip);
     let liked = body::liked(request.headers());
     let body = match body::read(request, model.max_body).await {

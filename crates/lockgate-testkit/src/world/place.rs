@@ -9,7 +9,7 @@ use lockgate_core::guard::GuardSpec;
 use lockgate_core::id::{
     EnvironmentName, GateName, GuardName, ModelName, PrincipalId, ProjectName, PromotionId,
 };
-use lockgate_core::plan::{ApprovalRule, Plan, Revision, RolloutPlan, Step, Testers};
+use lockgate_core::plan::{ApprovalRule, Isolation, Plan, Revision, RolloutPlan, Step, Testers};
 use lockgate_core::route::WHOLE;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -137,6 +137,7 @@ impl Place {
             testers: Testers::Nobody,
             observe: false,
             holdout: self.settings.holdout,
+            isolation: Isolation::Process,
         }
     }
 }
