@@ -80,8 +80,8 @@ def exchanges():
         (oip, head + data, {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(len(head))}),
         (oip, data, {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": "0"}),
         ("/v2/models/toy/versions/1/infer", {"inputs": [tensor]}, {}),
-        ("/invocations", {"inputs": {"x": rows}}, {}),
-        ("/invocations", {"dataframe_split": {"data": 1}}, {}),
+        ("/models/toy/invocations", {"inputs": {"x": rows}}, {}),
+        ("/models/toy/invocations", {"dataframe_split": {"data": 1}}, {}),
         (tfs, {"instances": rows}, {}),
         (tfs, {"inputs": rows}, {}),
         (tfs, {"instances": [[1]]}, {}),
@@ -108,7 +108,7 @@ def test_its_answers_are_the_worker_s_byte_by_byte_in_every_protocol(inline):
         good += inside[0] == 200
     passed = counted(inline, "toy", "passed")
     # Every request of the list was answered inside, the bad ones too.
-    assert counted(inline, "toy") - before == len(exchanges()) - passed and good >= 9
+    assert counted(inline, "toy") - before == len(exchanges()) - passed and good >= 8
     assert counted(inline, "toy", environment="workers") is None
     # What was answered inside is recorded like everything else.
     status, headers, answer = infer(inline, "toy", [1, 2, 3, 4], **{"X-Request-Id": "r 1"})
@@ -224,7 +224,7 @@ def test_a_model_that_turns_out_slow_is_demoted_and_stays_so(inline):
         assert infer(inline, "sometimes", [0.1, 2, 3, 4])[0] == 200
     assert counted(inline, "sometimes") == 20 and lane(inline, "sometimes") == "inline"
     answers = [infer(inline, "sometimes", [0.9, 2, 3, 4])[2] for _ in range(12)]
-    assert {json.loads(a)["outputs"][0]["data"][0] for a in answers} == {pytest.approx(29.9)}
+    assert all(json.loads(a)["outputs"][0]["data"][0] == pytest.approx(29.9) for a in answers)
     # More than 1 % of the last 500: the sixth that is slow. From then on its worker answers.
     assert counted(inline, "sometimes") == 26
     way = wait_for("the demotion in the status", lambda: (w := lane(inline, "sometimes")) != "inline" and w)

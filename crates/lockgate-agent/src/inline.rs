@@ -88,8 +88,7 @@ pub(crate) fn due<'d>(shared: &Shared, deployment: &'d Deployment) -> Option<&'d
     let revision = deployment.inline()?;
     let mut known = shared.inside.lock();
     let key = revision.digest();
-    let proven =
-        shared.fleet.readiness(revision) == Readiness::Ready && shared.fleet.is_checked(revision);
+    let proven = shared.fleet.readiness(revision) == Readiness::Ready && shared.fleet.is_checked(revision);
     if known.contains_key(&key) || !proven {
         return None;
     }

@@ -1,6 +1,6 @@
 //! Releases that a server of the team's own runs: what people have to know of them, and why a plan can't be carried out.
 
-use lockgate_core::id::ModelName;
+use lockgate_core::id::{EnvironmentName, ModelName};
 use lockgate_core::plan::{Isolation, Plan};
 use lockgate_core::release::Runtime;
 use lockgate_core::server::{self, ServerProtocol};
@@ -14,13 +14,8 @@ pub(crate) fn difference(old: &Runtime, new: &Runtime) -> Option<String> {
 /// Why the release's server can't serve or be asked in this plan.
 pub(crate) fn obstacles(plan: &Plan, runtime: &Runtime) -> Vec<String> {
     let model = &plan.model;
-    if plan.rollout.isolation == Isolation::Inline && !matches!(runtime, Runtime::Onnx { .. }) {
-        return vec![format!(
-            "`{}` has isolation = \"inline\" for `{model}`, and only a native (ONNX) release can run inside the gateway; this one runs on {}: [env.{}.isolation] {model} = \"process\"",
-            plan.environment,
-            runtime.words(),
-            plan.environment
-        )];
+    if let Some(why) = not_native(plan.rollout.isolation, &plan.environment, model, runtime) {
+        return vec![why];
     }
     let Some(server) = runtime.server() else { return Vec::new() };
     let refused = plan.gates.iter().filter_map(|(gate, spec)| {
@@ -44,6 +39,22 @@ pub(crate) fn obstacles(plan: &Plan, runtime: &Runtime) -> Vec<String> {
         }
     });
     refused.chain(unknown).collect()
+}
+
+/// Why a release can't run inside the gateway, where its environment asks for that.
+fn not_native(
+    isolation: Isolation,
+    environment: &EnvironmentName,
+    model: &ModelName,
+    runtime: &Runtime,
+) -> Option<String> {
+    if isolation.is_process() || matches!(runtime, Runtime::Onnx { .. }) {
+        return None;
+    }
+    let what = runtime.words();
+    Some(format!(
+        "`{environment}` asks for isolation = \"inline\", and only a native (ONNX) release can run inside the gateway; `{model}` needs {what}: [env.{environment}] isolation = {{ {model} = \"process\" }}"
+    ))
 }
 
 /// What this plan can't prove, or does to users, because of the release's server. `before` is what serves now.
@@ -117,5 +128,23 @@ mod tests {
         let changed = difference(&onnx, &http(ServerProtocol::Oip, Some("7"))).unwrap();
         assert!(changed.contains("ONNX Runtime → http://{TRITON} (oip, model m version 7)"), "{changed}");
         assert_eq!(difference(&onnx, &onnx), None);
+    }
+    #[test]
+    fn only_native_releases_are_taken_into_the_gateway() {
+        let (model, environment) = (ModelName::new("m").unwrap(), EnvironmentName::new("prod").unwrap());
+        let onnx = Runtime::Onnx { entry: "m.onnx".to_owned() };
+        let python = Runtime::Python {
+            loader: "mlflow.sklearn".to_owned(),
+            requirements: "requirements.txt".to_owned(),
+            python: "3.11.7".to_owned(),
+            flavor: lockgate_core::digest::Digest::of(b"flavor"),
+        };
+        let why = |isolation, runtime: &Runtime| not_native(isolation, &environment, &model, runtime);
+        assert_eq!(why(Isolation::Inline, &onnx), None);
+        for runtime in [python, http(ServerProtocol::Oip, None)] {
+            assert_eq!(why(Isolation::Process, &runtime), None);
+            let told = why(Isolation::Inline, &runtime).unwrap();
+            assert!(told.contains("[env.prod] isolation = { m = \"process\" }"), "{told}");
+        }
     }
 }

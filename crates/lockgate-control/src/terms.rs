@@ -4,7 +4,9 @@ use crate::view::Term;
 use lockgate_core::gate::GateSpec;
 use lockgate_core::goal::{Direction, GoalSpec};
 use lockgate_core::guard::GuardSpec;
-use lockgate_core::plan::{ApprovalRule, Isolation, Plan, Revision, RolloutPlan, Smoke, Step, Switch, Testers};
+use lockgate_core::plan::{
+    ApprovalRule, Isolation, Plan, Revision, RolloutPlan, Smoke, Step, Switch, Testers,
+};
 use lockgate_core::promotion::Promotion;
 use lockgate_core::route::WHOLE;
 use serde::Serialize;

@@ -54,5 +54,7 @@ pub(super) fn inline(reader: &mut Reader<'_, '_>, context: &Context<'_>) -> BTre
 }
 
 fn served(model: &ModelName) -> String {
-    format!("`{model}` has a server of its own ([model.{model}.serve]): only a native (ONNX) release can run inside the gateway")
+    format!(
+        "`{model}` has a server of its own ([model.{model}.serve]): only a native (ONNX) release can run inside the gateway"
+    )
 }

@@ -58,3 +58,38 @@ fn the_words_of_server_protocols_are_core_s() {
         assert_eq!(process.server.protocol, protocol);
     }
 }
+
+#[test]
+fn inline_is_for_all_native_models_or_for_those_that_are_named() {
+    let text = r#"
+project = "p"
+[model.native]
+task = "binary"
+[model.other]
+task = "binary"
+[model.served]
+task = "other"
+serve = { http = "http://b:1", protocol = "oip" }
+[env.dev]
+isolation = "inline"
+[env.one]
+isolation = { native = "inline", other = "process" }
+[env.like]
+like = "one"
+isolation = { native = "process" }
+[env.usual]
+"#;
+    let project = read(text);
+    let inline = |name: &str| {
+        let environment = project.environment(&crate::env(name)).unwrap();
+        environment.inline.iter().map(ModelName::as_str).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(["dev", "one", "like", "usual"].map(inline), ["native other", "native", "", ""]);
+    let digest = |name: &str, model: &str| {
+        project.configuration_digest(&crate::env(name), &ModelName::new(model).unwrap()).unwrap()
+    };
+    // What serves can be promoted again to move in or out, and who says nothing keeps the digest that it had.
+    assert_ne!(digest("dev", "native"), digest("usual", "native"));
+    assert_eq!(digest("dev", "served"), digest("usual", "served"));
+    assert_eq!(digest("one", "other"), digest("usual", "other"));
+}

@@ -1,9 +1,10 @@
 //! The agent's machine under anything that may happen.
 
-use crate::build::{HOLD, PROBATION, broken, not_worse, promotion_id};
+use crate::build::{HOLD, PROBATION, broken, not_worse, promotion_id, revision};
 use crate::run::{Act, Run, any_act};
 use lockgate_core::event::InstructionKind;
 use lockgate_core::gate::Outcome;
+use lockgate_core::plan::{OnInconclusive, Revision};
 use proptest::prelude::*;
 
 const OFFER: Act = Act::Offer { backup: true, rollback_late: false };
@@ -12,6 +13,34 @@ const OFFER: Act = Act::Offer { backup: true, rollback_late: false };
 fn say(run: &mut Run, kind: InstructionKind) {
     if let Some(current) = run.deployment.active.as_ref().map(|a| a.promotion.clone()) {
         run.tell(&current, kind);
+    }
+}
+
+/// From its preparation to the end of its probation a rollout keeps everything out of the gateway, and so does a drill.
+#[test]
+fn a_release_runs_inside_the_gateway_only_once_it_is_confirmed_and_alone() {
+    let mut run = Run::new();
+    let inside = |run: &Run| run.deployment.inline().map(Revision::digest);
+    for n in 1..=3 {
+        let before = inside(&run);
+        // Every second plan asks for it.
+        assert_eq!(before.is_some(), n == 3, "before {n}");
+        run.offer(true, OnInconclusive::Hold).unwrap();
+        for _ in 0..6 {
+            assert_eq!(inside(&run), None, "a rollout of {n}");
+            run.after(HOLD, |seen| seen.judgement = not_worse());
+        }
+        assert!(run.deployment.on_probation().is_some() && inside(&run).is_none(), "the probation of {n}");
+        run.after(PROBATION, |_| {});
+        assert_eq!(inside(&run), (n == 2).then(|| revision(n).digest()));
+        if n == 2 {
+            run.tell(&promotion_id(2), InstructionKind::Drill);
+            assert!(run.deployment.drill.is_some() && inside(&run).is_none(), "a drill");
+            run.tell(&promotion_id(2), InstructionKind::Abort);
+            while run.deployment.drill.is_some() {
+                run.after(1000, |seen| seen.target_busy = false);
+            }
+        }
     }
 }
 

@@ -100,6 +100,7 @@ impl Rules {
         }
         traffic(before, event, after);
         routed(after);
+        inline(after);
         warm(after);
         drill(after);
         for digest in shares(after).keys() {
@@ -257,6 +258,16 @@ fn routed(after: &Deployment) {
     let holdout = if whole && told.main.is_some() { plan.rollout.holdout } else { 0 };
     assert_eq!(weight + holdout, asked.split.map_or(WHOLE, |(_, weight, _)| weight));
     assert!(holdout == 0 || told.main.map(Revision::digest) != Some(candidate.digest()));
+}
+
+/// What runs inside the gateway is what serves, alone: no side of a rollout, of its probation or of a drill.
+fn inline(after: &Deployment) {
+    let Some(revision) = after.inline() else { return };
+    let told = after.routed();
+    assert!(told.split.is_none() && told.shadow == 0 && !told.preview && after.active.is_none());
+    assert!(after.drill.is_none() && after.on_probation().is_none());
+    assert_eq!(told.main.map(Revision::digest), Some(revision.digest()));
+    assert_eq!(shares(after), BTreeMap::from([(revision.digest(), WHOLE)]));
 }
 
 /// I4: what has traffic, what it would go back to and the backup are kept warm.

@@ -207,7 +207,15 @@ pub(crate) fn variant(release: &str, version: u64, workers: &[&Worker]) -> Varia
 
 pub(crate) fn route(baseline: Option<Variant>) -> ModelRoute {
     let unit = Some(UnitSource::Header("x-unit".to_owned()));
-    ModelRoute { baseline, split: None, backup: None, unit, timeout_ms: 500, testers: Testers::Nobody, inline: false }
+    ModelRoute {
+        baseline,
+        split: None,
+        backup: None,
+        unit,
+        timeout_ms: 500,
+        testers: Testers::Nobody,
+        inline: false,
+    }
 }
 
 pub(crate) fn with_candidate(baseline: Option<Variant>, candidate: Variant, weight: u32) -> ModelRoute {

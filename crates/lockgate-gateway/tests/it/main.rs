@@ -1,12 +1,13 @@
 //! The gateway over real sockets, with workers that the tests play themselves.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 mod common;
 mod failover;
 mod feedback;
 mod grpc;
 mod hostile;
+mod inline;
 mod passing;
 mod routing;
 mod shadow;

@@ -67,10 +67,8 @@ impl Inline {
         let sessions = model::sessions(&library, &path, options.copies)?;
         let make = |sessions| Ok(Pool::without_threads(sessions));
         let model = Model::of(&options.manifest, sessions, MAX_BODY, make)?;
-        let p99 = measure(&model, options.example.as_ref()).map_err(|message| WorkerError::WarmUp {
-            path: Path::new("one row").to_owned(),
-            message,
-        })?;
+        let p99 = measure(&model, options.example.as_ref())
+            .map_err(|message| WorkerError::WarmUp { path: Path::new("one row").to_owned(), message })?;
         Ok((Self(model), p99))
     }
 

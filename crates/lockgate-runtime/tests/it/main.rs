@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 mod common;
+mod inline;
 mod pool;
 mod python;
 mod servers;
