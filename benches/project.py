@@ -94,6 +94,11 @@ class Project:
         url = json.loads((self.state / "up.json").read_text())["gateways"][environment]
         return int(url.rpartition(":")[2])
 
+    def lane(self, environment, model):
+        """Which way requests take to a model that may run inside the gateway."""
+        found = next(e for e in self.json("status")["environments"] if e["name"] == environment)
+        return next((side.get("lane") for side in found["models"][model]["sides"] if side["role"] == "baseline"), None)
+
     def agent(self, environment):
         """The process of an environment's agent."""
         home = str(self.state / "env" / environment)

@@ -28,6 +28,13 @@ from project import Project
 ROWS = 2000
 OIP, MLFLOW = "/v2/models/delay/infer", "/invocations"
 
+# The same release once more, run inside its gateway.
+INSIDE = """
+[env.inside]
+after = "dev"
+isolation = "inline"
+"""
+
 
 class Target:
     """A server under load: where it is, what it is asked, and the processes whose CPU time counts, by part."""
@@ -82,9 +89,13 @@ def start_all(args, project, processes, scratch):
     gateway = f"tcp:{project.gateway_port('dev')}"
 
     lockgate = {"gateway": lambda: [agent], "worker": lambda: [worker]}
+    inside, [(idle, _, _)] = project.agent("inside"), project.workers("inside")
+    within = {"gateway": lambda: [inside], "worker": lambda: [idle]}
+    lane = f"tcp:{project.gateway_port('inside')}"
     targets = [
         Target("gateway", "lockgate: gateway and worker, /v2/…/infer", gateway, OIP, lockgate),
         Target("gateway-mlflow", "lockgate: gateway and worker, /invocations", gateway, MLFLOW, lockgate),
+        Target("inline", "lockgate: the model inside the gateway (isolation = \"inline\"), /v2/…/infer", lane, OIP, within),
         Target("worker", "lockgate worker alone, Unix socket", f"unix:{socket}", OIP, {"worker": lambda: [worker]}),
     ]
     wanted = set(args.only.split(",")) if args.only else None
@@ -235,6 +246,9 @@ def summary(targets, connections, cells):
             None,
             lambda a, b: sum(us for name, us in a["threads_us"].items() if name.startswith("gateway/gateway-")) / b["cpu_us"]["proxy"],
         )
+    ratio("inline / gateway: requests per second", "inline", "gateway", lambda r: r["rps"])
+    ratio("inline / gateway: p50", "inline", "gateway", lambda r: r["p50_us"])
+    ratio("inline / gateway: CPU of the whole", "inline", "gateway", lambda r: sum(r["cpu_us"].values()))
     ratio("gateway / worker alone: requests per second", "gateway", "worker", lambda r: r["rps"])
     ratio("gateway / worker alone: CPU of the whole", "gateway", "worker", lambda r: sum(r["cpu_us"].values()))
     ratio("gateway - worker alone: p50 in µs", "gateway", "worker", None, lambda a, b: a["p50_us"] - b["p50_us"])
@@ -308,7 +322,7 @@ def main():
     began = time.monotonic()
     found = versions()
     say(", ".join(f"{k} {v}" for k, v in found.items()))
-    project, processes = Project("run"), Processes()
+    project, processes = Project("run", INSIDE), Processes()
     scratch = CACHE / "run/scratch"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
@@ -316,7 +330,9 @@ def main():
         project.up(args.gateway_threads)
         project.train()
         project.release("delay@candidate")
-        project.ok("promote", "latest", "--env", "dev", "--wait")
+        for environment in ("dev", "inside"):
+            project.ok("promote", "latest", "--env", environment, "--wait")
+        wait_until("the model to be inside the gateway", lambda: project.lane("inside", "delay") == "inline", 60)
         requests = bodies(project.folder)
         files = {p: write_requests(scratch / f"requests-{i}", r) for i, (p, r) in enumerate(requests.items())}
         targets = start_all(args, project, processes, scratch)
@@ -336,6 +352,7 @@ def main():
                 cells[target.name, count].append(measure(target, files, count, args.seconds))
             say(f"repetition {repetition + 1} of {args.repetitions} done after {time.monotonic() - began:.0f} s")
         result = summary(targets, args.connections, cells)
+        check_inside(project)
         result["memory_pss_mb"] = memory
         result["memory_pss_mb_after"] = {t.name: {part: round(pss_mb(p), 1) for part, p in t.pids().items()} for t in targets}
         metrics = fetch_metrics(project.gateway_port("dev"))
@@ -357,6 +374,14 @@ def main():
     finally:
         processes.stop()
         project.down()
+
+
+def check_inside(project):
+    """A model that was taken out of the gateway meanwhile would have been measured as a worker's."""
+    counts = {k: v for k, v in fetch_metrics(project.gateway_port("inside")).items() if k.startswith("lockgate_inline")}
+    outside = {k: v for k, v in counts.items() if v and ("answered" not in k)}
+    if outside or project.lane("inside", "delay") != "inline":
+        raise SystemExit(f"not all was answered inside the gateway: {counts}, {project.lane('inside', 'delay')}")
 
 
 def fetch_metrics(port):

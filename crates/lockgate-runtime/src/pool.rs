@@ -6,6 +6,7 @@
 
 use crate::session::{RunError, Session};
 use lockgate_wire::Tensor;
+use rustix::time::{ClockId, clock_gettime};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -36,21 +37,42 @@ pub struct Pool {
 
 /// What a row is expected to cost. Unknown until something has run.
 #[derive(Debug)]
-struct Cost(AtomicU64);
+struct Cost {
+    known: AtomicU64,
+    /// The least that a row has cost so far.
+    least: AtomicU64,
+    /// Whether only the time counts in which the thread was busy: a machine that is busy with other things makes no row dear.
+    own_time: bool,
+}
 
 impl Cost {
+    fn new(own_time: bool) -> Self {
+        Self { known: AtomicU64::new(u64::MAX), least: AtomicU64::new(u64::MAX), own_time }
+    }
+
     fn expect(&self, rows: usize) -> u64 {
-        self.0.load(Ordering::Relaxed).saturating_mul(rows as u64)
+        self.known.load(Ordering::Relaxed).saturating_mul(rows as u64)
     }
 
     /// Rises at once, sinks slowly: a wrong "cheap" blocks others, a wrong "dear" costs two thread switches.
     fn learn(&self, rows: usize, took: Duration) {
         let sample = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX) / (rows.max(1) as u64);
-        let known = self.0.load(Ordering::Relaxed);
+        self.least.fetch_min(sample, Ordering::Relaxed);
+        let known = self.known.load(Ordering::Relaxed);
         let next = if known == u64::MAX { sample } else { sample.max(known - known / 8 + sample / 8) };
         // One descheduled run must not send a small model to the threads for long.
         let next = if known == u64::MAX { next } else { next.min(known.saturating_mul(4).max(1000)) };
-        self.0.store(next, Ordering::Relaxed);
+        self.known.store(next, Ordering::Relaxed);
+    }
+
+    /// Something was too dear to be run. Where nothing runs nothing is learned, so a wrong "dear" must fade: to the least that a
+    /// row has really cost.
+    fn fade(&self) {
+        let known = self.known.load(Ordering::Relaxed);
+        let least = self.least.load(Ordering::Relaxed);
+        if known != u64::MAX {
+            self.known.store((known - known / 16).max(least).min(known), Ordering::Relaxed);
+        }
     }
 }
 
@@ -63,7 +85,7 @@ impl Pool {
         let sessions: Arc<[Mutex<Session>]> = sessions.into_iter().map(Mutex::new).collect();
         let (sender, receiver) = sync_channel(queue.max(1));
         let receiver = Arc::new(Mutex::new(receiver));
-        let cost = Arc::new(Cost(AtomicU64::new(u64::MAX)));
+        let cost = Arc::new(Cost::new(false));
         for index in 0..sessions.len() {
             let (sessions, receiver, cost) =
                 (Arc::clone(&sessions), Arc::clone(&receiver), Arc::clone(&cost));
@@ -77,7 +99,7 @@ impl Pool {
     #[must_use]
     pub fn without_threads(sessions: Vec<Session>) -> Self {
         let sessions = sessions.into_iter().map(Mutex::new).collect();
-        Self { sessions, queue: None, cost: Arc::new(Cost(AtomicU64::new(u64::MAX))) }
+        Self { sessions, queue: None, cost: Arc::new(Cost::new(true)) }
     }
 
     /// Runs the model.
@@ -92,7 +114,10 @@ impl Pool {
         {
             return timed(&mut session, tensors, rows, &self.cost);
         }
-        let queue = self.queue.as_ref().ok_or(RunError::Elsewhere)?;
+        let Some(queue) = &self.queue else {
+            self.cost.fade();
+            return Err(RunError::Elsewhere);
+        };
         let (reply, answer) = oneshot::channel();
         queue.try_send(Job { tensors, rows, reply }).map_err(|e| match e {
             TrySendError::Full(_) => RunError::Busy,
@@ -140,11 +165,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn timed(session: &mut Session, tensors: Vec<Tensor>, rows: usize, cost: &Cost) -> Result<Answer, RunError> {
-    let start = Instant::now();
+    let (start, before) = (Instant::now(), cost.own_time.then(thread_time));
     let outputs = session.run(tensors)?;
     let took = start.elapsed();
-    cost.learn(rows, took);
+    cost.learn(rows, before.map_or(took, |before| thread_time().saturating_sub(before)));
     Ok((outputs, took))
+}
+
+/// How long this thread has been busy so far.
+pub(crate) fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 fn execute(sessions: &[Mutex<Session>], index: usize, receiver: &Mutex<Receiver<Job>>, cost: &Cost) {
@@ -167,7 +198,7 @@ mod tests {
 
     #[test]
     fn cost_is_unknown_first_then_rises_quickly_and_sinks_slowly() {
-        let cost = Cost(AtomicU64::new(u64::MAX));
+        let cost = Cost::new(false);
         assert!(cost.expect(1) > INLINE_NS);
         cost.learn(10, Duration::from_micros(100));
         assert_eq!(cost.expect(1), 10_000);
@@ -178,5 +209,22 @@ mod tests {
         assert_eq!(cost.expect(1), 27_500);
         cost.learn(1, Duration::from_secs(1));
         assert_eq!(cost.expect(1), 110_000);
+    }
+
+    #[test]
+    fn what_was_too_dear_once_is_tried_again_but_never_below_what_a_row_has_cost() {
+        let cost = Cost::new(true);
+        cost.fade();
+        assert_eq!(cost.expect(1), u64::MAX, "nothing is known yet");
+        cost.learn(1, Duration::from_micros(10));
+        (0..3).for_each(|_| cost.learn(1, Duration::from_secs(1)));
+        assert!(cost.expect(2) > INLINE_NS);
+        let fades = (1..).find(|_| {
+            cost.fade();
+            cost.expect(2) <= INLINE_NS
+        });
+        assert_eq!(fades, Some(23));
+        (0..1000).for_each(|_| cost.fade());
+        assert_eq!(cost.expect(1), 10_000);
     }
 }

@@ -266,14 +266,17 @@ pub(crate) fn sides(out: Out, model: &str, sides: &[LiveSide]) -> String {
             side.resident_bytes.map_or_else(|| "-".to_owned(), |b| format!("{} MB", b / 1_000_000)),
             side.cpu_cores.map_or_else(|| "-".to_owned(), |c| format!("{c:.2}")),
         ]);
-        if let Some(lane) = &side.lane {
-            rows.push(vec![String::new(), out.mark(Tone::Faint, &format!("runs: {lane}"))]);
-        }
         if let Some(trouble) = &side.trouble {
             rows.push(vec![String::new(), out.mark(Tone::Bad, trouble)]);
         }
     }
-    table(&rows)
+    let mut text = table(&rows);
+    for side in sides {
+        // Below the table: a sentence would make its column as wide.
+        let Some(lane) = &side.lane else { continue };
+        text.push_str(&format!("  {} v{} runs {lane}\n", side.role.as_str(), side.model_version));
+    }
+    text
 }
 
 /// Everything at a glance.

@@ -6,7 +6,7 @@ use super::infer::{self, Elsewhere};
 use super::model::{self, Model};
 use super::{WorkerError, route};
 use crate::engine::Engine;
-use crate::pool::Pool;
+use crate::pool::{Pool, thread_time};
 use crate::session::Library;
 use bytes::Bytes;
 use http_body_util::Full;
@@ -16,7 +16,6 @@ use lockgate_wire::mlflow::{ContentType, Invocation};
 use lockgate_wire::oip::InputSpec;
 use lockgate_wire::tensor::elements;
 use lockgate_wire::{Data, Datatype, Tensor};
-use rustix::time::{ClockId, clock_gettime};
 use std::future::poll_fn;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -134,10 +133,4 @@ fn blank(input: &InputSpec) -> Result<Tensor, String> {
         Datatype::Bytes => Data::Bytes(vec![String::new(); n]),
     };
     Tensor::new(input.name.clone(), shape, data).map_err(|e| e.to_string())
-}
-
-/// How long this thread has been busy so far.
-fn thread_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }

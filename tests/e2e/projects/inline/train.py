@@ -24,31 +24,26 @@ def const(name, value):
     return numpy_helper.from_array(np.array(value), name)
 
 
-def long_work(times):
-    """A loop that multiplies matrices as often as the tensor `times` says, which nothing can compute beforehand."""
+def long_work(flag):
+    """A loop that multiplies matrices ten times where `flag` is 1, and not at all where it is 0: nothing can be computed beforehand."""
+    side = helper.make_tensor_value_info
     body = helper.make_graph(
         [
-            node("MatMul", ["before", "before"], ["product"]),
-            node("Mul", ["product", "none"], ["after"]),
+            node("Add", ["ones", "before"], ["matrix"]),
+            node("MatMul", ["matrix", "matrix"], ["product"]),
+            node("ReduceMean", ["product", "both"], ["mean"], keepdims=0),
+            node("Mul", ["mean", "none"], ["after"]),
             node("Identity", ["go"], ["goes"]),
         ],
         "body",
-        [
-            helper.make_tensor_value_info("i", TensorProto.INT64, []),
-            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("before", TensorProto.FLOAT, [400, 400]),
-        ],
-        [
-            helper.make_tensor_value_info("goes", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("after", TensorProto.FLOAT, [400, 400]),
-        ],
-        [const("none", np.float32(0))],
+        [side("i", TensorProto.INT64, []), side("go", TensorProto.BOOL, []), side("before", TensorProto.FLOAT, [])],
+        [side("goes", TensorProto.BOOL, []), side("after", TensorProto.FLOAT, [])],
+        [const("ones", np.ones((400, 400), np.float32)), const("both", np.array([0, 1], np.int64)), const("none", np.float32(0))],
     )
     return [
-        node("Loop", [times, "", "start"], ["end"], body=body),
-        node("ReduceSum", ["end", "axes"], ["rest"], keepdims=0),
-        node("Mul", ["rest", "zero"], ["nothing"]),
-        node("Add", ["sum", "nothing"], ["y"]),
+        node("Mul", [flag, "ten"], ["times"]),
+        node("Loop", ["times", "", "zero"], ["end"], body=body),
+        node("Add", ["sum", "end"], ["y"]),
     ]
 
 
@@ -67,12 +62,12 @@ def graph(kind, alias):
         node("Greater", ["largest", "limit"], ["above"]),
     ]
     if kind in ("slow", "sometimes"):
-        constants.append(const("start", np.ones((400, 400), np.float32)))
+        constants.append(const("ten", np.array(10, np.int64)))
     if kind == "slow":
         nodes += [*above, node("Not", ["above"], ["below"]), node("Or", ["above", "below"], ["always"])]
-        nodes += [node("Cast", ["always"], ["times"], to=TensorProto.INT64), *long_work("times")]
+        nodes += [node("Cast", ["always"], ["flag"], to=TensorProto.INT64), *long_work("flag")]
     elif kind == "sometimes":
-        nodes += [*above, node("Cast", ["above"], ["times"], to=TensorProto.INT64), *long_work("times")]
+        nodes += [*above, node("Cast", ["above"], ["flag"], to=TensorProto.INT64), *long_work("flag")]
     elif kind == "fragile":
         constants += [const("table", np.array([0.0], np.float32)), const("five", np.array(5, np.int64))]
         nodes += [*above, node("Cast", ["above"], ["flag"], to=TensorProto.INT64), node("Mul", ["flag", "five"], ["index"])]
