@@ -6,6 +6,7 @@
 //! | `writer` | group commit: what is acknowledged is durable |
 //! | `conn`, `query`, `row` | connections within a transaction; statements; answers |
 //! | `sqlite`, `postgres` | the engines behind them |
+//! | `statistics` | what PostgreSQL's planner goes by |
 //! | `pattern` | regular expressions that mean the same to both |
 //! | `open`, `steps` | opening; the steps of the schema |
 //! | [`log`] | the event log: appending, reading, agents' reports |
@@ -54,6 +55,7 @@ pub mod settings;
 mod sqlite;
 mod statements;
 pub mod states;
+mod statistics;
 mod steps;
 pub mod store;
 #[cfg(test)]

@@ -6,6 +6,7 @@ use crate::lock::FileLock;
 use crate::open;
 use crate::place::{Engine, Place};
 use crate::sqlite::{self, Mode};
+use crate::statistics;
 use crate::writer::{Hand, Job, Message, Work, Writer};
 use futures_util::future::BoxFuture;
 use lockgate_core::clock::Clock;
@@ -122,6 +123,9 @@ impl Store {
         let readers = Readers::new(&place, options.readers, Mode::Query)?;
         let (sender, queue) = mpsc::channel(options.queue.max(1));
         let hand = Hand::new(place.clone(), options.clock, connection, options.job_timeout);
+        if let Readers::Postgres(pool) = &readers {
+            tokio::spawn(statistics::keep(pool.clone(), place.clone(), Arc::downgrade(&hand.written)));
+        }
         let hand = Arc::new(Mutex::new(hand));
         start(Writer { hand: Arc::clone(&hand), queue, batch: options.batch.max(1), lock }, &place)?;
         let writer = Some(ToWriter { queue: sender, hand });

@@ -18,6 +18,7 @@ use lockgate_core::clock::Clock;
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
@@ -127,6 +128,8 @@ pub(crate) struct Hand {
     commit: Duration,
     /// How many jobs share a transaction of late, times [`SHARE`].
     shared: usize,
+    /// Set whenever something was kept.
+    pub(crate) written: Arc<AtomicBool>,
     closed: bool,
 }
 
@@ -188,6 +191,7 @@ impl Hand {
             begun: None,
             commit: Duration::ZERO,
             shared: SHARE,
+            written: Arc::new(AtomicBool::new(true)),
             closed: false,
         }
     }
@@ -277,6 +281,7 @@ impl Hand {
             limited(&mut tx, end).await.map_err(|error| unconfirmed(error, &self.place))?;
         }
         if batch.kept > 0 {
+            self.written.store(true, Ordering::Relaxed);
             // The last ones count most.
             self.commit = (self.commit * 3 + begun.elapsed()) / 4;
             self.shared = (self.shared * 7 + batch.done.len() * SHARE).div_ceil(8);

@@ -429,3 +429,33 @@ async fn a_job_of_many_small_statements_has_its_limit_too() {
     let done: Result<(), StoreError> = work.await;
     assert!(matches!(done, Err(StoreError::TimedOut { .. })), "{done:?}");
 }
+
+#[tokio::test]
+async fn statistics_follow_what_is_written() {
+    let bench = Bench::postgres().await;
+    let store = bench.open().await;
+    let written: Result<(), StoreError> = store
+        .write(|tx| {
+            Box::pin(async move {
+                for n in 0..2000 {
+                    tx.set_setting(&format!("k{n}"), "v").await?;
+                }
+                Ok(())
+            })
+        })
+        .await;
+    written.unwrap();
+    // Autovacuum's own are counted elsewhere.
+    let gathered = "SELECT count(*) FROM pg_stat_user_tables WHERE relname = 'settings' AND last_analyze IS NOT NULL";
+    let end = std::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        let found: Result<_, StoreError> =
+            store.read(move |conn| Box::pin(async move { conn.scalar(query(gathered)).await })).await;
+        if found.unwrap() == Some(1) {
+            break;
+        }
+        assert!(std::time::Instant::now() < end, "no statistics were gathered");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    store.close().await;
+}
