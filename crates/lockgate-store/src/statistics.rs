@@ -19,7 +19,7 @@ const EVERY: Duration = Duration::from_secs(5);
 /// Tables that have changed by a fifth since their statistics were gathered. Each time takes as long, however large a table
 /// is, and the next comes only when it has grown by as much again.
 const STALE: &str = "SELECT quote_ident(relname) AS name FROM pg_stat_user_tables \
-                     WHERE schemaname = current_schema() AND n_mod_since_analyze > 1000 + n_live_tup / 5 ORDER BY relname";
+                     WHERE schemaname = current_schema() AND n_mod_since_analyze > 100 + n_live_tup / 5 ORDER BY relname";
 
 /// Gathers statistics of what has changed much, until the pool is closed or the writer, to whom `written` belongs, has gone.
 pub(crate) async fn keep(pool: Pool<Postgres>, place: Place, written: Weak<AtomicBool>) {

@@ -446,7 +446,8 @@ async fn statistics_follow_what_is_written() {
         .await;
     written.unwrap();
     // Autovacuum's own are counted elsewhere.
-    let gathered = "SELECT count(*) FROM pg_stat_user_tables WHERE relname = 'settings' AND last_analyze IS NOT NULL";
+    let gathered =
+        "SELECT count(*) FROM pg_stat_user_tables WHERE relname = 'settings' AND last_analyze IS NOT NULL";
     let end = std::time::Instant::now() + Duration::from_secs(30);
     loop {
         let found: Result<_, StoreError> =

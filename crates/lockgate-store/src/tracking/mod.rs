@@ -72,14 +72,26 @@ fn tuples(before: usize, rows: usize, columns: usize) -> String {
     list.join(", ")
 }
 
+/// How many ids PostgreSQL gets at once where there are more than [`CHUNK`]: as one value, so that the text is the same for any
+/// number of them and a thousand take one way there and back. It then plans for a hundred, which for few is the wrong plan.
+const AT_ONCE: usize = 5000;
+
 /// The rows of `head … IN (ids)`, some ids at a time.
 async fn rows_of(conn: &mut Conn, head: &'static str, ids: &[String]) -> Result<Vec<Row>, StoreError> {
     let mut found = Vec::new();
-    for chunk in ids.chunks(CHUNK) {
-        let text = conn.nameless(format!("{head} {}", places(0, chunk.len())));
-        let statement: Query = query_dynamic(text);
-        let statement = chunk.iter().fold(statement, |statement, id| statement.bind(id.clone()));
-        found.extend(conn.fetch_all(statement).await?);
+    if conn.is_sqlite() || ids.len() <= CHUNK {
+        for chunk in ids.chunks(CHUNK) {
+            let text = conn.nameless(format!("{head} {}", places(0, chunk.len())));
+            let statement: Query = query_dynamic(text);
+            let statement = chunk.iter().fold(statement, |statement, id| statement.bind(id.clone()));
+            found.extend(conn.fetch_all(statement).await?);
+        }
+    } else {
+        let text = format!("{head} (SELECT json_array_elements_text(CAST($1 AS JSON)))");
+        for chunk in ids.chunks(AT_ONCE) {
+            let list = serde_json::Value::from(chunk).to_string();
+            found.extend(conn.fetch_all(query_dynamic(text.clone()).bind(list)).await?);
+        }
     }
     Ok(found)
 }
