@@ -13,8 +13,11 @@ use std::sync::Weak;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// How often it is looked, where anything was written since.
+/// How often it is looked.
 const EVERY: Duration = Duration::from_secs(5);
+
+/// How often it is looked after the last write. PostgreSQL counts what a connection changed up to ten seconds after it fell idle.
+const LOOKS: u32 = 4;
 
 /// Tables that have changed by a fifth since their statistics were gathered. Each time takes as long, however large a table
 /// is, and the next comes only when it has grown by as much again.
@@ -23,15 +26,17 @@ const STALE: &str = "SELECT quote_ident(relname) AS name FROM pg_stat_user_table
 
 /// Gathers statistics of what has changed much, until the pool is closed or the writer, to whom `written` belongs, has gone.
 pub(crate) async fn keep(pool: Pool<Postgres>, place: Place, written: Weak<AtomicBool>) {
+    let mut looks = 0_u32;
     loop {
         tokio::select! {
             () = pool.close_event() => return,
             () = tokio::time::sleep(EVERY) => {}
         }
-        match written.upgrade().map(|written| written.swap(false, Ordering::Relaxed)) {
-            None => return,
-            Some(false) => continue,
-            Some(true) => {}
+        let Some(written) = written.upgrade() else { return };
+        looks = if written.swap(false, Ordering::Relaxed) { LOOKS } else { looks.saturating_sub(1) };
+        drop(written);
+        if looks == 0 {
+            continue;
         }
         tokio::select! {
             () = pool.close_event() => return,

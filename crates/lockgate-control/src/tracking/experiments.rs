@@ -21,13 +21,17 @@ pub struct NewExperiment {
 /// The experiment with this number.
 pub(super) async fn found(conn: &mut Conn, id: &str) -> Result<Experiment, TrackingError> {
     let number = checks::experiment_id(id)?;
-    let found = conn.experiment(number).await?;
-    found.ok_or_else(|| TrackingError::missing(format!("No Experiment with id={number} exists")))
+    conn.experiment(number).await?.ok_or_else(|| missing(number))
 }
 
-/// The experiment, where it is in use.
+fn missing(number: i64) -> TrackingError {
+    TrackingError::missing(format!("No Experiment with id={number} exists"))
+}
+
+/// The experiment's own row, where it is in use.
 pub(super) async fn active(conn: &mut Conn, id: &str) -> Result<Experiment, TrackingError> {
-    let experiment = found(conn, id).await?;
+    let number = checks::experiment_id(id)?;
+    let experiment = conn.experiment_row(number).await?.ok_or_else(|| missing(number))?;
     if experiment.lifecycle == Lifecycle::Active {
         return Ok(experiment);
     }

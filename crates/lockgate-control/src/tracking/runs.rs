@@ -190,11 +190,11 @@ impl Tracking {
         self.write_sized(true, move |tx| {
             Box::pin(async move {
                 active(tx, &id).await?;
-                tx.update_run(&id, &update).await?;
+                let updated = tx.update_run(&id, &update).await?;
                 if let Some(name) = update.name {
                     tx.set_run_tags(&id, &[KeyValue { key: NAME_TAG.to_owned(), value: name }]).await?;
                 }
-                row(tx, &id).await
+                updated.ok_or_else(|| missing(&id))
             })
         })
         .await

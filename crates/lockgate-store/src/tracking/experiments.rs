@@ -54,6 +54,15 @@ impl Conn {
         self.with_tags(row).await
     }
 
+    /// The experiment's own row, without its tags.
+    ///
+    /// # Errors
+    /// Where the database can't be read.
+    pub async fn experiment_row(&mut self, id: i64) -> Result<Option<Experiment>, StoreError> {
+        let row = self.fetch_optional(query(BY_ID).bind(id).bind(self.workspace().to_owned())).await?;
+        row.as_ref().map(experiment).transpose()
+    }
+
     /// The experiment with this name, also where it was deleted.
     ///
     /// # Errors

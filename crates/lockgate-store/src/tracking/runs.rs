@@ -15,7 +15,8 @@ statements! {
     INSERT = "INSERT INTO runs (run_id, experiment_id, name, user_id, created_by, status, start_time, end_time, \
               artifact_uri, lifecycle, workspace) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
     UPDATE = "UPDATE runs SET status = COALESCE($2, status), end_time = COALESCE($3, end_time), \
-              name = COALESCE($4, name) WHERE run_id = $1";
+              name = COALESCE($4, name) WHERE run_id = $1 \
+              RETURNING run_id, experiment_id, name, user_id, created_by, status, start_time, end_time, artifact_uri, lifecycle";
     SET_LIFECYCLE = "UPDATE runs SET lifecycle = $2, deleted_at = CASE WHEN $2 = 'deleted' THEN COALESCE(deleted_at, $3) END \
                      WHERE run_id = $1";
     SET_LIFECYCLE_OF_ALL = "UPDATE runs SET lifecycle = $2, \
@@ -130,14 +131,15 @@ impl Tx {
         self.execute(statement.bind(new.lifecycle.as_str()).bind(workspace)).await.map(|_| ())
     }
 
-    /// Changes a run's own row.
+    /// Changes a run's own row, and gives it as it is then.
     ///
     /// # Errors
     /// Where it can't be stored.
-    pub async fn update_run(&mut self, id: &str, update: &RunUpdate) -> Result<(), StoreError> {
+    pub async fn update_run(&mut self, id: &str, update: &RunUpdate) -> Result<Option<Run>, StoreError> {
         no_nul("a run's name", update.name.as_deref().unwrap_or_default())?;
         let statement = query(UPDATE).bind(id.to_owned()).bind(update.status.clone());
-        self.execute(statement.bind(update.end_time).bind(update.name.clone())).await.map(|_| ())
+        let statement = statement.bind(update.end_time).bind(update.name.clone());
+        self.fetch_optional(statement).await?.as_ref().map(run).transpose()
     }
 
     /// Deletes or restores a run.

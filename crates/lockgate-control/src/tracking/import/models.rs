@@ -26,7 +26,7 @@ pub(super) async fn take(tx: &mut Tx, record: &LoggedModelRecord) -> Result<Outc
     if tx.logged_model_lifecycle(&record.model_id).await?.is_some() {
         return Ok(Outcome::conflict("the logged model of this id was deleted here"));
     }
-    if tx.experiment(record.experiment_id).await?.is_none() {
+    if tx.experiment_row(record.experiment_id).await?.is_none() {
         return Ok(Outcome::conflict(format!("there is no experiment {} here", record.experiment_id)));
     }
     if tx.is_model_id_used(&record.model_id).await? {

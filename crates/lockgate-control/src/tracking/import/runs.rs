@@ -78,7 +78,7 @@ pub(super) async fn take(
     if tx.is_run_id_used(&record.run_id).await? {
         return Ok(Outcome::conflict("a run of another workspace has this id"));
     }
-    if tx.experiment(record.experiment_id).await?.is_none() {
+    if tx.experiment_row(record.experiment_id).await?.is_none() {
         return Ok(Outcome::conflict(format!("there is no experiment {} here", record.experiment_id)));
     }
     let run = row(tx, record, by)?;

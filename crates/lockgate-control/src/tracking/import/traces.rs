@@ -126,7 +126,7 @@ pub(super) async fn take(tx: &mut Tx, record: &TraceRecord) -> Result<Outcome, T
     if tx.trace_is_elsewhere(&record.trace_id).await? {
         return Ok(Outcome::conflict("a trace of another workspace has this id"));
     }
-    if tx.experiment(record.experiment_id).await?.is_none() {
+    if tx.experiment_row(record.experiment_id).await?.is_none() {
         return Ok(Outcome::conflict(format!("there is no experiment {} here", record.experiment_id)));
     }
     put(tx, &trace, record).await

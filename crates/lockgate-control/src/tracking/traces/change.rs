@@ -152,7 +152,7 @@ impl Tracking {
     async fn delete_some(&self, experiment: i64, doomed: Doomed) -> Result<(i64, u64), TrackingError> {
         self.write(move |tx| {
             Box::pin(async move {
-                let Some(experiment) = tx.experiment(experiment).await? else { return Ok((0, 0)) };
+                let Some(experiment) = tx.experiment_row(experiment).await? else { return Ok((0, 0)) };
                 let ids: Vec<String> = match doomed {
                     Doomed::Oldest { until, most } => tx.oldest_traces(experiment.id, until, most).await?,
                     Doomed::Named(ids) => {

@@ -95,6 +95,7 @@ pub(super) async fn location(conn: &mut Conn, id: &str) -> Result<String, Tracki
 }
 
 async fn own_location(conn: &mut Conn, trace: &Trace) -> Result<String, TrackingError> {
-    let experiment = conn.experiment(trace.experiment_id).await?.ok_or_else(|| missing(&trace.trace_id))?;
+    let experiment =
+        conn.experiment_row(trace.experiment_id).await?.ok_or_else(|| missing(&trace.trace_id))?;
     Ok(places::of_trace(&experiment.artifact_location, &trace.trace_id))
 }
