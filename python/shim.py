@@ -405,4 +405,5 @@ def main(sock, options):
         send(sock, {"id": head["id"], **answer}, parts)
 
 
-main(SOCKET, json.loads(OPTIONS))  # noqa: F821, both are given by whoever runs this file
+if "SOCKET" in globals():  # whoever converts a model reads this file too, for what it says of inputs and answers
+    main(SOCKET, json.loads(OPTIONS))  # noqa: F821, both are given by the worker

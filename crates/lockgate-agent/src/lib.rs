@@ -45,6 +45,7 @@ pub mod judge;
 mod link;
 mod live;
 pub mod look;
+pub mod optimise;
 mod outbox;
 mod outcomes;
 mod predictions;

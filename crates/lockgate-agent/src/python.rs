@@ -93,7 +93,8 @@ impl Wanted {
         self.make(dir, &|_| {}, Some(confinement)).await
     }
 
-    async fn make(
+    /// The same; `say` is told what takes time, and without `confinement` nothing holds the installer in.
+    pub(crate) async fn make(
         &self,
         dir: &Path,
         say: &(dyn Fn(&str) + Sync),

@@ -7,7 +7,7 @@ use crate::people::{Names, named};
 use crate::projection::{ReleaseState, State};
 use crate::states::{self, Act};
 use crate::tracking::ModelVersionInfo;
-use crate::view::{NewRelease, ReleaseView};
+use crate::view::{NewGraph, NewRelease, ReleaseView};
 use lockgate_config::Project;
 use lockgate_core::access::{Action, Target, authorize};
 use lockgate_core::actor::{Actor, ActorKind, Via};
@@ -16,7 +16,7 @@ use lockgate_core::entry::{Resource, ResourceKind};
 use lockgate_core::event::Event;
 use lockgate_core::id::ModelName;
 use lockgate_core::promotion::Promotion;
-use lockgate_core::release::{File, MANIFEST_VERSION, Manifest, is_safe_path};
+use lockgate_core::release::{File, MANIFEST_VERSION, Manifest, Runtime, is_safe_path};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Where a model keeps its recorded rows with their offline predictions, by convention.
@@ -27,6 +27,9 @@ fn golden(files: &[File]) -> Option<String> {
     let at = |path: &str| files.iter().find(|f| f.path == path).map(|f| f.path.clone());
     at(GOLDEN).or_else(|| ["extra_files", "artifacts"].iter().find_map(|dir| at(&format!("{dir}/{GOLDEN}"))))
 }
+
+/// Where a graph lies that was made from a release's model.
+const GRAPH: &str = "optimised/model.onnx";
 
 /// The largest `MLmodel` file that is read.
 const MLMODEL_LIMIT: u64 = 1 << 20;
@@ -88,8 +91,20 @@ impl Control {
         let project = self.project().await?;
         let info = self.model_version(&new.model, &new.version).await?;
         let manifest = self.manifest(&project, &info, &new).await?;
+        let manifest = match new.graph.clone() {
+            Some(graph) => self.with_graph(manifest, graph).await?,
+            None => manifest,
+        };
         manifest.validate().map_err(|e| ControlError::invalid(e.to_string()))?;
         let digest = manifest.digest()?;
+        if new.preview {
+            let created = self.clock.now_ms();
+            let release = ReleaseState { digest, manifest, authors: BTreeSet::new(), created };
+            return Ok(ReleaseView {
+                existed: false,
+                ..self.view_release(release, &[], &self.names().await?)
+            });
+        }
         let mut authors = BTreeSet::from([actor.id.clone()]);
         for name in new.authors.iter().chain(&info.user) {
             authors.insert(self.actor(ActorKind::User, name, Via::Internal).await?.id);
@@ -119,6 +134,25 @@ impl Control {
         let mut view = self.view_release(release, &self.promotions().await?, &self.names().await?);
         view.existed = existed;
         Ok(view)
+    }
+
+    /// The same release, served by a graph that was made from its model.
+    async fn with_graph(&self, manifest: Manifest, graph: NewGraph) -> Result<Manifest, ControlError> {
+        let Manifest { mut files, runtime, .. } = manifest;
+        if runtime != graph.proof.original {
+            return Err(ControlError::conflict("the graph was made from another model than this version's")
+                .with_hint("somebody changed the version meanwhile; make the release again"));
+        }
+        if !self.blobs.exists(&graph.sha256).await? {
+            return Err(ControlError::conflict("the graph's bytes were not uploaded"));
+        }
+        if files.iter().any(|f| f.path == GRAPH) {
+            return Err(ControlError::conflict(format!("the model has a file `{GRAPH}` of its own")));
+        }
+        files.push(File { path: GRAPH.to_owned(), size: graph.size, sha256: graph.sha256 });
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        let runtime = Runtime::Onnx { entry: GRAPH.to_owned() };
+        Ok(Manifest { files, runtime, optimised: Some(Box::new(graph.proof)), ..manifest })
     }
 
     async fn manifest(
@@ -182,6 +216,7 @@ impl Control {
             feature_schema,
             runtime,
             golden,
+            optimised: None,
         })
     }
 

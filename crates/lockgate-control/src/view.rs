@@ -415,6 +415,23 @@ pub struct NewRelease {
     /// What is to go on record beside it.
     #[serde(default)]
     pub reason: String,
+    /// A graph that is to stand in for the model; its bytes are uploaded before.
+    #[serde(default)]
+    pub graph: Option<NewGraph>,
+    /// Only say what the release would be, and make none.
+    #[serde(default)]
+    pub preview: bool,
+}
+
+/// A graph that is to stand in for a model in Python, and what showed that it may.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NewGraph {
+    /// Its size in bytes.
+    pub size: u64,
+    /// SHA-256 of its bytes.
+    pub sha256: Digest,
+    /// What was seen of it beside the model, which it names as its original.
+    pub proof: lockgate_core::release::Optimised,
 }
 
 /// What `plan` and `promote` need to know.

@@ -111,6 +111,49 @@ impl Runtime {
     }
 }
 
+/// A graph that stands in for a model which would run in Python, and what was seen of the two side by side.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Optimised {
+    /// What would run the model as it was logged. Its files are among the release's.
+    pub original: Runtime,
+    /// The largest difference that was allowed between two numbers: this much, and this much of the model's own number.
+    /// Labels and texts are equal.
+    pub tolerance: f64,
+    /// The largest difference that was seen.
+    pub largest: f64,
+    /// How many rows both answered alike, by where the rows came from.
+    pub rows: BTreeMap<String, u64>,
+    /// How many more rows both refused.
+    pub refused: u64,
+    /// What the graph computes with: `as doubles`, `as 32-bit floats`.
+    pub numbers: String,
+    /// What rows were taken from, by its name.
+    pub data: BTreeMap<String, Digest>,
+    /// The versions of Python, of the model's own packages and of the converters.
+    pub versions: BTreeMap<String, String>,
+}
+
+impl Optimised {
+    /// The rows that somebody gave: those that have a digest. What was made from them is not counted.
+    #[must_use]
+    pub fn given(&self) -> u64 {
+        self.rows.iter().filter(|(source, _)| self.data.contains_key(*source)).map(|(_, n)| n).sum()
+    }
+
+    /// The rule that the proof breaks.
+    fn fault(&self, runtime: &Runtime) -> Option<String> {
+        let number = |n: f64| n.is_finite() && n >= 0.0;
+        if !matches!((runtime, &self.original), (Runtime::Onnx { .. }, Runtime::Python { .. })) {
+            return Some("only a graph can stand in for a model, and only for one in Python".to_owned());
+        }
+        if self.given() == 0 {
+            return Some("its graph was compared with the model on no row that somebody gave".to_owned());
+        }
+        (!number(self.tolerance) || !number(self.largest))
+            .then(|| "the differences between its graph and the model are no numbers".to_owned())
+    }
+}
+
 /// The release's manifest. Its canonical JSON's SHA-256 is the release's digest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -141,6 +184,9 @@ pub struct Manifest {
     /// Path of the recorded rows with their offline predictions among the files (the parity gate's golden set).
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub golden: Option<String>,
+    /// What showed that the graph may stand in for the model, where the runtime is a graph that was made from it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub optimised: Option<Box<Optimised>>,
 }
 
 /// A manifest that breaks a rule.
@@ -195,7 +241,11 @@ impl Manifest {
         if let Some(pair) = self.data.windows(2).find(|w| w[0].name >= w[1].name) {
             return fail(format!("its data are not ordered by name at `{}`", pair[1].name));
         }
-        for path in self.runtime.needs().into_iter().chain(self.golden.as_deref()) {
+        if let Some(fault) = self.optimised.as_ref().and_then(|o| o.fault(&self.runtime)) {
+            return fail(fault);
+        }
+        let original = self.optimised.iter().flat_map(|o| o.original.needs());
+        for path in self.runtime.needs().into_iter().chain(original).chain(self.golden.as_deref()) {
             if !self.files.iter().any(|f| f.path == path) {
                 return fail(format!("`{path}` is not among its files"));
             }
@@ -231,6 +281,7 @@ mod tests {
             feature_schema: FeatureSchema::default(),
             runtime: Runtime::Onnx { entry: "model.onnx".to_owned() },
             golden: None,
+            optimised: None,
         }
     }
 
@@ -309,6 +360,43 @@ mod tests {
         let started = Manifest { runtime: Runtime::Process(Box::new(process)), ..manifest() };
         assert!(started.validate().unwrap_err().to_string().contains("requirements.txt"));
         assert!(Manifest { files: vec![], ..started }.validate().is_err());
+    }
+
+    #[test]
+    fn a_graph_stands_in_for_a_model_only_after_rows_that_somebody_gave() {
+        let file = |path: &str| File { path: path.to_owned(), size: 1, sha256: Digest::of(b"y") };
+        let optimised = Optimised {
+            original: Runtime::Python {
+                loader: "mlflow.sklearn".to_owned(),
+                requirements: "requirements.txt".to_owned(),
+                python: "3.11.7".to_owned(),
+                flavor: Digest::of(b"x"),
+            },
+            tolerance: 1e-5,
+            largest: 0.0,
+            rows: [("golden set".to_owned(), 40), ("neighbours".to_owned(), 400)].into(),
+            refused: 3,
+            numbers: "as doubles".to_owned(),
+            data: [("golden set".to_owned(), Digest::of(b"rows"))].into(),
+            versions: BTreeMap::new(),
+        };
+        let of = |optimised: &Optimised, files: &[&str]| Manifest {
+            files: files.iter().map(|path| file(path)).collect(),
+            optimised: Some(Box::new(optimised.clone())),
+            ..manifest()
+        };
+        let all = ["MLmodel", "model.onnx", "requirements.txt"];
+        assert_eq!(of(&optimised, &all).validate(), Ok(()));
+        assert_eq!(optimised.given(), 40);
+        let refused = |m: Manifest| m.validate().unwrap_err().to_string();
+        assert!(refused(of(&optimised, &all[..2])).contains("requirements.txt"));
+        let unproven = Optimised { data: BTreeMap::new(), ..optimised.clone() };
+        assert!(refused(of(&unproven, &all)).contains("no row that somebody gave"));
+        let odd = Optimised { largest: f64::NAN, ..optimised.clone() };
+        assert!(refused(of(&odd, &all)).contains("no numbers"));
+        let twice = Optimised { original: Runtime::Onnx { entry: "model.onnx".to_owned() }, ..optimised };
+        assert!(refused(of(&twice, &all)).contains("only for one in Python"));
+        assert!(!serde_json::to_string(&manifest()).unwrap().contains("optimised"));
     }
 
     #[test]

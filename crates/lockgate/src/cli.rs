@@ -173,12 +173,20 @@ pub(crate) struct Run {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Release {
     /// Make a release of a registered model version: of any flavour of MLflow, with a signature; ONNX is preferred
+    #[command(visible_alias = "build")]
     Create {
         /// `model@alias`, `model:version`, or `model` for its latest version
         model: String,
         /// Make it although this folder may not be what made the model, and say why (goes on record)
         #[arg(long, value_name = "WHY", num_args = 0..=1, require_equals = true, default_missing_value = "")]
         anyway: Option<String>,
+        /// Serve a scikit-learn, XGBoost or LightGBM model as an ONNX graph, where the graph is shown to answer alike; `require`
+        /// makes no release where it is not
+        #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "try")]
+        optimise: Option<Optimise>,
+        /// The largest difference between two numbers that are alike: this much, and this much of the model's own number
+        #[arg(long, value_name = "N", default_value = "1e-5", value_parser = tolerance, requires = "optimise")]
+        tolerance: f64,
     },
     /// Show a release
     Show {
@@ -194,6 +202,20 @@ pub(crate) enum Release {
         /// The newer one
         new: String,
     },
+}
+
+/// What becomes of a model that no graph can be shown to stand in for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Optimise {
+    /// It is released as it is, and why is said
+    Try,
+    /// No release is made
+    Require,
+}
+
+fn tolerance(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| "it is no number".to_owned())?;
+    if value.is_finite() && value >= 0.0 { Ok(value) } else { Err("it must be 0 or more".to_owned()) }
 }
 
 /// `plan`

@@ -172,6 +172,12 @@ impl Client {
         self.send(request).await?.text().await.context("the server's answer broke off")
     }
 
+    /// GET as bytes: a file, of any size that fits into memory.
+    pub(crate) async fn get_bytes(&self, path: &str) -> anyhow::Result<bytes::Bytes> {
+        let request = self.request(reqwest::Method::GET, path).timeout(FILE_LIMIT);
+        self.send(request).await?.bytes().await.context("the server's answer broke off")
+    }
+
     /// GET as text.
     pub(crate) async fn get_text(&self, path: &str) -> anyhow::Result<String> {
         let response = self.send(self.request(reqwest::Method::GET, path)).await?;

@@ -440,10 +440,28 @@ pub(crate) fn release(out: Out, r: &ReleaseView) -> String {
         text.push_str(&format!("  inputs     {}\n", inputs.join(", ")));
     }
     text.push_str(&format!("  served by  {}\n", m.runtime.words()));
+    text.push_str(&m.optimised.as_deref().map_or_else(String::new, optimised));
     for (environment, stage) in &r.environments {
         text.push_str(&format!("  {environment}: {stage}\n"));
     }
     text
+}
+
+/// What showed that a graph may stand in for a model.
+fn optimised(o: &lockgate_core::release::Optimised) -> String {
+    let rows: Vec<String> = o.rows.iter().map(|(source, n)| format!("{n} {source}")).collect();
+    let versions: Vec<String> = o.versions.iter().map(|(name, v)| format!("{name} {v}")).collect();
+    format!(
+        "  optimised  a graph {}, in place of {}\n             answered alike: rows by source: {}; both refused {}\n             \
+         largest difference {:.1e}, allowed {:.0e} and as much of the number\n             {}\n",
+        o.numbers,
+        o.original.words(),
+        rows.join(", "),
+        o.refused,
+        o.largest,
+        o.tolerance,
+        versions.join(", ")
+    )
 }
 
 /// Moves a block two columns to the right.

@@ -222,6 +222,7 @@ mod tests {
             feature_schema: lockgate_core::schema::FeatureSchema::default(),
             runtime: Runtime::Process(Box::new(process.clone())),
             golden: None,
+            optimised: None,
         };
         let seat = Seat::take(process, &manifest, Path::new("/re leases/x"), Path::new("/s/0.sock")).unwrap();
         seat.place(process, &[]).unwrap()

@@ -48,7 +48,8 @@ impl Dataset {
             .map_err(|e| AgentError::Gate(e.to_string()))?
     }
 
-    fn read_file(name: &str, path: &Path) -> Result<Self, AgentError> {
+    /// Reads a dataset's file.
+    pub(crate) fn read_file(name: &str, path: &Path) -> Result<Self, AgentError> {
         let bytes = std::fs::read(path).map_err(|e| AgentError::io("read the dataset", path, e))?;
         let digest = Digest::of(&bytes);
         let fail = |what: String| AgentError::Gate(format!("dataset `{name}` ({}): {what}", path.display()));

@@ -7,7 +7,7 @@ mod benchmark;
 mod command;
 pub(crate) mod confine;
 mod data;
-mod dataset;
+pub(crate) mod dataset;
 mod form;
 mod metric;
 mod parity;

@@ -102,6 +102,7 @@ fn manifest(version: u64, run: &str, bytes: &str) -> Manifest {
         feature_schema: FeatureSchema::default(),
         runtime: Runtime::Onnx { entry: "model.onnx".to_owned() },
         golden: None,
+        optimised: None,
     }
 }
 

@@ -67,6 +67,7 @@ pub(crate) fn release(graph: &str, columns: &[(&str, ColumnType)]) -> Release {
         feature_schema: FeatureSchema { inputs: columns.iter().map(column).collect(), outputs: vec![] },
         runtime: Runtime::Onnx { entry: "model.onnx".to_owned() },
         golden: None,
+        optimised: None,
     };
     let release = Release { folder, manifest };
     release.save();

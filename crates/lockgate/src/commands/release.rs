@@ -1,5 +1,6 @@
 //! `release create`: bundles a registered version with the code and data that it came from.
 
+mod optimise;
 mod origin;
 
 use crate::cli;
@@ -16,7 +17,9 @@ use lockgate_core::release::Code;
 /// `release …`
 pub(crate) async fn release(ctx: &Context, args: &cli::Release) -> anyhow::Result<Exit> {
     match args {
-        cli::Release::Create { model, anyway } => create(ctx, model, anyway.as_deref()).await,
+        cli::Release::Create { model, anyway, optimise, tolerance } => {
+            create(ctx, model, anyway.as_deref(), optimise.map(|how| (how, *tolerance))).await
+        }
         cli::Release::Show { release } => super::look::release_show(ctx, release).await,
         cli::Release::List => super::look::release_list(ctx).await,
         cli::Release::Diff { old, new } => super::look::release_diff(ctx, old, new).await,
@@ -28,7 +31,21 @@ fn reference(text: &str) -> (&str, &str) {
     text.rsplit_once('@').or_else(|| text.rsplit_once(':')).unwrap_or((text, "latest"))
 }
 
-async fn create(ctx: &Context, model: &str, anyway: Option<&str>) -> anyhow::Result<Exit> {
+/// A release that was made, and why it is not served by a graph though that was wished.
+#[derive(serde::Serialize)]
+struct Made<'a> {
+    #[serde(flatten)]
+    view: &'a ReleaseView,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_optimised: Option<&'a str>,
+}
+
+async fn create(
+    ctx: &Context,
+    model: &str,
+    anyway: Option<&str>,
+    optimise: Option<(cli::Optimise, f64)>,
+) -> anyhow::Result<Exit> {
     let client = super::project::applied(ctx).await?;
     let (name, version) = reference(model);
     let dir = ctx.project_dir()?;
@@ -72,7 +89,7 @@ async fn create(ctx: &Context, model: &str, anyway: Option<&str>) -> anyhow::Res
         );
         None
     };
-    let body = NewRelease {
+    let mut body = NewRelease {
         model: ModelName::new(name)?,
         // The version that was looked at, should its alias move meanwhile.
         version: origin.version.unwrap_or_else(|| version.to_owned()),
@@ -80,9 +97,21 @@ async fn create(ctx: &Context, model: &str, anyway: Option<&str>) -> anyhow::Res
         data: super::run::datasets(ctx)?,
         authors: authors.into_iter().collect(),
         reason,
+        graph: None,
+        preview: false,
     };
+    let mut stays = None;
+    if let Some((how, tolerance)) = optimise {
+        stays = optimise::graph(ctx, &client, &project, &mut body, tolerance).await?;
+        if let Some(why) = stays.as_ref().filter(|_| how == cli::Optimise::Require) {
+            bail!(
+                "not optimised, and so not released: {why}
+  hint: without `=require` the model is released as it is"
+            );
+        }
+    }
     let view: ReleaseView = client.post("releases", &body).await?;
-    ctx.out.show(&view, || {
+    ctx.out.show(&Made { view: &view, not_optimised: stays.as_deref() }, || {
         let head = if view.existed { "this release exists already\n" } else { "" };
         let next = format!("lockgate promote {} --env {} --wait", view.digest.short(), first_gated(ctx));
         format!("{head}{}{}", render::release(ctx.out, &view), render::next(ctx.out, &next))
