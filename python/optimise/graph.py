@@ -62,6 +62,10 @@ def build(original, source, answer, wide, guard):
     name, datatype, values = answer
     if datatype != "BYTES":
         result = node("Cast", [result], "lockgate/typed", to=types[datatype])
+    if source.call == "predict_proba":
+        # What a 32-bit sum leaves may lie a hair outside.
+        ends = [constant(f"lockgate/{end}", np.array(end, dtype=values.dtype)) for end in (0, 1)]
+        result = node("Clip", [result, *ends], "lockgate/clipped")
     shape = constant("lockgate/shape", np.array([-1, *values.shape[1:]], dtype="i8"))
     result = node("Reshape", [result, guarded(original, guard, narrow, shape, node, constant)], name)
     output = helper.make_tensor_value_info(name, types[datatype], [None, *values.shape[1:]])

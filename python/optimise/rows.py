@@ -10,8 +10,11 @@ UNSEEN = ["", "\x01 never seen", "None", "nan"]
 def usable(original, given):
     """Rows in the signature's order and types; None for a source that lacks a column."""
     names = given["columns"]
-    if names is None:
+    if names is None or original.matrix:
+        # A matrix has no names for its columns.
         order = list(range(len(original.names)))
+        if any(len(row) != len(order) for row in given["rows"]):
+            return None
     elif all(name in names for name in original.names):
         order = [names.index(name) for name in original.names]
     else:

@@ -64,12 +64,13 @@ def asked(project, model):
 
 
 def alike(one, other, tolerance):
-    if isinstance(one, list):
+    if isinstance(one, (list, tuple)):
         return len(one) == len(other) and all(alike(a, b, tolerance) for a, b in zip(one, other))
     if isinstance(one, dict):
         return one.keys() == other.keys() and all(alike(one[k], other[k], tolerance) for k in one)
-    if isinstance(one, float):
-        return isinstance(other, float) and math.isclose(one, other, rel_tol=tolerance, abs_tol=tolerance)
+    if isinstance(one, float) or isinstance(other, float):
+        # A float that is whole may be written as 1.
+        return math.isclose(one, other, rel_tol=tolerance, abs_tol=tolerance)
     return type(one) is type(other) and one == other
 
 
