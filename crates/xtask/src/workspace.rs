@@ -13,9 +13,17 @@ pub(crate) fn root() -> Result<PathBuf> {
     Ok(root.to_path_buf())
 }
 
-/// The cargo that runs us, or the one on the path.
+/// The cargo that runs us, or the one on the path. What cargo told us of our own package is not passed on: crates whose build
+/// looks at it (ring), and all that need them, would be built once for a cargo below us and once for one beside us.
 pub(crate) fn cargo() -> Command {
-    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        let told = |start| name.to_str().is_some_and(|name| name.starts_with(start));
+        if told("CARGO_PKG_") || told("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
+    command
 }
 
 /// Why one crate needs another.
